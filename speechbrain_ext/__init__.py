@@ -1,0 +1,1 @@
+"""Speaker verification for SpeechBrain: losses, backbones, data, scoring."""

@@ -1,0 +1,1 @@
+"""Manifests, trials, crops and audio."""

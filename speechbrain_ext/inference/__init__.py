@@ -1,0 +1,1 @@
+"""Embedding extraction and export of trained encoders."""

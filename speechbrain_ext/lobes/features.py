@@ -1,0 +1,194 @@
+"""Front ends: Kaldi's filterbanks and their normalisation."""
+
+import math
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+from torchaudio.compliance.kaldi import get_mel_banks
+
+from speechbrain_ext.nnet.lengths import (
+    frame_counts,
+    keep_framing,
+    mask_frames,
+    note_framing,
+)
+
+WINDOWS = {
+    "hamming": lambda size: torch.hamming_window(size, periodic=False),
+    "povey": lambda size: torch.hann_window(size, periodic=False) ** 0.85,
+}
+
+
+class KaldiFbank(torch.nn.Module):
+    """Kaldi's log mel filterbanks of a batch of waveforms.
+
+    Equal to torchaudio.compliance.kaldi.fbank(wav * 2**15, ...) of every
+    utterance alone, with Kaldi's defaults otherwise: 25 ms frames every
+    10 ms, edges snipped, pre-emphasis 0.97, mean of the frame removed,
+    20 Hz to the Nyquist frequency. Always computed in float32 or better.
+
+    Dither is added to the waveform in training mode alone, as dropout is.
+    Its noise comes from ``seeds`` (one an utterance), so that it depends
+    neither on the batch nor on the number of workers. Kaldi draws it anew
+    for overlapping frames, which changes nothing within a frame.
+
+    Arguments
+    ---------
+    n_mels : int
+        Number of filters, at least 4.
+    use_energy : bool
+        Whether the log energy of each frame comes before the filters.
+    window : str
+        ``hamming`` (as WeSpeaker) or ``povey`` (Kaldi's default).
+    dither : float
+        Standard deviation of the noise, in units of a 16-bit sample.
+    sample_rate : int
+        Samples a second.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or the waveforms are shorter
+        than one frame.
+
+    Example
+    -------
+    >>> fbank = KaldiFbank(n_mels=80)
+    >>> fbank(torch.rand(2, 32000) - 0.5).shape
+    torch.Size([2, 198, 80])
+    """
+
+    def __init__(
+        self,
+        n_mels=80,
+        use_energy=False,
+        window="hamming",
+        dither=0.0,
+        sample_rate=16000,
+    ):
+        super().__init__()
+        if n_mels < 4:
+            raise ValueError(f"`n_mels` must be at least 4, got {n_mels}.")
+        if window not in WINDOWS:
+            raise ValueError(
+                f"`window` must be one of {sorted(WINDOWS)}, got {window!r}."
+            )
+        if not dither >= 0:
+            raise ValueError(f"`dither` must be 0 or more, got {dither}.")
+        if sample_rate < 1000:
+            raise ValueError(
+                "`sample_rate` must be at least 1000 samples a second, "
+                f"got {sample_rate}."
+            )
+        self.use_energy = use_energy
+        self.dither = dither
+        self.window_size = int(sample_rate * 0.025)
+        self.shift = int(sample_rate * 0.010)
+        self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
+        filters, _ = get_mel_banks(
+            n_mels, self.fft_size, sample_rate, 20.0, 0.0, 100.0, -500.0, 1.0
+        )
+        # the filters leave out the Nyquist frequency's bin
+        filters = torch.nn.functional.pad(filters.float(), (0, 1))
+        taper = WINDOWS[window](self.window_size)
+        self.register_buffer("filters", filters.T, persistent=False)
+        self.register_buffer("taper", taper, persistent=False)
+
+    @fwd_default_precision
+    def forward(self, wavs, seeds=None):
+        """Computes the filterbanks.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms of shape [batch, time], samples in [-1, 1].
+        seeds : list of int
+            A seed an utterance for the dither, which torch's own generator
+            draws where there are none.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of shape [batch, time, channel], ``n_mels`` channels and
+            the energy before them where it is asked for.
+        """
+        samples = wavs.shape[-1]
+        if wavs.dim() != 2 or samples < self.window_size:
+            raise ValueError(
+                "`wavs` must be of shape [batch, time] with at least "
+                f"{self.window_size} samples (one frame of 25 ms), "
+                f"got {list(wavs.shape)}."
+            )
+        wavs = wavs * 2**15
+        if self.training and self.dither > 0:
+            wavs = wavs + self.dither * _noise_like(wavs, seeds)
+        frames = wavs.unfold(1, self.window_size, self.shift)
+        frames = frames - frames.mean(dim=2, keepdim=True)
+        epsilon = torch.finfo(torch.float32).eps
+        if self.use_energy:
+            # Kaldi's floor on the energy is 1, so its logarithm is never < 0
+            energy = frames.square().sum(dim=2, keepdim=True).clamp(min=1.0)
+        before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
+        spectrum = torch.fft.rfft(
+            (frames - 0.97 * before) * self.taper, n=self.fft_size
+        )
+        power = torch.view_as_real(spectrum).square().sum(dim=-1)
+        features = (power @ self.filters).clamp(min=epsilon).log()
+        if self.use_energy:
+            features = torch.cat([energy.log(), features], dim=2)
+        return note_framing(features, samples, self.window_size, self.shift)
+
+
+def _noise_like(wavs, seeds):
+    """White noise of deviation 1, each row from its own seed."""
+    if seeds is None:
+        return torch.randn_like(wavs)
+    if len(seeds) != len(wavs):
+        raise ValueError(
+            f"`seeds` must be one an utterance, {len(wavs)}, "
+            f"got {len(seeds)}."
+        )
+    noise = torch.empty_like(wavs)
+    generator = torch.Generator(device=wavs.device)
+    for row, seed in zip(noise, seeds, strict=True):
+        row.normal_(generator=generator.manual_seed(int(seed)))
+    return noise
+
+
+class SentenceMeanNorm(torch.nn.Module):
+    """Subtracts the mean over time of each utterance (CMN).
+
+    Frames of padding neither count nor stay: they become zero.
+
+    Example
+    -------
+    >>> norm = SentenceMeanNorm()
+    >>> norm(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([2 / 3]))
+    tensor([[[-1.],
+             [ 1.],
+             [ 0.]]])
+    """
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Normalises features.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of shape [batch, time, channel].
+        """
+        frames = frame_counts(x, lengths)
+        if frames is None:
+            return keep_framing(x - x.mean(dim=1, keepdim=True), x)
+        inside = mask_frames(x.transpose(1, 2), frames)
+        mean = inside.sum(dim=2) / frames.unsqueeze(1)
+        normalised = mask_frames(inside - mean.unsqueeze(2), frames)
+        return keep_framing(normalised.transpose(1, 2), x)

@@ -1,0 +1,1 @@
+"""Losses, classifiers, pooling and schedulers."""

@@ -1,0 +1,76 @@
+"""Classification heads that hand cosines to a loss."""
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+
+
+class CosineClassifier(torch.nn.Module):
+    """Cosines between embeddings and one vector, or several, a class.
+
+    The cosines are computed in float32 under autocast. The weight is drawn
+    as WeSpeaker draws it (Xavier uniform) and is never renormalised in place.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the embeddings.
+    out_neurons : int
+        Number of classes.
+    sub_centers : int
+        Vectors of each class; the largest of their cosines counts (Deng et
+        al., "Sub-center ArcFace", ECCV 2020).
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1, or embeddings of another size arrive.
+
+    Example
+    -------
+    >>> head = CosineClassifier(input_size=256, out_neurons=10)
+    >>> head(torch.rand(4, 1, 256)).shape
+    torch.Size([4, 1, 10])
+    """
+
+    def __init__(self, input_size, out_neurons, sub_centers=1):
+        super().__init__()
+        for name, value in (
+            ("input_size", input_size),
+            ("out_neurons", out_neurons),
+            ("sub_centers", sub_centers),
+        ):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        self.sub_centers = sub_centers
+        self.weight = torch.nn.Parameter(
+            torch.empty(out_neurons * sub_centers, input_size)
+        )
+        torch.nn.init.xavier_uniform_(self.weight)
+
+    @fwd_default_precision
+    def forward(self, embeddings):
+        """Computes the cosine of every embedding with every class.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+
+        Returns
+        -------
+        torch.Tensor
+            Cosines of shape [batch, 1, classes].
+        """
+        if embeddings.shape[-1] != self.weight.shape[1]:
+            raise ValueError(
+                f"`embeddings` must be of size {self.weight.shape[1]} (the "
+                f"head's `input_size`), got {embeddings.shape[-1]}."
+            )
+        cosines = torch.nn.functional.linear(
+            torch.nn.functional.normalize(embeddings, dim=-1),
+            torch.nn.functional.normalize(self.weight, dim=-1),
+        )
+        if self.sub_centers == 1:
+            return cosines
+        # [batch, 1, classes, sub_centers]
+        return cosines.unflatten(-1, (-1, self.sub_centers)).amax(dim=-1)

@@ -1,0 +1,202 @@
+"""Learning-rate and margin schedules as plain functions of the epochs done.
+
+Nothing here counts iterations: a schedule is called with the epochs done so
+far, a fraction included (0.0 at the first batch), so that a curve changes
+neither with the batch size nor with the number of processes.
+"""
+
+import math
+
+
+class WarmupExponential:
+    """Exponential decay with a linear warm-up, as WeSpeaker trains.
+
+    After ``e`` of ``E`` epochs the rate is
+
+        coefficient(e) * initial_value * (final_value / initial_value) ** (e / E)
+
+    where the coefficient is ``scale`` once the warm-up is over. The decay
+    runs through the warm-up, so the highest rate is below
+    ``scale * initial_value``: 0.295 and not 0.4 for the ResNet34 recipe.
+    Reference code: wespeaker@dfa7419 wespeaker/utils/schedulers.py,
+    ExponentialDecrease.
+
+    Arguments
+    ---------
+    initial_value : float
+        Learning rate at epoch 0 before scaling, positive.
+    final_value : float
+        Learning rate at the end before scaling, positive.
+    number_of_epochs : float
+        Epochs of the whole run, positive.
+    warmup_epochs : float
+        Epochs of linear warm-up, from 0 on.
+    scale : float
+        Factor on the rate, in the published recipe the global batch over 64.
+    warm_from_zero : bool
+        Whether the warm-up starts at 0. If not, it rises from the unscaled
+        rate to the scaled one (only where ``scale`` is above 1).
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range.
+
+    Example
+    -------
+    >>> schedule = WarmupExponential(0.1, 5e-5, 150, 6, scale=4.0)
+    >>> schedule(0.0)
+    0.0
+    >>> round(schedule(6.0), 4)
+    0.2951
+    >>> round(schedule(150.0), 6)
+    0.0002
+    """
+
+    def __init__(
+        self,
+        initial_value,
+        final_value,
+        number_of_epochs,
+        warmup_epochs,
+        scale=1.0,
+        warm_from_zero=True,
+    ):
+        for name, value in (
+            ("initial_value", initial_value),
+            ("final_value", final_value),
+            ("number_of_epochs", number_of_epochs),
+            ("scale", scale),
+        ):
+            if not value > 0:
+                raise ValueError(f"`{name}` must be positive, got {value}.")
+        if not warmup_epochs >= 0:
+            raise ValueError(
+                "`warmup_epochs` must be 0 or more epochs, "
+                f"got {warmup_epochs}."
+            )
+        self.initial_value = initial_value
+        self.final_value = final_value
+        self.number_of_epochs = number_of_epochs
+        self.warmup_epochs = warmup_epochs
+        self.scale = scale
+        self.warm_from_zero = warm_from_zero
+
+    def __call__(self, epoch):
+        """The learning rate after some epochs.
+
+        Arguments
+        ---------
+        epoch : float
+            Epochs done, a fraction included.
+
+        Returns
+        -------
+        float
+            The learning rate.
+        """
+        coefficient = self.scale
+        if epoch < self.warmup_epochs:
+            share = epoch / self.warmup_epochs
+            if self.warm_from_zero:
+                coefficient = self.scale * share
+            elif self.scale > 1:
+                coefficient = 1 + (self.scale - 1) * share
+        decay = math.log(self.final_value / self.initial_value)
+        return (
+            coefficient
+            * self.initial_value
+            * math.exp(epoch / self.number_of_epochs * decay)
+        )
+
+
+class MarginSchedule:
+    """A margin that waits, rises and stays, as WeSpeaker trains.
+
+    The margin is ``initial_margin`` until the epoch ``increase_start_epoch``
+    begins, reaches ``final_margin`` when ``fix_start_epoch`` begins (epochs
+    are counted from 1, as the published YAMLs do: 20 means 19 epochs done)
+    and rises between them with tau in [0, 1] along
+
+        m0 + (m1 - m0) * (1 - exp(tau * ln(1e-3)))    ("exp")
+        m0 + (m1 - m0) * tau                          ("linear")
+
+    Reference code: wespeaker@dfa7419 wespeaker/utils/schedulers.py,
+    MarginScheduler.
+
+    Arguments
+    ---------
+    initial_margin : float
+        Margin at the start, in the unit of the loss.
+    final_margin : float
+        Margin at the end.
+    increase_start_epoch : float
+        Epoch at whose beginning the margin begins to rise, counted from 1.
+    fix_start_epoch : float
+        Epoch at whose beginning it has arrived, counted from 1.
+    increase_type : str
+        ``exp`` or ``linear``.
+
+    Raises
+    ------
+    ValueError
+        If the epochs are out of order or the type is unknown.
+
+    Example
+    -------
+    >>> schedule = MarginSchedule(0.0, 0.2, 20, 40, increase_type="linear")
+    >>> schedule(0.0), round(schedule(29.0), 3), schedule(39.0)
+    (0.0, 0.1, 0.2)
+    """
+
+    def __init__(
+        self,
+        initial_margin,
+        final_margin,
+        increase_start_epoch,
+        fix_start_epoch,
+        increase_type="exp",
+    ):
+        if increase_type not in ("exp", "linear"):
+            raise ValueError(
+                "`increase_type` must be 'exp' or 'linear', "
+                f"got {increase_type!r}."
+            )
+        if fix_start_epoch < increase_start_epoch:
+            raise ValueError(
+                f"`fix_start_epoch` must be at least `increase_start_epoch` "
+                f"({increase_start_epoch}), got {fix_start_epoch}."
+            )
+        self.initial_margin = initial_margin
+        self.final_margin = final_margin
+        self.increase_start_epoch = increase_start_epoch
+        self.fix_start_epoch = fix_start_epoch
+        self.increase_type = increase_type
+
+    def __call__(self, epoch):
+        """The margin after some epochs.
+
+        Arguments
+        ---------
+        epoch : float
+            Epochs done, a fraction included.
+
+        Returns
+        -------
+        float
+            The margin.
+        """
+        start = self.increase_start_epoch - 1
+        end = self.fix_start_epoch - 1
+        if epoch >= end:
+            return self.final_margin
+        if epoch < start:
+            return self.initial_margin
+        share = (epoch - start) / (end - start)
+        if self.increase_type == "exp":
+            # the published code divides by 1 + 1e-6 and so do its users
+            share = 1 - math.exp(share * math.log(1e-3 / (1 + 1e-6)))
+        return (
+            self.initial_margin
+            + (self.final_margin - self.initial_margin) * share
+        )

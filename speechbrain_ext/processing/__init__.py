@@ -1,0 +1,1 @@
+"""Scoring, score normalisation and calibration."""

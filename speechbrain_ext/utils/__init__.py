@@ -1,0 +1,1 @@
+"""Metrics, plots and conversion of published checkpoints."""

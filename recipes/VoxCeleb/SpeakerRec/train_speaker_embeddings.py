@@ -1,0 +1,382 @@
+#!/usr/bin/env python3
+"""Trains a speaker encoder: one Brain for every loss and every backbone.
+
+    python train_speaker_embeddings.py hparams/resnet_csphereface2.yaml \
+        --data_folder=/data/VoxCeleb
+
+The YAML names all that is built. A run that was stopped goes on with the
+same command. It ends with <output_folder>/pretrained, which SpeechBrain's
+SpeakerRecognition.from_hparams loads, and with the command that verifies
+trials.
+"""
+
+import importlib.util
+import pathlib
+import shlex
+import sys
+import time
+
+import numpy as np
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.utils.checkpoints import average_checkpoints, ckpt_recency
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.train_logger import TensorboardLogger
+from voxceleb_prepare import prepare_voxceleb
+
+from speechbrain_ext.dataio.crops import CropDataset, CropSampler
+from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.embedding import utterance_loader
+from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.utils.metrics import EER
+from speechbrain_ext.utils.recipe import load_recipe
+
+logger = get_logger(__name__)
+
+# What this script reads of a YAML; a key that nothing uses is an error
+KEYS = (
+    *("seed", "output_folder", "save_folder", "data_folder", "trial_lists"),
+    *("dev_speakers", "dev_trials", "max_unreadable", "skip_prep"),
+    *("sample_rate", "sentence_len", "batch_size", "seconds_per_draw"),
+    *("min_draws", "train_dataloader_opts", "dev_batch_seconds", "precision"),
+    *("max_grad_norm", "average_checkpoints", "verification_recipe"),
+    *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
+    *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
+    "train_logger",
+)
+
+
+class SpeakerBrain(sb.Brain):
+    """Trains an encoder and follows its EER on held-out speakers."""
+
+    def compute_forward(self, batch, stage):
+        """From waveforms to cosines (training) or embeddings (validation)."""
+        train, options = stage == sb.Stage.TRAIN, {}
+        if train and getattr(self.modules.compute_features, "dither", 0) > 0:
+            options["seeds"] = batch.seed.tolist()
+        wavs, lengths = batch.to(self.device).sig
+        if train:
+            lengths = None  # crops are of one length: nothing to mask
+        features = self.modules.compute_features(wavs, **options)
+        features = self.modules.mean_var_norm(features, lengths)
+        embeddings = self.modules.embedding_model(features, lengths)
+        return self.modules.classifier(embeddings) if train else embeddings
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The loss (training), or keeps the embeddings (validation)."""
+        if stage == sb.Stage.TRAIN:
+            return self.modules.loss(predictions, batch.spk_id_encoded.data)
+        self.embeddings[batch.row] = predictions.squeeze(1).float().cpu()
+        return torch.zeros(1)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Sets rate and margin by the epochs done."""
+        now = time.perf_counter()
+        self.waited += now - self.batch_ended
+        self.batch_ids = batch.id
+        done = self.hparams.epoch_counter.current - 1
+        done += (self.step - 1) / self.steps_per_epoch
+        self.rate = self.hparams.lr_schedule(done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        if hasattr(self.modules.loss, "margin"):
+            self.modules.loss.margin = self.hparams.margin_schedule(done)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Counts utterances and starts the clock of waiting for data."""
+        self.utterances += len(batch)
+        self.batch_ended = time.perf_counter()
+
+    def check_loss_isfinite(self, loss):
+        """Stops the run, before a step is made, and names the batch."""
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss.item()} at epoch "
+                f"{self.hparams.epoch_counter.current}, step {self.step}, "
+                f"learning rate {self.rate:.4g}; no step was made. The batch: "
+                f"{' '.join(self.batch_ids)}. Look at these files, or lower "
+                "the learning rate."
+            )
+
+    def optimizers_step(self):
+        """A step with the gradients of all parameter groups clipped."""
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm(
+            p.grad for p in self.modules.parameters() if p.grad is not None
+        )
+        if self.max_grad_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.modules.parameters(), self.max_grad_norm, norm
+            )
+        self.largest_norm = max(self.largest_norm, float(norm))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
+    def on_stage_start(self, stage, epoch=None):
+        """Starts the counts of an epoch."""
+        if stage == sb.Stage.TRAIN:
+            self.started = self.batch_ended = time.perf_counter()
+            self.waited, self.utterances, self.largest_norm = 0.0, 0, 0.0
+        else:
+            self.embeddings = torch.zeros(
+                self.dev_utterances, self.hparams.embedding_size
+            )
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs an epoch and saves its checkpoint."""
+        if stage == sb.Stage.TRAIN:
+            seconds = time.perf_counter() - self.started
+            self.train_stats = {
+                "loss": stage_loss,
+                "utterances/s": self.utterances / seconds,
+                "data wait": self.waited / seconds,
+                "largest gradient norm": self.largest_norm,
+            }
+            if self.dev_trials is None:
+                self.end_epoch(epoch)
+        elif stage == sb.Stage.VALID:
+            self.end_epoch(epoch, self.dev_eer())
+
+    def dev_eer(self):
+        """The EER of the embeddings at hand on the development trials."""
+        enrol, test, target = self.dev_trials
+        scores = cosine_scores(self.embeddings, enrol, test)
+        return EER(scores[target], scores[~target])[0]
+
+    def end_epoch(self, epoch, eer=None):
+        """Writes the log line and the checkpoint."""
+        meta = {"epoch": epoch, "lr": self.rate}
+        if hasattr(self.modules.loss, "margin"):
+            meta["margin"] = float(self.modules.loss.margin)
+        valid = None if eer is None else {"EER": 100 * eer}
+        for train_logger in self.train_loggers:
+            train_logger.log_stats(meta, self.train_stats, valid)
+        kept = {"epoch": epoch} if eer is None else {"epoch": epoch, "EER": eer}
+        # SpeechBrain appends to its default list of keys: pass one of our own
+        keys = [ckpt_recency]
+        if eer is not None:
+            keys.append(lambda checkpoint: -checkpoint.meta["EER"])
+        self.checkpointer.save_and_keep_only(
+            meta=kept,
+            num_to_keep=self.hparams.average_checkpoints,
+            keep_recent=False,
+            importance_keys=keys,
+        )
+
+    def evaluate_dev(self, dev_set):
+        """The EER of the modules as they are."""
+        self.on_stage_start(sb.Stage.VALID)
+        self.modules.eval()
+        for batch in dev_set:
+            self.evaluate_batch(batch, sb.Stage.VALID)
+        return self.dev_eer()
+
+
+def make_brain(hparams, run_opts, classes):
+    """The Brain, its head as wide as the data has classes."""
+    classifier = hparams["classifier"](out_neurons=classes)
+    hparams["checkpointer"].add_recoverable("classifier", classifier)
+    brain = SpeakerBrain(
+        modules={**hparams["modules"], "classifier": classifier},
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.train_loggers = [hparams["train_logger"]]
+    if importlib.util.find_spec("tensorboard"):
+        folder = pathlib.Path(hparams["output_folder"], "tensorboard")
+        brain.train_loggers.append(TensorboardLogger(str(folder)))
+    brain.dev_trials, brain.dev_utterances = None, 0
+    return brain
+
+
+def train_loader(hparams, brain, manifest, labels):
+    """Crops in batches, drawn from (seed, epoch, utterance)."""
+    dataset = CropDataset(
+        manifest,
+        labels,
+        hparams["sentence_len"],
+        hparams["seed"],
+        hparams["sample_rate"],
+    )
+    distributed = torch.distributed.is_initialized()
+    sampler = CropSampler(
+        manifest["duration"],
+        hparams["batch_size"],
+        hparams["seed"],
+        hparams["seconds_per_draw"],
+        hparams["min_draws"],
+        torch.distributed.get_rank() if distributed else 0,
+        torch.distributed.get_world_size() if distributed else 1,
+    )
+    options = dict(hparams["train_dataloader_opts"])
+    if not options.get("num_workers"):
+        options.pop("persistent_workers", None)  # torch refuses it
+    loader = SaveableDataLoader(
+        dataset, batch_sampler=sampler, collate_fn=PaddedBatch, **options
+    )
+    hparams["checkpointer"].add_recoverable("dataloader-TRAIN", loader)
+    brain.train_sampler = sampler
+    brain.steps_per_epoch = len(sampler)
+    return loader
+
+
+def dev_loader(hparams, brain):
+    """Whole utterances of the held-out speakers, or None."""
+    if not hparams["dev_speakers"]:
+        return None
+    save_folder = pathlib.Path(hparams["save_folder"])
+    manifest = read_manifest(save_folder / "dev.csv")
+    trials = read_trials(save_folder / "dev_trials.txt")
+    rows = {name: row for row, name in enumerate(manifest["ID"])}
+    brain.dev_utterances = len(manifest)
+    brain.dev_trials = (
+        torch.tensor([rows[name] for name in trials["enrol"]]),
+        torch.tensor([rows[name] for name in trials["test"]]),
+        torch.from_numpy(trials["target"].to_numpy(dtype=bool).copy()),
+    )
+    workers = hparams["train_dataloader_opts"].get("num_workers", 0)
+    return utterance_loader(manifest, hparams["dev_batch_seconds"], workers)
+
+
+def finish(hparams, brain, dev_set):
+    """Loads the average of the last checkpoints, or a better single one."""
+    checkpointer = hparams["checkpointer"]
+    last = checkpointer.find_checkpoints(
+        importance_key=ckpt_recency,
+        max_num_checkpoints=hparams["average_checkpoints"],
+    )
+    for name in ("embedding_model", "classifier"):
+        state = average_checkpoints(last, name)
+        brain.raw_modules[name].load_state_dict(state)
+    if dev_set is None:
+        logger.info(f"Averaged the last {len(last)} checkpoints.")
+        return
+    eer = brain.evaluate_dev(dev_set)
+    best = checkpointer.find_checkpoint(min_key="EER")
+    logger.info(
+        f"Development EER: {100 * eer:.2f} % for the average of the last "
+        f"{len(last)} checkpoints, {100 * best.meta['EER']:.2f} % for epoch "
+        f"{best.meta['epoch']}; the lower one is exported."
+    )
+    if best.meta["EER"] < eer:
+        for name in ("embedding_model", "classifier"):
+            state = torch.load(best.paramfiles[name], map_location="cpu")
+            brain.raw_modules[name].load_state_dict(state)
+
+
+def prepare(hparams):
+    """Manifests, before anything else is touched."""
+    run_on_main(
+        prepare_voxceleb,
+        kwargs={
+            "data_folder": hparams["data_folder"],
+            "save_folder": hparams["save_folder"],
+            "trial_lists": hparams["trial_lists"],
+            "dev_speakers": hparams["dev_speakers"],
+            "dev_trials": hparams["dev_trials"],
+            "max_unreadable": hparams["max_unreadable"],
+            "seed": hparams["seed"],
+            "skip_prep": hparams["skip_prep"],
+        },
+    )
+
+
+def encode_labels(hparams, manifest):
+    """Class numbers by the label map, which a resumed run must share."""
+    path = pathlib.Path(hparams["save_folder"], "label_encoder.txt")
+    encoder = hparams["label_encoder"]
+    encoder.expect_len(manifest["spk_id"].nunique())
+    if path.exists():
+        encoder.load(path)
+        unknown = sorted(set(manifest["spk_id"]) - set(encoder.lab2ind))
+        if unknown or len(encoder) != manifest["spk_id"].nunique():
+            raise ValueError(
+                f"The label map {path} has {len(encoder)} speakers, the data "
+                f"{manifest['spk_id'].nunique()} ({len(unknown)} unknown, "
+                f"{unknown[:3]}): they do not fit. Train into another "
+                "output_folder, or delete this one."
+            )
+    else:
+        encoder.update_from_iterable(sorted(set(manifest["spk_id"])))
+        if if_main_process():
+            encoder.save(path)
+    return np.array([encoder.encode_label(s) for s in manifest["spk_id"]])
+
+
+def main(argv):
+    """Trains by the command line and returns the pretrained folder."""
+    recipe, run_opts, overrides = sb.parse_arguments(argv)
+    try:
+        hparams, text = load_recipe(recipe, overrides, KEYS)
+        sb.utils.distributed.ddp_init_group(run_opts)
+        prepare(hparams)
+        manifest = read_manifest(
+            pathlib.Path(hparams["save_folder"], "train.csv")
+        )
+        labels = encode_labels(hparams, manifest)
+        sb.create_experiment_directory(hparams["output_folder"])
+        pathlib.Path(hparams["output_folder"], "hyperparams.yaml").write_text(
+            text, encoding="utf-8"
+        )
+        brain = make_brain(hparams, run_opts, len(hparams["label_encoder"]))
+        train_set = train_loader(hparams, brain, manifest, labels)
+        dev_set = dev_loader(hparams, brain)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    logger.info(
+        f"{len(manifest)} utterances of {len(hparams['label_encoder'])} "
+        f"speakers, {brain.steps_per_epoch} updates an epoch at a global "
+        f"batch of {hparams['batch_size']}; highest learning rate "
+        f"{highest_rate(hparams, brain.steps_per_epoch):.4g}."
+    )
+    brain.fit(hparams["epoch_counter"], train_set, dev_set)
+    finish(hparams, brain, dev_set)
+    folder = pathlib.Path(hparams["output_folder"], "pretrained")
+    if if_main_process():
+        export_pretrained(
+            folder,
+            text,
+            brain.raw_modules["embedding_model"],
+            brain.raw_modules["classifier"],
+            hparams["label_encoder"],
+            hparams["embedding_size"],
+        )
+        offer_verification(hparams, recipe, folder)
+    return folder
+
+
+def highest_rate(hparams, steps_per_epoch):
+    """The highest learning rate of the run."""
+    epochs = hparams["epoch_counter"].limit
+    steps = np.arange(0, epochs, 1 / steps_per_epoch)
+    return max(hparams["lr_schedule"](float(done)) for done in steps)
+
+
+def offer_verification(hparams, recipe, folder):
+    """Logs the command that verifies trials with this encoder."""
+    verification = pathlib.Path(recipe).with_name(
+        hparams["verification_recipe"]
+    )
+    command = [
+        "python",
+        "speaker_verification_cosine.py",
+        str(verification),
+        f"--data_folder={hparams['data_folder']}",
+        f"--pretrained_folder={folder}",
+        f"--cohort_manifest={hparams['save_folder']}/train.csv",
+    ]
+    logger.info(f"The encoder is in {folder}. To verify trials:")
+    logger.info(shlex.join(command))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,99 @@
+"""Reading speech: a piece of a file, as one channel at one rate."""
+
+from functools import cache
+
+import torch
+from speechbrain.dataio import audio_io
+from speechbrain.dataio.preprocess import AudioNormalizer
+
+# Without the deletion the preparation finds nothing to do.
+AGAIN = "delete prepare.json in the save folder and run the preparation again"
+REMEDY = f"{AGAIN}: it lists unreadable files in rejected.csv"
+
+
+def read_audio(path, start=0, stop=None, sample_rate=16000, file_rate=None):
+    """Read a piece of an audio file as one channel at one sample rate.
+
+    Only the piece is read. It is resampled and mixed down by SpeechBrain's
+    ``AudioNormalizer``, as the pretrained interface does in ``load_audio``, so
+    that training and use hear the same samples.
+
+    Arguments
+    ---------
+    path : str
+        The audio file.
+    start : int
+        First sample to read, at the file's own rate.
+    stop : int or None
+        The sample after the last, at the file's own rate; None reads to the
+        end.
+    sample_rate : int
+        Rate of what is returned, samples per second.
+    file_rate : int or None
+        Rate at which ``start`` and ``stop`` were counted. None takes whatever
+        the file has.
+
+    Returns
+    -------
+    torch.Tensor
+        Samples in [-1, 1], float32. [time]
+
+    Raises
+    ------
+    ValueError
+        If ``start`` and ``stop`` enclose no samples, if the file has fewer
+        samples than that, or if its rate is not ``file_rate``.
+    RuntimeError
+        If the file cannot be read.
+
+    Example
+    -------
+    >>> path = str(getfixture("tmp_path") / "stereo.wav")
+    >>> audio_io.save(path, torch.rand(2, 8000), 8000)
+    >>> read_audio(path, start=0, stop=4000).shape
+    torch.Size([8000])
+    """
+    if start < 0 or (stop is not None and stop <= start):
+        raise ValueError(
+            f"`start` and `stop` must enclose samples, got {start} to {stop} "
+            f"of {path}; pass `stop` as the sample after the last."
+        )
+    wanted = -1 if stop is None else stop - start
+    try:
+        # [time, channels]
+        audio, rate = audio_io.load(
+            str(path),
+            channels_first=False,
+            dtype=torch.float32,
+            frame_offset=start,
+            num_frames=wanted,
+        )
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"Cannot read {path} from sample {start} "
+            f"({error.__cause__ or error}); {REMEDY}."
+        ) from error
+    if len(audio) < max(wanted, 1):
+        raise ValueError(
+            f"{path} has {len(audio)} samples from sample {start} to "
+            f"{'its end' if stop is None else stop}, fewer than its manifest "
+            f"says; {REMEDY}."
+        )
+    if file_rate is not None and rate != file_rate:
+        raise ValueError(
+            f"{path} has {rate} samples per second, but `file_rate` says "
+            f"{file_rate}: the file has changed; {AGAIN}."
+        )
+    if rate == sample_rate and audio.shape[1] == 1:
+        return audio[:, 0]
+    return _normalizer(sample_rate)(audio, rate)
+
+
+@cache
+def _normalizer(sample_rate):
+    """The one normaliser of this process; it keeps a filter for each rate.
+
+    It holds nothing but tensors on the CPU, so a forked DataLoader worker
+    goes on with its copy.
+    """
+    return AudioNormalizer(sample_rate)

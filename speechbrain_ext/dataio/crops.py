@@ -1,0 +1,256 @@
+"""Random crops for training, the same on any number of workers.
+
+What is drawn depends on (seed, epoch, utterance) alone: a sampler hands out
+``Draw`` tuples, and the dataset derives everything random from them.
+"""
+
+import hashlib
+from collections import namedtuple
+
+import numpy as np
+import torch
+
+from speechbrain_ext.dataio.audio import read_audio
+
+Draw = namedtuple("Draw", ["row", "epoch", "repeat"])
+
+
+def stable_seed(*parts):
+    """A seed from any values, the same on every machine.
+
+    Arguments
+    ---------
+    *parts : tuple
+        Values whose text names what is drawn.
+
+    Returns
+    -------
+    int
+        In [0, 2**63).
+
+    Example
+    -------
+    >>> stable_seed(1986, 3, "id10001/x/00001") == stable_seed(1986, 3, "b")
+    False
+    """
+    text = "\0".join(str(part) for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class CropDataset(torch.utils.data.Dataset):
+    """Crops of a fixed length, of which only the crop is read.
+
+    Utterances shorter than the crop are repeated up to its length.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Columns ID, duration, wav, start and stop, as
+        ``dataio.manifests.read_manifest`` gives them.
+    labels : list of int
+        Class number of each row.
+    sentence_len : float
+        Length of a crop, seconds.
+    seed : int
+        Seed of the run.
+    sample_rate : int
+        Samples a second that the crops shall have.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many labels as rows or the length is not
+        positive.
+    """
+
+    def __init__(self, manifest, labels, sentence_len, seed, sample_rate=16000):
+        if len(labels) != len(manifest):
+            raise ValueError(
+                f"`labels` must be one a row of the manifest "
+                f"({len(manifest)}), got {len(labels)}."
+            )
+        if not sentence_len > 0:
+            raise ValueError(
+                f"`sentence_len` must be positive seconds, got {sentence_len}."
+            )
+        self.manifest = {key: manifest[key].to_numpy() for key in manifest}
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.sentence_len = sentence_len
+        self.seed = seed
+        self.sample_rate = sample_rate
+
+    def __len__(self):
+        """Number of utterances."""
+        return len(self.labels)
+
+    def __getitem__(self, draw):
+        """Reads one crop.
+
+        Arguments
+        ---------
+        draw : Draw
+            Row of the manifest, epoch, and which draw of this utterance in
+            this epoch it is.
+
+        Returns
+        -------
+        dict
+            ``id``, ``sig`` [time], ``spk_id_encoded`` [1], and ``seed``, from
+            which whatever is added to the crop later is to be drawn.
+        """
+        utterance = self.manifest["ID"][draw.row]
+        seed = stable_seed(self.seed, draw.epoch, draw.repeat, utterance)
+        rng = np.random.default_rng(seed)
+        start = int(self.manifest["start"][draw.row])
+        stop = int(self.manifest["stop"][draw.row])
+        file_rate = round((stop - start) / self.manifest["duration"][draw.row])
+        wanted = round(self.sentence_len * file_rate)
+        if stop - start > wanted:
+            start += int(rng.integers(stop - start - wanted + 1))
+            stop = start + wanted
+        signal = read_audio(
+            self.manifest["wav"][draw.row],
+            start,
+            stop,
+            sample_rate=self.sample_rate,
+            file_rate=file_rate,
+        )
+        return {
+            "id": utterance,
+            "sig": wrap(signal, round(self.sentence_len * self.sample_rate)),
+            "spk_id_encoded": torch.tensor([self.labels[draw.row]]),
+            "seed": stable_seed(seed, "signal"),
+        }
+
+
+def wrap(signal, samples):
+    """Repeats or cuts a signal to a length.
+
+    Arguments
+    ---------
+    signal : torch.Tensor
+        Shape [time], at least one sample.
+    samples : int
+        Samples wanted.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [samples].
+
+    Example
+    -------
+    >>> wrap(torch.tensor([1.0, 2.0]), 5)
+    tensor([1., 2., 1., 2., 1.])
+    """
+    repeats = -(-samples // len(signal))
+    return signal.repeat(repeats)[:samples]
+
+
+class CropSampler(torch.utils.data.Sampler):
+    """Random batches of draws, seeded by (seed, epoch) and aware of ranks.
+
+    Each utterance is drawn once an epoch, or about once every
+    ``seconds_per_draw`` of it. The draws that do not fill a last batch are
+    left out, others each epoch.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds of each utterance.
+    batch_size : int
+        Utterances of the global batch, over all processes.
+    seed : int
+        Seed of the run.
+    seconds_per_draw : float
+        Seconds of an utterance that one draw stands for; None draws each
+        utterance ``min_draws`` times.
+    min_draws : int
+        Draws of an utterance an epoch, at the least.
+    rank : int
+        Number of this process.
+    world_size : int
+        Number of processes; it divides the batch.
+
+    Raises
+    ------
+    ValueError
+        If the batch is larger than an epoch or does not divide.
+
+    Example
+    -------
+    >>> sampler = CropSampler([2.0, 2.0, 2.0], batch_size=2, seed=0)
+    >>> len(sampler), len(list(sampler)[0])
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        durations,
+        batch_size,
+        seed,
+        seconds_per_draw=None,
+        min_draws=1,
+        rank=0,
+        world_size=1,
+    ):
+        if batch_size < 1 or batch_size % world_size != 0:
+            raise ValueError(
+                "`batch_size` is the global batch and must be a positive "
+                f"multiple of the {world_size} processes, got {batch_size}."
+            )
+        if min_draws < 1:
+            raise ValueError(f"`min_draws` must be at least 1, got {min_draws}.")
+        if seconds_per_draw is None:
+            draws = np.ones(len(durations), dtype=np.int64)
+        elif seconds_per_draw > 0:
+            draws = np.asarray(durations) / seconds_per_draw
+            draws = np.floor(draws + 0.5).astype(np.int64)
+        else:
+            raise ValueError(
+                "`seconds_per_draw` must be positive seconds or None, "
+                f"got {seconds_per_draw}."
+            )
+        draws = np.maximum(draws, min_draws)
+        self.rows = np.repeat(np.arange(len(draws)), draws)
+        first = np.repeat(np.cumsum(draws) - draws, draws)
+        self.repeats = np.arange(len(self.rows)) - first
+        if len(self.rows) < batch_size:
+            raise ValueError(
+                f"`batch_size` must be at most the {len(self.rows)} draws of "
+                f"an epoch, got {batch_size}; set it lower or `min_draws` "
+                "higher."
+            )
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 1
+
+    def set_epoch(self, epoch):
+        """Sets the epoch whose batches come next.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1, as SpeechBrain's EpochCounter does.
+        """
+        self.epoch = epoch
+
+    def __len__(self):
+        """Batches an epoch, on every process."""
+        return len(self.rows) // self.batch_size
+
+    def __iter__(self):
+        """Yields lists of ``Draw``: this process's share of each batch."""
+        rng = np.random.default_rng(
+            stable_seed(self.seed, self.epoch, "order")
+        )
+        order = rng.permutation(len(self.rows))
+        for batch in range(len(self)):
+            chosen = order[batch * self.batch_size :][: self.batch_size]
+            yield [
+                Draw(int(self.rows[i]), self.epoch, int(self.repeats[i]))
+                for i in chosen[self.rank :: self.world_size]
+            ]

@@ -1,0 +1,289 @@
+"""Manifests: the tables of utterances that training and verification read."""
+
+import contextlib
+import os
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_ext.dataio.audio_headers import read_headers
+from speechbrain_ext.dataio.corpus import EXTENSIONS, list_corpus
+
+COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+AGAIN = "delete it and run the preparation again"
+SAMPLE_RATE = 16000  # what models hear; files of another rate are resampled
+
+
+def read_manifest(path):
+    """Read a manifest and check it.
+
+    Arguments
+    ---------
+    path : str
+        CSV with at least the columns ID, duration (seconds), wav, start, stop
+        (samples at the file's own rate) and spk_id, as SpeechBrain's datasets
+        read it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows in the file's order. duration is float, start and stop are
+        int, every other column is text: a speaker ``0012`` stays ``0012``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If columns are missing, a number is none or out of order, an ID
+        occurs twice, or there are no rows.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train.csv"
+    >>> header = "ID,duration,wav,start,stop,spk_id"
+    >>> _ = path.write_text(header + "\\n7/s/1,0.5,/d/7/s/1.wav,0,8000,7\\n")
+    >>> read_manifest(path).spk_id.tolist()
+    ['7']
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"The manifest {path} does not exist; run the preparation first."
+        )
+    try:
+        manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' parser errors are among them
+        raise ValueError(
+            f"The manifest {path} is no CSV table ({error}); {AGAIN}."
+        ) from error
+    _check_columns(manifest, path)
+    if manifest.empty:
+        raise ValueError(f"The manifest {path} has no rows; {AGAIN}.")
+    for column, kind in (("duration", float), ("start", int), ("stop", int)):
+        manifest[column] = _numbers(manifest, column, kind, path)
+    _check_unique(manifest, path)
+    _raise_at(
+        (manifest.start < 0) | (manifest.stop <= manifest.start),
+        manifest,
+        path,
+        "stop must be above start, got {start} to {stop}",
+    )
+    return manifest
+
+
+def write_manifest(manifest, path):
+    """Write a manifest as CSV; the file is whole or not there.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Utterances, as ``read_manifest`` gives them.
+    path : str
+        Where to; a file that is there is replaced.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing or an ID occurs twice.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "dev.csv"
+    >>> row = ["7/s/1", 0.5, "/d/7/s/1.wav", 0, 8000, "7"]
+    >>> write_manifest(pd.DataFrame([row], columns=COLUMNS), path)
+    >>> len(read_manifest(path))
+    1
+    """
+    _check_columns(manifest, path)
+    _check_unique(manifest, path)
+    with replacing(path) as stream:
+        manifest.to_csv(stream, index=False, lineterminator="\n")
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Open a file for text that takes its place only once it is whole.
+
+    Arguments
+    ---------
+    path : str
+        The file to write. Until the block ends without an error a file that
+        is there stays as it is; the text goes to one beside it.
+
+    Yields
+    ------
+    io.TextIOWrapper
+        The stream to write to.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "note.txt"
+    >>> with replacing(path) as stream:
+    ...     _ = stream.write("whole")
+    >>> path.read_text()
+    'whole'
+    """
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def scan_corpus(folders, extensions=EXTENSIONS, workers=None):
+    """Make the manifest of a corpus in VoxCeleb's shape, reading headers alone.
+
+    ``list_corpus`` says which files those are and ``read_header`` what is
+    looked at in each. The result depends neither on the file system's order
+    nor on the number of workers.
+
+    Arguments
+    ---------
+    folders : list of str
+        The folders of the corpus.
+    extensions : tuple of str
+        Which files are utterances, in small letters and without the dot.
+    workers : int or None
+        Processes that read; None for one a core.
+
+    Returns
+    -------
+    manifest : pandas.DataFrame
+        One row a readable file, sorted by ID: the columns of a manifest and
+        official_test (bool), see ``list_corpus``.
+    rejected : pandas.DataFrame
+        wav and reason of each file that cannot be used.
+    summary : dict
+        Counts of the manifest's ``files``, ``speakers``, ``sessions``,
+        ``seconds``, ``stereo`` (more than one channel) and ``resampled`` (not
+        16 kHz); and of what is not in it, ``rejected``, ``misplaced`` and
+        ``other_formats``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is missing.
+    ValueError
+        If a folder holds no utterance, or two files have the same ID.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> root = getfixture("tmp_path")
+    >>> (root / "id1" / "s1").mkdir(parents=True)
+    >>> soundfile.write(root / "id1/s1/1.wav", numpy.zeros(8000), 16000)
+    >>> manifest, rejected, summary = scan_corpus([root])
+    >>> manifest.duration.tolist(), summary["speakers"]
+    ([0.5], 1)
+    """
+    files, left_out = list_corpus(folders, extensions)
+    return scan_files(files, left_out, workers)
+
+
+def scan_files(files, left_out, workers=None):
+    """Read the headers of listed files; the second half of ``scan_corpus``.
+
+    Arguments
+    ---------
+    files : pandas.DataFrame
+        What ``list_corpus`` found.
+    left_out : dict
+        What ``list_corpus`` left out; becomes part of the summary.
+    workers : int or None
+        Processes that read; None for one a core.
+
+    Returns
+    -------
+    manifest : pandas.DataFrame
+        As ``scan_corpus`` gives it.
+    rejected : pandas.DataFrame
+        As ``scan_corpus`` gives it.
+    summary : dict
+        As ``scan_corpus`` gives it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "1.wav"
+    >>> _ = path.write_text("no audio")
+    >>> files = pd.DataFrame({"ID": ["a/b/1"], "wav": [str(path)]})
+    >>> files = files.assign(spk_id="a", official_test=False)
+    >>> manifest, rejected, summary = scan_files(files, {})
+    >>> rejected.reason.tolist()
+    ['unreadable header: Format not recognised.']
+    """
+    headers = read_headers(files.wav.tolist(), workers)
+    reasons = np.array([reason for *_, reason in headers], dtype=object)
+    good = reasons == ""
+    frames, rates, channels = (
+        np.array([header[:3] for header in headers], dtype=np.int64)
+        .reshape(-1, 3)[good]
+        .T
+    )
+    kept = files[good].reset_index(drop=True)
+    manifest = pd.DataFrame(
+        {
+            "ID": kept.ID,
+            "duration": frames / rates,
+            "wav": kept.wav,
+            "start": np.zeros_like(frames),
+            "stop": frames,
+            "spk_id": kept.spk_id,
+            "official_test": kept.official_test,
+        }
+    )
+    rejected = pd.DataFrame(
+        {"wav": files.wav[~good], "reason": reasons[~good]}
+    ).reset_index(drop=True)
+    summary = {
+        "files": len(manifest),
+        "speakers": manifest.spk_id.nunique(),
+        "sessions": len({name.rpartition("/")[0] for name in manifest.ID}),
+        "seconds": float(manifest.duration.sum()),
+        "stereo": int((channels > 1).sum()),
+        "resampled": int((rates != SAMPLE_RATE).sum()),
+        "rejected": len(rejected),
+        **left_out,
+    }
+    return manifest, rejected, summary
+
+
+def _check_columns(manifest, path):
+    missing = [name for name in COLUMNS if name not in manifest.columns]
+    if missing:
+        raise ValueError(
+            f"The manifest {path} lacks the columns {', '.join(missing)}; it "
+            f"needs {', '.join(COLUMNS)}: {AGAIN}."
+        )
+
+
+def _check_unique(manifest, path):
+    repeated = manifest.ID[manifest.ID.duplicated()]
+    if len(repeated):
+        raise ValueError(
+            f"The manifest {path} has the ID {repeated.iloc[0]} twice; "
+            "IDs must be unique: rename or remove one of the rows."
+        )
+
+
+def _numbers(manifest, column, kind, path):
+    """A column of text as numbers; raises at the first that is none."""
+    numbers = pd.to_numeric(manifest[column], errors="coerce")
+    broken = ~np.isfinite(numbers)
+    if kind is int:
+        broken |= numbers % 1 != 0
+    _raise_at(broken, manifest, path, f"{column} is {{{column}}}, not a number")
+    return numbers.astype(kind)
+
+
+def _raise_at(broken, manifest, path, problem):
+    """Raise with the problem of the first row that is marked, if one is."""
+    if broken.any():
+        row = manifest[broken].iloc[0]
+        raise ValueError(
+            f"The manifest {path} is broken at {row.ID}: "
+            f"{problem.format(**row)}; {AGAIN}."
+        )

@@ -1,0 +1,100 @@
+"""Which speakers train, which are held out for development and for tests."""
+
+import hashlib
+
+
+def hold_out_speakers(manifest, test_speakers, dev_speakers, seed):
+    """Split a manifest by speaker into training and development.
+
+    No speaker of a test is in either.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Utterances with their spk_id.
+    test_speakers : set of str
+        Speakers that occur in a trial list or an official test split.
+    dev_speakers : int
+        Speakers to hold out, see ``choose_speakers``.
+    seed : int
+        Another seed holds out other speakers.
+
+    Returns
+    -------
+    train : pandas.DataFrame
+        Rows of the manifest, in its order.
+    dev : pandas.DataFrame
+        Rows of the manifest, in its order; none if ``dev_speakers`` is 0.
+
+    Raises
+    ------
+    ValueError
+        If too few speakers have two utterances, or none is left to train.
+
+    Example
+    -------
+    >>> import pandas
+    >>> manifest = pandas.DataFrame({"spk_id": ["a", "b", "c", "c"]})
+    >>> train, dev = hold_out_speakers(manifest, {"b"}, 1, seed=0)
+    >>> train.spk_id.tolist(), dev.spk_id.tolist()
+    (['a'], ['c', 'c'])
+    """
+    free = manifest[~manifest.spk_id.isin(test_speakers)]
+    chosen = choose_speakers(free, dev_speakers, seed)
+    is_dev = free.spk_id.isin(chosen)
+    if is_dev.all():
+        raise ValueError(
+            "No speaker is left for training: of "
+            f"{manifest.spk_id.nunique()} speakers {len(test_speakers)} are "
+            f"in trial lists or test folders and {len(chosen)} are held out "
+            "for development; name only the lists to be tested in "
+            "`trial_lists`, or add a training corpus to `data_folder`."
+        )
+    return free[~is_dev], free[is_dev]
+
+
+def choose_speakers(manifest, count, seed):
+    """Choose speakers with at least two utterances.
+
+    They are ordered by a hash of seed and name, so that the choice depends on
+    nothing else and a corpus that grows keeps most of it.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        spk_id of each utterance.
+    count : int
+        Speakers wanted.
+    seed : int
+        Another seed chooses others.
+
+    Returns
+    -------
+    list of str
+        Their names.
+
+    Raises
+    ------
+    ValueError
+        If fewer speakers than wanted have two utterances.
+
+    Example
+    -------
+    >>> import pandas
+    >>> manifest = pandas.DataFrame({"spk_id": ["a", "a", "b"]})
+    >>> choose_speakers(manifest, 1, seed=1986)
+    ['a']
+    """
+    sizes = manifest.spk_id.value_counts()
+    names = sizes.index[sizes >= 2]
+    if len(names) < count:
+        raise ValueError(
+            f"`dev_speakers` must be at most {len(names)}, the training "
+            "speakers with the two utterances that a target trial needs, got "
+            f"{count}; choose fewer, or 0 for no development trials."
+        )
+
+    def place(name):
+        return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+    return sorted(names, key=place)[:count]

@@ -1,0 +1,339 @@
+"""Trials: pairs of utterances and whether one speaker said both."""
+
+import os
+from fnmatch import fnmatch
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS
+from speechbrain_ext.dataio.manifests import replacing
+
+VOXCELEB_LABELS = {"1": True, "0": False}
+KALDI_LABELS = {"target": True, "nontarget": False}
+LIST_NAMES = ("veri_*.txt", "list_test_*.txt", "*trials*.txt")
+SHOWN = 20  # missing files that an error names
+
+
+def read_trials(path):
+    """Read a trial list in VoxCeleb's or in Kaldi's form.
+
+    A line is ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``
+    (Kaldi); the first line decides which for the whole list. Empty lines are
+    skipped. A trial that occurs more than once is kept each time, since
+    published lists have such trials and published results count them.
+
+    Arguments
+    ---------
+    path : str
+        The list, UTF-8.
+
+    Returns
+    -------
+    pandas.DataFrame
+        enrol and test (IDs as a manifest has them, see ``utterance_id``) and
+        target (bool), in the list's order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line has another form, if there are no trials, or if all are of
+        one kind, which leaves the error rates undefined.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "veri.txt"
+    >>> lines = "1 id1/a/1.wav id1/b/1.wav\\n0 id1/a/1.wav id2/a/1.wav\\n"
+    >>> _ = path.write_text(lines)
+    >>> read_trials(path).test.tolist()
+    ['id1/b/1', 'id2/a/1']
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"The trial list {path} does not exist; check its path."
+        )
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+        lines = stream.read().split("\n")
+    fields = [line.split() for line in lines]
+    kept = [trial for trial in fields if trial]
+    if not kept:
+        raise ValueError(
+            f"The trial list {path} has no trials; a line is "
+            "`1|0 enrol test` or `enrol test target|nontarget`."
+        )
+    kaldi = kept[0][-1] in KALDI_LABELS
+    labels, form, at = (
+        (KALDI_LABELS, "enrol test target|nontarget", 2)
+        if kaldi
+        else (VOXCELEB_LABELS, "1|0 enrol test", 0)
+    )
+    for number, trial in enumerate(fields, start=1):
+        if trial and (len(trial) != 3 or trial[at] not in labels):
+            raise ValueError(
+                f"line {number} of the trial list {path} is broken: "
+                f"`{lines[number - 1].strip()[:100]}` must be `{form}`; correct or "
+                "remove it."
+            )
+    columns = [list(column) for column in zip(*kept, strict=True)]
+    targets = [labels[label] for label in columns.pop(at)]
+    enrol, test = (_utterance_ids(names) for names in columns)
+    _check_both_kinds(targets, path)
+    return pd.DataFrame({"enrol": enrol, "test": test, "target": targets})
+
+
+def utterance_id(name):
+    """The ID that a manifest gives to a file that a list names.
+
+    Arguments
+    ---------
+    name : str
+        A path or an ID: at most its last three parts count, and the ending of
+        an audio file is taken off.
+
+    Returns
+    -------
+    str
+        ``speaker/session/utterance``, or less where the name has less.
+
+    Example
+    -------
+    >>> utterance_id("wav/id10270/5r0dWxy17C8/00001.wav")
+    'id10270/5r0dWxy17C8/00001'
+    >>> utterance_id("id10270-v1.2-00001")
+    'id10270-v1.2-00001'
+    """
+    name = "/".join(name.split("/")[-3:])
+    stem, _, extension = name.rpartition(".")
+    return stem if extension.lower() in AUDIO_EXTENSIONS else name
+
+
+def require_utterances(trials, known, path):
+    """Raise unless every utterance of a trial list is there.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        What ``read_trials`` read.
+    known : collection of str
+        IDs of the utterances that there are.
+    path : str
+        The list that was read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If utterances are missing: names some, and the first line at fault.
+
+    Example
+    -------
+    >>> trials = pd.DataFrame({"enrol": ["a/s/1"], "test": ["b/s/1"]})
+    >>> require_utterances(trials, {"a/s/1", "b/s/1"}, "veri.txt")
+    """
+    missing = sorted({*trials.enrol, *trials.test}.difference(known))
+    if not missing:
+        return
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+        number, line = next(
+            (number, line.strip())
+            for number, line in enumerate(stream, start=1)
+            if not set(missing).isdisjoint(map(utterance_id, line.split()))
+        )
+    more = len(missing) - SHOWN
+    raise FileNotFoundError(
+        f"The trial list {path} names {len(missing)} files that no data folder "
+        f"holds, the first in line {number} (`{line}`): "
+        f"{', '.join(missing[:SHOWN])}{f' and {more} more' * (more > 0)}; add "
+        "the folder that has them to `data_folder`, or name the lists to use "
+        "in `trial_lists`."
+    )
+
+
+def find_trial_lists(folders):
+    """Find the trial lists that a corpus came with.
+
+    Arguments
+    ---------
+    folders : list of str
+        The folders of the corpus; each is looked at and its ``meta/``, none
+        deeper.
+
+    Returns
+    -------
+    list of str
+        Absolute paths of the files named ``veri_*.txt``, ``list_test_*.txt``
+        or ``*trials*.txt``, each once, sorted within a folder.
+
+    Example
+    -------
+    >>> root = getfixture("tmp_path")
+    >>> (root / "meta").mkdir()
+    >>> (root / "meta" / "veri_test.txt").touch()
+    >>> [os.path.basename(path) for path in find_trial_lists([root])]
+    ['veri_test.txt']
+    """
+    found = []
+    for folder in folders:
+        for place in (folder, os.path.join(folder, "meta")):
+            place = os.path.abspath(place)
+            if not os.path.isdir(place):
+                continue
+            for name in sorted(os.listdir(place)):
+                path = os.path.join(place, name)
+                wanted = any(fnmatch(name, pattern) for pattern in LIST_NAMES)
+                if wanted and os.path.isfile(path):
+                    found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def make_trials(manifest, count, seed):
+    """Draw trials from a manifest: half target, half nontarget.
+
+    No pair is drawn twice in either order. Target pairs take the speakers in
+    turn, so that one with many utterances does not outweigh the others, and
+    join two sessions wherever the speaker has more than one. Nontarget pairs
+    join two utterances of different speakers, all pairs being equally likely.
+    Where there are fewer pairs of a kind than asked, all of them are drawn.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        The utterances; the order of its rows changes nothing.
+    count : int
+        Trials wanted, at least 2.
+    seed : int
+        Another seed draws other trials.
+
+    Returns
+    -------
+    pandas.DataFrame
+        enrol, test and target (bool), shuffled.
+
+    Raises
+    ------
+    ValueError
+        If fewer than 2 trials are wanted, an ID has white space, or there is no target pair (no
+        speaker has two utterances) or no nontarget pair (one speaker).
+
+    Example
+    -------
+    >>> ids = ["a/s1/1", "a/s2/1", "b/s1/1", "b/s2/1"]
+    >>> manifest = pd.DataFrame({"ID": ids, "spk_id": ["a", "a", "b", "b"]})
+    >>> make_trials(manifest, 100, seed=0).target.tolist().count(True)
+    2
+    """
+    if count < 2:
+        raise ValueError(
+            f"`count` must be at least 2 trials, one of each kind, got {count}; ask for more."
+        )
+    _check_white_space(manifest.ID)
+    manifest = manifest.sort_values("ID")
+    ids = manifest.ID.to_numpy(dtype=object)
+    speakers = pd.factorize(manifest.spk_id, sort=True)[0]
+    sessions = pd.factorize(manifest.ID.str.rpartition("/")[0])[0]
+    generator = np.random.default_rng(seed)
+    targets = _target_pairs(speakers, sessions, count // 2, generator)
+    nontargets = _nontarget_pairs(speakers, count - count // 2, generator)
+    if not len(targets) or not len(nontargets):
+        missing = "nontarget" if len(targets) else "target"
+        raise ValueError(
+            f"No {missing} pair among {len(ids)} utterances of "
+            f"{len(set(speakers))} speakers; trials need two speakers, and "
+            "one with two utterances."
+        )
+    pairs = np.concatenate([targets, nontargets])
+    order = generator.permutation(len(pairs))
+    trials = pd.DataFrame(ids[pairs[order]], columns=["enrol", "test"])
+    return trials.assign(target=order < len(targets))
+
+
+def write_trials(trials, path):
+    """Write a trial list in VoxCeleb's form; it is whole or not there.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        enrol, test and target (bool).
+    path : str
+        Where to; a file that is there is replaced.
+
+    Raises
+    ------
+    ValueError
+        If an ID has white space in it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "trials.txt"
+    >>> trial = {"enrol": ["a/s1/1"], "test": ["b/s1/1"], "target": [False]}
+    >>> write_trials(pd.DataFrame(trial), path)
+    >>> path.read_text()
+    '0 a/s1/1 b/s1/1\\n'
+    """
+    _check_white_space([*trials.enrol, *trials.test])
+    with replacing(path) as stream:
+        for enrol, test, target in zip(
+            trials.enrol, trials.test, trials.target, strict=True
+        ):
+            stream.write(f"{int(target)} {enrol} {test}\n")
+
+
+def _check_white_space(ids):
+    """Raise at an ID that a line of a trial list cannot hold."""
+    for name in ids:
+        if len(name.split()) != 1:
+            raise ValueError(
+                f"The ID `{name}` has white space in it, which a trial list "
+                "cannot hold; rename the file or its folders."
+            )
+
+
+def _utterance_ids(names):
+    """``utterance_id`` of every name, computed once for each different one."""
+    ids = {name: utterance_id(name) for name in set(names)}
+    return [ids[name] for name in names]
+
+
+def _check_both_kinds(targets, path):
+    """Raise unless there are target and nontarget trials."""
+    if all(targets) or not any(targets):
+        kind = "target" if targets[0] else "nontarget"
+        raise ValueError(
+            f"The trial list {path} has only {kind} trials ({len(targets)}); "
+            "error rates need both kinds: add the other."
+        )
+
+
+def _target_pairs(speakers, sessions, wanted, generator):
+    """Index pairs within a speaker; speakers in turn. [trials, 2]"""
+    pairs, turns = [np.empty((0, 2), dtype=int)], [np.empty(0)]
+    for speaker in np.unique(speakers):
+        rows = np.flatnonzero(speakers == speaker)
+        first, second = np.triu_indices(len(rows), k=1)
+        across = sessions[rows[first]] != sessions[rows[second]]
+        if across.any():
+            first, second = first[across], second[across]
+        order = generator.permutation(len(first))[:wanted]
+        pairs.append(np.stack([rows[first[order]], rows[second[order]]], 1))
+        # The fraction decides at random who comes first within a turn.
+        turns.append(np.arange(len(order)) + generator.random())
+    order = np.argsort(np.concatenate(turns), kind="stable")[:wanted]
+    return np.concatenate(pairs)[order]
+
+
+def _nontarget_pairs(speakers, wanted, generator):
+    """Index pairs between speakers, none twice. [trials, 2]"""
+    total = len(speakers)
+    sizes = np.bincount(speakers)
+    possible = (total**2 - int((sizes**2).sum())) // 2
+    wanted = min(wanted, possible)
+    drawn = np.empty(0, dtype=np.int64)
+    while len(drawn) < wanted:
+        pairs = generator.integers(total, size=(2 * wanted + 16, 2))
+        pairs = pairs[speakers[pairs[:, 0]] != speakers[pairs[:, 1]]]
+        codes = pairs.min(axis=1) * total + pairs.max(axis=1)
+        drawn = np.concatenate([drawn, codes])
+        # Keeping the first of equal ones leaves the order of drawing.
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+    return np.stack([drawn[:wanted] // total, drawn[:wanted] % total], axis=1)

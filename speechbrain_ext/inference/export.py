@@ -1,0 +1,109 @@
+"""Pretrained folders that SpeechBrain's own interface loads."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import ruamel.yaml
+import torch
+
+HEADER = """\
+# A speaker encoder. Load it, wherever this folder lies, with
+#   from speechbrain.inference.speaker import SpeakerRecognition
+#   SpeakerRecognition.from_hparams(source="path/of/this/folder")
+# The package speechbrain_ext must be installed.
+"""
+
+INTERFACE = """\
+mean_var_norm_emb: !new:speechbrain_ext.nnet.normalization.EmbeddingMean
+    size: {size}
+
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+    mean_var_norm_emb: !ref <mean_var_norm_emb>
+    classifier: !ref <classifier>
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        embedding_model: !ref <embedding_model>
+        mean_var_norm_emb: !ref <mean_var_norm_emb>
+        classifier: !ref <classifier>
+        label_encoder: !ref <label_encoder>
+"""
+
+
+def export_pretrained(
+    folder, recipe, embedding_model, classifier, label_encoder, embedding_size
+):
+    """Writes a folder for SpeechBrain's ``from_hparams``.
+
+    The folder is made beside and renamed, so that a folder that was there
+    is whole until the new one takes its place. No path is written into it:
+    SpeechBrain finds each file beside the YAML, wherever the folder lies.
+
+    Arguments
+    ---------
+    folder : str
+        The folder to write, ``<output_folder>/pretrained``.
+    recipe : str
+        The recipe's YAML, resolved: its ``compute_features``,
+        ``mean_var_norm``, ``embedding_model`` and ``classifier`` are taken.
+    embedding_model : torch.nn.Module
+        The trained encoder.
+    classifier : torch.nn.Module
+        The trained head.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The label map of the head.
+    embedding_size : int
+        Size of the embeddings.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+    """
+    folder = pathlib.Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = pathlib.Path(
+        tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
+    )
+    made.chmod(0o755)  # mkdtemp keeps everyone else out
+    hyperparams = HEADER + _modules_yaml(recipe, len(label_encoder))
+    hyperparams += INTERFACE.format(size=embedding_size)
+    (made / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
+    mean = {"mean": torch.zeros(embedding_size)}
+    torch.save(embedding_model.state_dict(), made / "embedding_model.ckpt")
+    torch.save(classifier.state_dict(), made / "classifier.ckpt")
+    torch.save(mean, made / "mean_var_norm_emb.ckpt")
+    label_encoder.save(made / "label_encoder.ckpt")
+    old = folder.with_name(f".{folder.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(made, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _modules_yaml(recipe, classes):
+    """The recipe's blocks of the modules, the number of classes filled in."""
+    yaml = ruamel.yaml.YAML()
+    blocks = yaml.load(recipe)
+    kept = ruamel.yaml.comments.CommentedMap()
+    for key in ("compute_features", "mean_var_norm", "embedding_model"):
+        kept[key] = blocks[key]
+    classifier = blocks["classifier"]
+    name = classifier.tag.value.removeprefix("!name:")
+    if not isinstance(classifier, dict):  # !name: without arguments
+        classifier = ruamel.yaml.comments.CommentedMap()
+    classifier["out_neurons"] = classes
+    classifier.yaml_set_tag(f"!new:{name}")
+    kept["classifier"] = classifier
+    stream = ruamel.yaml.compat.StringIO()
+    yaml.dump(kept, stream)
+    return stream.getvalue() + "\n"

@@ -1,0 +1,119 @@
+"""Loading of recipes: YAMLs that extend others, checked key by key."""
+
+import difflib
+import io
+import pathlib
+import re
+
+import ruamel.yaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+
+
+def compose_recipe(path):
+    """Reads a recipe with all that it extends.
+
+    A recipe may begin with ``extends: other.yaml`` (or a list of files, the
+    later ones having the last word, paths beside the recipe). Its own keys
+    replace the keys of those files, whole; a key that they lack is an error,
+    since it would change nothing.
+
+    Arguments
+    ---------
+    path : str
+        The recipe's YAML.
+
+    Returns
+    -------
+    ruamel.yaml.comments.CommentedMap
+        The keys with their tags, nothing resolved or built.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or no YAML, or has a key that it cannot have.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"The recipe {path} does not exist; run from the recipe's folder "
+            "or give the path of a YAML of hparams/."
+        )
+    try:
+        recipe = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
+    except ruamel.yaml.error.YAMLError as error:
+        raise ValueError(f"{path} is not a YAML: {error}") from error
+    parents = recipe.pop("extends", [])
+    if not parents:
+        return recipe
+    if isinstance(parents, str):
+        parents = [parents]
+    composed = compose_recipe(path.parent / parents[0])
+    fragments = [_fragment(path.parent / parent) for parent in parents[1:]]
+    for source, keys in [*fragments, (path, recipe)]:
+        for key in keys:
+            _check_known(key, composed, source)
+            composed[key] = keys[key]
+    return composed
+
+
+def _fragment(path):
+    """A YAML that only changes keys of whatever it is put upon."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, but a recipe extends it.")
+    keys = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
+    keys.pop("extends", None)
+    return path, keys
+
+
+def _check_known(key, known, source):
+    if key not in known:
+        close = difflib.get_close_matches(str(key), map(str, known), n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "."
+        raise ValueError(f"{source} has an unknown key '{key}'{hint}")
+
+
+def load_recipe(path, overrides="", keys=()):
+    """Loads a recipe with SpeechBrain's command-line overrides.
+
+    Arguments
+    ---------
+    path : str
+        The recipe's YAML.
+    overrides : str
+        Overrides as YAML, as ``speechbrain.parse_arguments`` gives them.
+    keys : iterable of str
+        The keys that the calling script reads. A key that is missing, and a
+        key that neither the script nor another key uses, is an error.
+
+    Returns
+    -------
+    hparams : dict
+        The objects.
+    text : str
+        The recipe with references and overrides resolved, self-contained.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, missing, or an argument does not fit.
+    """
+    composed = compose_recipe(path)
+    changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
+    for key in changes:
+        _check_known(key, composed, "The command line")
+    stream = io.StringIO()
+    ruamel.yaml.YAML().dump(composed, stream)
+    written = stream.getvalue()
+    for key in keys:
+        if key not in composed:
+            raise ValueError(f"{path} lacks the key '{key}', which is read.")
+    referenced = set(re.findall(r"<([A-Za-z_]\w*)", written)) | set(keys)
+    for key in composed:
+        if key not in referenced and not key.startswith("__"):
+            _check_known(key, referenced, path)
+    try:
+        text = resolve_references(written, overrides).getvalue()
+        return load_hyperpyyaml(written, overrides), text
+    except (TypeError, KeyError, ValueError, ImportError) as error:
+        message = str(error.args[0] if error.args else error)
+        raise ValueError(f"{path}: {message.strip()}") from error

@@ -1,0 +1,116 @@
+"""Filterbanks against torchaudio's Kaldi front end."""
+
+import pytest
+import torch
+from torchaudio.compliance import kaldi
+
+from speechbrain_ext.lobes.features import KaldiFbank, SentenceMeanNorm
+
+
+def speechlike(samples, seed=0):
+    """Coloured noise with a silent stretch, an offset and a loud stretch."""
+    generator = torch.Generator().manual_seed(seed)
+    signal = torch.randn(samples, generator=generator).cumsum(0)
+    signal = signal / signal.abs().max()
+    signal[samples // 3 : samples // 2] = 0.0
+    signal[samples // 2 :] *= 0.01
+    return signal
+
+
+@pytest.mark.parametrize("window", ["hamming", "povey"])
+@pytest.mark.parametrize("n_mels", [40, 80, 81])
+@pytest.mark.parametrize("use_energy", [False, True])
+@pytest.mark.parametrize("sample_rate", [8000, 16000])
+def test_fbank_matches_torchaudio(window, n_mels, use_energy, sample_rate):
+    if sample_rate == 8000 and n_mels > 40:
+        pytest.skip("torchaudio has empty filters there and warns")
+    fbank = KaldiFbank(n_mels, use_energy, window, 0.0, sample_rate)
+    signal = speechlike(9000)
+    expected = kaldi.fbank(
+        signal.unsqueeze(0) * 2**15,
+        num_mel_bins=n_mels,
+        use_energy=use_energy,
+        window_type=window,
+        sample_frequency=sample_rate,
+    )
+    found = fbank(signal.unsqueeze(0)).squeeze(0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("samples", [400, 401, 559, 560, 16000, 32001])
+def test_every_length_matches_torchaudio(samples):
+    signal = speechlike(samples, seed=samples)
+    expected = kaldi.fbank(
+        signal.unsqueeze(0) * 2**15, num_mel_bins=80, window_type="hamming"
+    )
+    found = KaldiFbank()(signal.unsqueeze(0)).squeeze(0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_silence_is_finite():
+    features = KaldiFbank(use_energy=True)(torch.zeros(1, 16000))
+    assert features.isfinite().all()
+    assert SentenceMeanNorm()(features).abs().max() < 1e-5
+
+
+def test_autocast_changes_nothing():
+    signal = speechlike(8000).unsqueeze(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = KaldiFbank()(signal)
+    assert torch.equal(found, KaldiFbank()(signal))
+
+
+def test_dither_comes_from_the_seeds_alone():
+    fbank = KaldiFbank(dither=1.0).train()
+    wavs = torch.stack([speechlike(8000), speechlike(8000)])
+    first = fbank(wavs, seeds=[1, 2])
+    torch.rand(5)
+    assert torch.equal(first, fbank(wavs, seeds=[1, 2]))
+    assert torch.equal(first.flip(0), fbank(wavs, seeds=[2, 1]))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_dither_is_for_training_alone():
+    signal = speechlike(8000).unsqueeze(0)
+    fbank = KaldiFbank(dither=1.0).eval()
+    assert torch.equal(fbank(signal), KaldiFbank()(signal))
+
+
+def test_dither_is_as_loud_as_asked():
+    # the power spectrum of silence is that of the noise: its mean energy
+    # over 400 samples is 400 * dither ** 2
+    fbank = KaldiFbank(use_energy=True, dither=3.0).train()
+    energy = fbank(torch.zeros(1, 160000), seeds=[0])[..., 0].exp().mean()
+    assert energy.item() == pytest.approx(400 * 9, rel=0.02)
+
+
+def test_mean_norm_of_a_padded_batch_is_that_of_each_alone():
+    fbank, norm = KaldiFbank(n_mels=40), SentenceMeanNorm()
+    long, short = speechlike(32000), speechlike(15990, seed=1)
+    padded = torch.nn.functional.pad(short, (0, 32000 - 15990))
+    lengths = torch.tensor([1.0, 15990 / 32000])
+    both = norm(fbank(torch.stack([long, padded])), lengths)
+    alone = norm(fbank(short.unsqueeze(0)))
+    frames = alone.shape[1]
+    torch.testing.assert_close(both[1:, :frames], alone)
+    assert both[1, frames:].abs().max() == 0
+    torch.testing.assert_close(both[:1], norm(fbank(long.unsqueeze(0))))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: KaldiFbank(n_mels=3), "got 3"),
+        (lambda: KaldiFbank(window="hann"), "got 'hann'"),
+        (lambda: KaldiFbank(dither=-1), "got -1"),
+        (lambda: KaldiFbank(sample_rate=16), "got 16"),
+        (lambda: KaldiFbank()(torch.zeros(1, 399)), r"got \[1, 399\]"),
+        (
+            lambda: KaldiFbank(dither=1.0)(torch.zeros(2, 400), seeds=[1]),
+            "2, got 1",
+        ),
+    ],
+)
+def test_bad_arguments_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

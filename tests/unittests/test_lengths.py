@@ -1,0 +1,56 @@
+"""Frames of padded batches."""
+
+import pytest
+import torch
+
+from speechbrain_ext.nnet.lengths import (
+    frame_counts,
+    keep_framing,
+    mask_frames,
+    note_framing,
+    strided_frames,
+)
+
+
+@pytest.mark.parametrize("longest", [400, 559, 32000, 16000 * 600 + 7])
+def test_noted_framing_counts_what_each_utterance_has_alone(longest):
+    samples = torch.linspace(400, longest, 50).long()
+    samples[-1] = longest
+    features = torch.zeros(50, 1 + (longest - 400) // 160, 1)
+    note_framing(features, longest, 400, 160)
+    lengths = (samples / longest).float()
+    expected = 1 + (samples - 400) // 160
+    assert torch.equal(frame_counts(features, lengths), expected)
+
+
+def test_without_a_note_lengths_are_shares_of_the_frames():
+    features = torch.zeros(2, 200, 1)
+    lengths = torch.tensor([137 / 200, 1.0])
+    assert frame_counts(features, lengths).tolist() == [137, 200]
+    assert frame_counts(features, None) is None
+
+
+def test_note_travels():
+    features = note_framing(torch.zeros(1, 198, 1), 32000, 400, 160)
+    assert keep_framing(features + 1, features).framing == (32000, 400, 160)
+    assert not hasattr(keep_framing(features + 1, torch.zeros(1)), "framing")
+
+
+def test_mask_reaches_any_number_of_middle_dimensions():
+    values = torch.ones(2, 3, 4, 5)
+    masked = mask_frames(values, torch.tensor([5, 2]))
+    assert masked.sum() == 3 * 4 * (5 + 2)
+    assert masked[1, :, :, 2:].sum() == 0
+    assert mask_frames(values, None) is values
+
+
+@pytest.mark.parametrize("frames", range(1, 12))
+def test_strided_frames_are_what_a_convolution_leaves(frames):
+    conv = torch.nn.Conv1d(1, 1, 3, stride=2, padding=1)
+    left = conv(torch.zeros(1, 1, frames)).shape[-1]
+    assert strided_frames(torch.tensor([frames]), 2).tolist() == [left]
+
+
+def test_wrong_number_of_lengths_is_rejected():
+    with pytest.raises(ValueError, match=r"2, got shape \[3\]"):
+        frame_counts(torch.zeros(2, 5, 1), torch.ones(3))

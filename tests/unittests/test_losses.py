@@ -1,0 +1,191 @@
+"""Losses against the published code and against what a loss must do."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_ext.nnet import losses
+from speechbrain_ext.nnet.classifiers import CosineClassifier
+from speechbrain_ext.nnet.losses import AAMSoftmax, SphereFace2
+
+# Every loss of the package, in each of its forms
+LOSSES = {
+    "SphereFace2 C": lambda margin: SphereFace2("C", margin),
+    "SphereFace2 A": lambda margin: SphereFace2("A", margin),
+    "SphereFace2 C 2.5": lambda margin: SphereFace2(
+        "C", margin, exponent=2.5
+    ),
+    "AAMSoftmax": lambda margin: AAMSoftmax(margin),
+}
+
+# wespeaker@dfa7419 wespeaker/models/projections.py, SphereFace2 and
+# ArcMarginProduct (with cross-entropy), scale 32, in float64 on the inputs of
+# `case`: bias, loss, <gradient of embeddings, directions>,
+# <gradient of weight, directions>, gradient of bias
+PUBLISHED = {
+    ("C", 0.0): (-0.5, 14.255674618932105, 0.09488281244042296, 0.6206111828617704, -0.5236245800424405),
+    ("C", 0.2): (0.7, 18.064640915758144, -0.341354946577175, -0.07335428576439662, -0.42847088914754605),
+    ("A", 0.0): (0.3, 13.842557411780653, 0.1763884673522077, 0.5993818808642137, -0.5094798308125129),
+    ("A", 0.15): (-1.1, 16.929678438760018, -0.06642491516650298, 0.18042813921627898, -0.45697715302475406),
+    ("AAM", 0.0): (None, 16.459239821061306, 1.4549109185748743, -9.393569959430751, None),
+    ("AAM", 0.2): (None, 20.76222146561759, 1.499327315298356, -9.247403798838906, None),
+    ("AAM", 0.5): (None, 27.339315288536323, 1.5824531002169375, -9.038312063196926, None),
+}  # fmt: skip
+
+
+@pytest.fixture
+def case():
+    """Six embeddings and eleven classes; two lie along and against theirs."""
+    rng = np.random.default_rng(20261120)
+    embeddings = rng.standard_normal((6, 16))
+    weight = rng.standard_normal((11, 16))
+    targets = rng.integers(0, 11, 6)
+    directions = rng.standard_normal((6, 16)), rng.standard_normal((11, 16))
+    embeddings[0] = 2 * weight[targets[0]] + 1e-3 * rng.standard_normal(16)
+    embeddings[1] = -weight[targets[1]] + 1e-3 * rng.standard_normal(16)
+    return [torch.tensor(a) for a in (embeddings, weight, targets, *directions)]
+
+
+@pytest.mark.parametrize(("kind", "margin"), PUBLISHED)
+def test_losses_match_wespeaker(kind, margin, case):
+    embeddings, weight, targets, towards, onto = case
+    bias, value, along_x, along_w, bias_grad = PUBLISHED[kind, margin]
+    if kind == "AAM":
+        loss = AAMSoftmax(margin, scale=32.0)
+    else:
+        loss = SphereFace2(kind, margin, scale=32.0).double()
+        loss.bias.data.fill_(bias)
+    head = CosineClassifier(16, 11).double()
+    head.weight.data.copy_(weight)
+    embeddings.requires_grad_()
+    found = loss(head(embeddings.unsqueeze(1)), targets.unsqueeze(1))
+    found.backward()
+    close = {"rtol": 1e-7, "atol": 1e-9}
+    torch.testing.assert_close(found.item(), value, **close)
+    torch.testing.assert_close(
+        (embeddings.grad * towards).sum().item(), along_x, **close
+    )
+    torch.testing.assert_close(
+        (head.weight.grad * onto).sum().item(), along_w, **close
+    )
+    if bias_grad is not None:
+        torch.testing.assert_close(loss.bias.grad.item(), bias_grad, **close)
+
+
+def test_sphereface2_matches_the_formula_by_hand():
+    # c_y = 1, c_i = -1, no margin: g is 1 and -1, so both logits are +-32
+    loss = SphereFace2("C", margin=0.0, scale=2.0, positive_weight=0.7)
+    value = loss(torch.tensor([[[1.0, -1.0]]]), torch.tensor([[0]]))
+    expected = 0.7 * math.log1p(math.exp(-2)) + 0.3 * math.log1p(math.exp(-2))
+    torch.testing.assert_close(value.item(), expected)
+    # g(0) = 2 / 8 - 1 = -0.75 at exponent 3; margin 0.25 on both sides
+    loss.margin = 0.25
+    value = loss(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[0]]))
+    expected = 0.7 * math.log1p(math.exp(2)) + 0.3 * math.log1p(math.exp(-1))
+    torch.testing.assert_close(value.item(), expected)
+
+
+def test_registry_holds_every_loss_of_the_package():
+    classes = {
+        value
+        for _, value in inspect.getmembers(losses, inspect.isclass)
+        if value.__module__.startswith("speechbrain_ext")
+    }
+    assert classes == {type(make(0.1)) for make in LOSSES.values()}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+class TestProperties:
+    """What holds for every loss on cosines."""
+
+    def test_permuted_classes_change_nothing(self, name):
+        cosines = torch.rand(5, 1, 7) * 2 - 1
+        targets = torch.randint(7, (5, 1))
+        order = torch.randperm(7)
+        loss = LOSSES[name](0.1)
+        torch.testing.assert_close(
+            loss(cosines[..., order], order.argsort()[targets]),
+            loss(cosines, targets),
+        )
+
+    def test_margin_makes_it_harder(self, name):
+        cosines = torch.rand(5, 1, 7) * 1.8 - 0.9
+        targets = torch.randint(7, (5, 1))
+        loss = LOSSES[name](0.0)
+        plain = loss(cosines, targets)
+        loss.margin = 0.2
+        assert loss.margin == 0.2
+        assert loss(cosines, targets) > plain
+
+    @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+    @pytest.mark.parametrize("autocast", [False, True])
+    def test_extreme_cosines_stay_finite(self, name, value, autocast):
+        dtype = torch.bfloat16 if autocast else torch.float32
+        cosines = torch.full((3, 1, 4), value, dtype=dtype, requires_grad=True)
+        loss = LOSSES[name](0.2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found = loss(cosines, torch.tensor([[0], [1], [3]]))
+        found.backward()
+        assert found.dtype == torch.float32
+        assert found.isfinite()
+        assert cosines.grad.isfinite().all()
+
+    def test_one_class_is_finite(self, name):
+        cosines = torch.rand(3, 1, 1, requires_grad=True)
+        LOSSES[name](0.1)(cosines, torch.zeros(3, 1, dtype=int)).backward()
+        assert cosines.grad.isfinite().all()
+
+    def test_gradients_match_finite_differences(self, name):
+        cosines = torch.rand(4, 1, 5, dtype=torch.float64) * 1.6 - 0.8
+        targets = torch.randint(5, (4, 1))
+        loss = LOSSES[name](0.1).double()
+        assert torch.autograd.gradcheck(
+            lambda x: loss(x, targets), cosines.requires_grad_()
+        )
+
+    @pytest.mark.parametrize(
+        ("outputs", "targets", "message"),
+        [
+            ((2, 5), [[0], [1]], r"\[batch, 1, classes\].*got \[2, 5\]"),
+            ((2, 1, 5), [0, 1], r"\[batch, 1\].*got \[2\]"),
+            ((2, 1, 5), [[0], [5]], r"\[0, 5\), got 0 to 5"),
+            ((2, 1, 5), [[-1], [2]], r"\[0, 5\), got -1 to 2"),
+        ],
+    )
+    def test_bad_shapes_and_targets(self, name, outputs, targets, message):
+        with pytest.raises(ValueError, match=message):
+            LOSSES[name](0.1)(torch.rand(outputs), torch.tensor(targets))
+
+
+def test_extreme_properties_would_catch_an_unclamped_sine():
+    # the test of the test: the literal formula fails where ours must hold
+    cosines = torch.ones(1, 1, requires_grad=True)
+    (1 - cosines.square()).sqrt().sum().backward()
+    assert not cosines.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SphereFace2("B"), "'C' or 'A', got 'B'"),
+        (lambda: SphereFace2("C", margin=2.0), r"\[0, 2\), got 2.0"),
+        (lambda: SphereFace2("A", margin=8.6), "radians, got 8.6"),
+        (lambda: SphereFace2(scale=0.0), "positive, got 0.0"),
+        (lambda: SphereFace2(positive_weight=1.0), r"\(0, 1\), got 1.0"),
+        (lambda: SphereFace2(exponent=0), "at least 1, got 0"),
+        (lambda: AAMSoftmax(margin=-0.1), "radians, got -0.1"),
+        (lambda: AAMSoftmax(scale=-1), "positive, got -1"),
+    ],
+)
+def test_bad_arguments_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_margin_is_checked_whenever_it_is_set():
+    loss = AAMSoftmax(margin=0.2)
+    with pytest.raises(ValueError, match="got 1.6"):
+        loss.margin = 1.6

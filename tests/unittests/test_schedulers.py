@@ -1,0 +1,65 @@
+"""Schedules against the published curves."""
+
+import math
+
+import pytest
+
+from speechbrain_ext.nnet.schedulers import MarginSchedule, WarmupExponential
+
+# wespeaker@dfa7419 wespeaker/utils/schedulers.py at the first iteration of
+# the epoch, computed by hand from its formulas
+DECAY = math.log(5e-5 / 0.1)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [
+        (0.0, 0.0),
+        (3.0, 4 * 0.5 * 0.1 * math.exp(3 / 150 * DECAY)),
+        (6.0, 4 * 0.1 * math.exp(6 / 150 * DECAY)),
+        (75.0, 4 * math.sqrt(0.1 * 5e-5)),
+        (150.0, 4 * 5e-5),
+    ],
+)
+def test_warmup_exponential_matches_wespeaker(epoch, expected):
+    schedule = WarmupExponential(0.1, 5e-5, 150, 6, scale=4.0)
+    assert schedule(epoch) == pytest.approx(expected, rel=1e-12)
+
+
+def test_warmup_not_from_zero_rises_from_the_unscaled_rate():
+    schedule = WarmupExponential(0.1, 0.1, 10, 2, 3.0, warm_from_zero=False)
+    assert [schedule(e) for e in (0.0, 1.0, 2.0)] == pytest.approx(
+        [0.1, 0.2, 0.3]
+    )
+
+
+@pytest.mark.parametrize("kind", ["exp", "linear"])
+def test_margin_waits_rises_and_stays(kind):
+    schedule = MarginSchedule(0.0, 0.2, 20, 40, increase_type=kind)
+    curve = [schedule(epoch / 10) for epoch in range(600)]
+    assert set(curve[:190]) == {0.0}
+    assert set(curve[390:]) == {0.2}
+    rising = curve[190:391]
+    assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
+
+
+def test_margin_matches_wespeaker_half_way():
+    # tau = 1 / 2: 1 - sqrt(1e-3), but for WeSpeaker's 1e-6
+    schedule = MarginSchedule(0.1, 0.3, 20, 40)
+    assert schedule(29.0) == pytest.approx(
+        0.1 + 0.2 * (1 - math.sqrt(1e-3)), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: WarmupExponential(0, 1, 1, 1), "`initial_value`.*got 0"),
+        (lambda: WarmupExponential(1, 1, 1, -2), "got -2"),
+        (lambda: MarginSchedule(0, 1, 9, 3), r"\(9\), got 3"),
+        (lambda: MarginSchedule(0, 1, 1, 2, "cosine"), "got 'cosine'"),
+    ],
+)
+def test_bad_arguments_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

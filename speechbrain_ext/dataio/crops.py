@@ -201,7 +201,9 @@ class CropSampler(torch.utils.data.Sampler):
                 f"multiple of the {world_size} processes, got {batch_size}."
             )
         if min_draws < 1:
-            raise ValueError(f"`min_draws` must be at least 1, got {min_draws}.")
+            raise ValueError(
+                f"`min_draws` must be at least 1, got {min_draws}."
+            )
         if seconds_per_draw is None:
             draws = np.ones(len(durations), dtype=np.int64)
         elif seconds_per_draw > 0:
@@ -244,9 +246,7 @@ class CropSampler(torch.utils.data.Sampler):
 
     def __iter__(self):
         """Yields lists of ``Draw``: this process's share of each batch."""
-        rng = np.random.default_rng(
-            stable_seed(self.seed, self.epoch, "order")
-        )
+        rng = np.random.default_rng(stable_seed(self.seed, self.epoch, "order"))
         order = rng.permutation(len(self.rows))
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size :][: self.batch_size]

@@ -215,7 +215,7 @@ def scan_files(files, left_out, workers=None):
     >>> rejected.reason.tolist()
     ['unreadable header: Format not recognised.']
     """
-    headers = read_headers(files.wav.tolist(), workers)
+    headers = read_headers(list(files.wav.to_numpy()), workers)
     reasons = np.array([reason for *_, reason in headers], dtype=object)
     good = reasons == ""
     frames, rates, channels = (
@@ -241,7 +241,9 @@ def scan_files(files, left_out, workers=None):
     summary = {
         "files": len(manifest),
         "speakers": manifest.spk_id.nunique(),
-        "sessions": len({name.rpartition("/")[0] for name in manifest.ID}),
+        "sessions": len(
+            {name.rpartition("/")[0] for name in manifest.ID.to_numpy()}
+        ),
         "seconds": float(manifest.duration.sum()),
         "stereo": int((channels > 1).sum()),
         "resampled": int((rates != SAMPLE_RATE).sum()),

@@ -55,31 +55,27 @@ def read_trials(path):
             f"The trial list {path} does not exist; check its path."
         )
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        lines = stream.read().split("\n")
-    fields = [line.split() for line in lines]
-    kept = [trial for trial in fields if trial]
-    if not kept:
+        text = stream.read()
+    fields = text.split()
+    if not fields:
         raise ValueError(
             f"The trial list {path} has no trials; a line is "
             "`1|0 enrol test` or `enrol test target|nontarget`."
         )
-    kaldi = kept[0][-1] in KALDI_LABELS
-    labels, form, at = (
-        (KALDI_LABELS, "enrol test target|nontarget", 2)
-        if kaldi
-        else (VOXCELEB_LABELS, "1|0 enrol test", 0)
-    )
-    for number, trial in enumerate(fields, start=1):
+    kaldi = text.lstrip().partition("\n")[0].split()[-1] in KALDI_LABELS
+    at, labels = (2, KALDI_LABELS) if kaldi else (0, VOXCELEB_LABELS)
+    for number, line in enumerate(text.split("\n"), start=1):
+        trial = line.split()
         if trial and (len(trial) != 3 or trial[at] not in labels):
+            form = "enrol test target|nontarget" if kaldi else "1|0 enrol test"
             raise ValueError(
-                f"line {number} of the trial list {path} is broken: "
-                f"`{lines[number - 1].strip()[:100]}` must be `{form}`; correct or "
-                "remove it."
+                f"Line {number} of the trial list {path} is broken: "
+                f"`{line.strip()[:100]}` must be `{form}`; correct or remove it."
             )
-    columns = [list(column) for column in zip(*kept, strict=True)]
+    columns = [fields[0::3], fields[1::3], fields[2::3]]
     targets = [labels[label] for label in columns.pop(at)]
-    enrol, test = (_utterance_ids(names) for names in columns)
     _check_both_kinds(targets, path)
+    enrol, test = (_utterance_ids(names) for names in columns)
     return pd.DataFrame({"enrol": enrol, "test": test, "target": targets})
 
 
@@ -131,7 +127,8 @@ def require_utterances(trials, known, path):
     >>> trials = pd.DataFrame({"enrol": ["a/s/1"], "test": ["b/s/1"]})
     >>> require_utterances(trials, {"a/s/1", "b/s/1"}, "veri.txt")
     """
-    missing = sorted({*trials.enrol, *trials.test}.difference(known))
+    named = set(trials[["enrol", "test"]].to_numpy().flat)
+    missing = sorted(named.difference(known))
     if not missing:
         return
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
@@ -227,7 +224,7 @@ def make_trials(manifest, count, seed):
         raise ValueError(
             f"`count` must be at least 2 trials, one of each kind, got {count}; ask for more."
         )
-    _check_white_space(manifest.ID)
+    _check_white_space(manifest.ID.to_numpy())
     manifest = manifest.sort_values("ID")
     ids = manifest.ID.to_numpy(dtype=object)
     speakers = pd.factorize(manifest.spk_id, sort=True)[0]
@@ -271,11 +268,10 @@ def write_trials(trials, path):
     >>> path.read_text()
     '0 a/s1/1 b/s1/1\\n'
     """
-    _check_white_space([*trials.enrol, *trials.test])
+    _check_white_space(set(trials[["enrol", "test"]].to_numpy().flat))
     with replacing(path) as stream:
-        for enrol, test, target in zip(
-            trials.enrol, trials.test, trials.target, strict=True
-        ):
+        columns = ["target", "enrol", "test"]
+        for target, enrol, test in trials[columns].to_numpy(dtype=object):
             stream.write(f"{int(target)} {enrol} {test}\n")
 
 

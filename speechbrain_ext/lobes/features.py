@@ -145,8 +145,7 @@ def _noise_like(wavs, seeds):
         return torch.randn_like(wavs)
     if len(seeds) != len(wavs):
         raise ValueError(
-            f"`seeds` must be one an utterance, {len(wavs)}, "
-            f"got {len(seeds)}."
+            f"`seeds` must be one an utterance, {len(wavs)}, got {len(seeds)}."
         )
     noise = torch.empty_like(wavs)
     generator = torch.Generator(device=wavs.device)

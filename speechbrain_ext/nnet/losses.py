@@ -68,9 +68,7 @@ def _shifted_up(cosines, margin):
     """
     shifted = cosines * math.cos(margin) - _sine(cosines) * math.sin(margin)
     threshold = math.cos(math.pi - margin)
-    return torch.where(
-        cosines > threshold, shifted, cosines - (1 + threshold)
-    )
+    return torch.where(cosines > threshold, shifted, cosines - (1 + threshold))
 
 
 def _check_angle(margin):

@@ -1,4 +1,4 @@
-"""Cosine scores, their normalisation by a cohort, and score files.
+"""Cosine scores and their normalisation by a cohort.
 
 The usual chain, as in WeSpeaker's ``score.py`` and ``score_norm.py``, where
 ``mean`` is that of all training embeddings (or 0):
@@ -14,12 +14,9 @@ float32 and float64 are kept; half precision is widened to float32.
 """
 
 import math
-import os
-import pathlib
 
 import torch
 
-LABELS = ("nontarget", "target")
 REPAIR = "; drop these utterances or extract them again"
 
 
@@ -192,120 +189,6 @@ def speaker_means(embeddings, speakers):
     _check_each(total.isfinite(), total, rule, "rows", REPAIR)
     means = sums / index.bincount().unsqueeze(1)
     return means.to(embeddings), names
-
-
-def write_scores(path, enrol_names, test_names, scores, targets):
-    """Writes one ``enrol test score target|nontarget`` line per trial.
-
-    All digits of the scores are kept. The file appears whole or not at all.
-
-    Arguments
-    ---------
-    path : str | pathlib.Path
-        File to write; its folder is made.
-    enrol_names : sequence
-        Name of each trial's enrolment utterance, without blanks, [trials].
-    test_names : sequence
-        Name of each trial's test utterance, without blanks, [trials].
-    scores : torch.Tensor | sequence
-        Finite scores, [trials].
-    targets : torch.Tensor | sequence
-        True or 1 for target trials, False or 0 for others, [trials].
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, a name is empty or has a blank, a score is not
-        finite or a target is neither 0 nor 1.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "trials.score"
-    >>> write_scores(path, ["a", "a"], ["b", "c"], [0.5, 0.1], [True, False])
-    >>> path.read_text()
-    'a b 0.5 target\\na c 0.1 nontarget\\n'
-    """
-    # A list of floats would become float32 by itself.
-    scores = torch.as_tensor(scores, dtype=torch.float64).flatten()
-    targets = torch.as_tensor(targets).flatten()
-    lengths = [len(enrol_names), len(test_names), len(scores), len(targets)]
-    if len(set(lengths)) > 1:
-        raise ValueError(
-            f"names, scores and targets must be equally many, got {lengths}."
-        )
-    for name in {*enrol_names, *test_names}:
-        if name.split() != [name]:
-            raise ValueError(
-                f"names must be one word each, got {name!r}; replace blanks."
-            )
-    _check_each(scores.isfinite(), scores, "`scores` must be finite", "trials")
-    binary = (targets == 0) | (targets == 1)
-    _check_each(binary, targets, "`targets` must be 0 or 1", "trials")
-    labels = [LABELS[target] for target in targets.bool().tolist()]
-    rows = zip(enrol_names, test_names, scores.tolist(), labels, strict=True)
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(
-                f"{enrol} {test} {score!r} {label}\n"
-                for enrol, test, score, label in rows
-            )
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read_scores(path):
-    """Reads a file of ``write_scores``.
-
-    Arguments
-    ---------
-    path : str | pathlib.Path
-        File of ``enrol test score target|nontarget`` lines.
-
-    Returns
-    -------
-    enrol_names : list
-        Names of the enrolment utterances, [trials].
-    test_names : list
-        Names of the test utterances, [trials].
-    scores : torch.Tensor
-        float64, equal to what was written (also in float32), [trials].
-    targets : torch.Tensor
-        bool, True for target trials, [trials].
-
-    Raises
-    ------
-    ValueError
-        If a line has another form, or its score is not finite.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "trials.score"
-    >>> _ = path.write_text("a b 0.5 target\\na c -1e-3 nontarget\\n")
-    >>> read_scores(path)[2:]
-    (tensor([ 0.5000, -0.0010], dtype=torch.float64), tensor([ True, False]))
-    """
-    enrol_names, test_names, scores, targets = [], [], [], []
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                enrol, test, score, label = line.split()
-                scores.append(float(score))
-                targets.append(LABELS.index(label))
-                if not math.isfinite(scores[-1]):
-                    raise ValueError(score)
-            except ValueError as error:
-                raise ValueError(
-                    "a line must be `enrol test score target|nontarget` with "
-                    f"a finite score, got {line!r} in {path}, line {number}."
-                ) from error
-            enrol_names.append(enrol)
-            test_names.append(test)
-    scores = torch.tensor(scores, dtype=torch.float64)
-    return enrol_names, test_names, scores, torch.tensor(targets).bool()
 
 
 def _trial_embeddings(embeddings, enrol, test):

@@ -115,5 +115,6 @@ def load_recipe(path, overrides="", keys=()):
         text = resolve_references(written, overrides).getvalue()
         return load_hyperpyyaml(written, overrides), text
     except (TypeError, KeyError, ValueError, ImportError) as error:
-        message = str(error.args[0] if error.args else error)
-        raise ValueError(f"{path}: {message.strip()}") from error
+        # hyperpyyaml adds the place in front of what the constructor said
+        said = "; ".join(str(argument).strip() for argument in error.args)
+        raise ValueError(f"{path}: {said}") from error

@@ -15,9 +15,7 @@ from speechbrain_ext.nnet.losses import AAMSoftmax, SphereFace2
 LOSSES = {
     "SphereFace2 C": lambda margin: SphereFace2("C", margin),
     "SphereFace2 A": lambda margin: SphereFace2("A", margin),
-    "SphereFace2 C 2.5": lambda margin: SphereFace2(
-        "C", margin, exponent=2.5
-    ),
+    "SphereFace2 C 2.5": lambda margin: SphereFace2("C", margin, exponent=2.5),
     "AAMSoftmax": lambda margin: AAMSoftmax(margin),
 }
 

@@ -10,7 +10,6 @@ DET plot; a table goes to the screen.
 """
 
 import json
-import os
 import pathlib
 import sys
 
@@ -21,14 +20,14 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
-from speechbrain_ext.dataio.manifests import read_manifest
-from speechbrain_ext.dataio.trials import find_trial_lists, read_trials
+from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.score_files import write_scores
+from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.processing.scoring import (
     adaptive_s_norm,
     cosine_scores,
     speaker_means,
-    write_scores,
 )
 from speechbrain_ext.utils.metrics import EER, minDCF
 from speechbrain_ext.utils.plots import det_plot
@@ -152,7 +151,8 @@ def main(argv):
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     det_plot(curves, output_folder / "det.png")
-    write_json(results, output_folder / "results.json")
+    with replacing(output_folder / "results.json") as file:
+        json.dump(results, file, indent=2)
     print(table(results))
     logger.info(f"Scores, results.json and det.png are in {output_folder}.")
     return results
@@ -214,13 +214,6 @@ def trial_paths(hparams):
         pathlib.Path(hparams["save_folder"], "prepare.json").read_text()
     )
     return [pathlib.Path(path) for path in prepared["trial_lists"]]
-
-
-def write_json(results, path):
-    """Writes the results beside and renames them."""
-    beside = path.with_suffix(".json.part")
-    beside.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ def _resolve_lists(trial_lists, folders, save_folder):
 
 def _fingerprint(files, lists):
     """Digest of the corpus's file names and of the trial lists' content."""
-    digest = hashlib.sha256("\n".join(files.wav).encode())
+    digest = hashlib.sha256("\n".join(files.wav.to_numpy()).encode())
     for path in lists:
         with open(path, "rb") as stream:
             digest.update(hashlib.sha256(stream.read()).digest())
@@ -261,12 +261,14 @@ def _is_done(save_folder, options, wanted):
 
 def _read_test_ids(lists, files):
     """IDs of all utterances of the trial lists, each of them in the corpus."""
-    known = set(files.ID)
+    known = set(files.ID.to_numpy())
     test_ids = {}
     for path in lists:
         trials = read_trials(path)
         require_utterances(trials, known, path)
-        test_ids |= dict.fromkeys([*trials.enrol, *trials.test], path)
+        test_ids |= dict.fromkeys(
+            trials[["enrol", "test"]].to_numpy().flat, path
+        )
     return test_ids
 
 

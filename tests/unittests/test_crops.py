@@ -1,0 +1,154 @@
+"""Crops and their order: real files, any number of workers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+
+from speechbrain_ext.dataio.crops import (
+    CropDataset,
+    CropSampler,
+    Draw,
+    stable_seed,
+    wrap,
+)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Six files whose samples count up, two of them odd."""
+    rows = []
+    for row, (seconds, rate, channels) in enumerate(
+        [(2.0, 16000, 1)] * 4 + [(0.3, 16000, 1), (2.0, 8000, 2)]
+    ):
+        path = tmp_path / f"{row}.wav"
+        samples = int(seconds * rate)
+        signal = np.arange(samples, dtype=np.int16)
+        signal = np.stack([signal] * channels, axis=1)
+        soundfile.write(path, signal, rate, subtype="PCM_16")
+        rows.append((f"s{row}/a/{row}", seconds, str(path), 0, samples, "s"))
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def batches(manifest, workers, epochs=(1, 2)):
+    """All batches of some epochs, by some workers."""
+    dataset = CropDataset(manifest, range(6), sentence_len=0.5, seed=7)
+    sampler = CropSampler(manifest["duration"], 3, seed=7, min_draws=2)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=PaddedBatch,
+    )
+    found = []
+    for epoch in epochs:
+        sampler.set_epoch(epoch)
+        for batch in loader:
+            found.append((batch.id, batch.sig.data.numpy(), batch.seed))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_change_nothing(manifest):
+    alone = batches(manifest, workers=0)
+    for workers in (1, 4):
+        np.random.seed(workers)
+        torch.manual_seed(workers)
+        others = batches(manifest, workers=workers)
+        assert len(alone) == len(others) == 8
+        for (ids, sig, seed), (ids2, sig2, seed2) in zip(
+            alone, others, strict=True
+        ):
+            assert ids == ids2
+            assert np.array_equal(sig, sig2)
+            assert torch.equal(seed, seed2)
+
+
+def test_resuming_at_an_epoch_gives_that_epoch(manifest):
+    both, second = batches(manifest, 0), batches(manifest, 0, epochs=[2])
+    assert [b[0] for b in both[4:]] == [b[0] for b in second]
+    assert [b[0] for b in both[:4]] != [b[0] for b in second]
+
+
+def test_crop_is_what_stands_at_its_offset(manifest):
+    dataset = CropDataset(manifest, range(6), sentence_len=0.5, seed=7)
+    offsets = set()
+    for epoch in range(5):
+        item = dataset[Draw(0, epoch, 0)]
+        counted = (item["sig"] * 2**15).round().long()
+        assert len(counted) == 8000
+        assert torch.equal(counted.diff(), torch.ones(7999, dtype=int))
+        offsets.add(int(counted[0]))
+        assert item["id"] == "s0/a/0"
+        assert item["spk_id_encoded"].tolist() == [0]
+    assert len(offsets) == 5  # a new place each epoch
+
+
+def test_short_is_wrapped_and_another_rate_resampled(manifest):
+    dataset = CropDataset(manifest, range(6), sentence_len=0.5, seed=7)
+    short = dataset[Draw(4, 1, 0)]["sig"]
+    assert torch.equal(short[:3200], short[4800:])
+    resampled = dataset[Draw(5, 1, 0)]["sig"]
+    assert resampled.shape == (8000,)
+    # the file counts at 8 kHz, so the middle rises by half a step a sample
+    rise = (resampled[6000] - resampled[2000]) * 2**15 / 4000
+    assert rise.item() == pytest.approx(0.5, rel=1e-2)
+
+
+def test_draws_follow_the_durations():
+    sampler = CropSampler([1.0, 5.0, 9.1], 2, 0, seconds_per_draw=2.0)
+    drawn = np.bincount([draw.row for batch in sampler for draw in batch])
+    # 1, 3 and 5 draws (rounded, at least one) but for one of an odd last
+    assert sampler.rows.tolist() == [0] + [1] * 3 + [2] * 5
+    assert drawn.sum() == 2 * len(sampler) == 8
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_processes_share_each_batch(world_size):
+    def epoch(rank, size):
+        sampler = CropSampler(
+            [1.0] * 30, 8, 3, rank=rank, world_size=size, min_draws=2
+        )
+        sampler.set_epoch(2)
+        return list(sampler)
+
+    alone = epoch(0, 1)
+    shares = [epoch(rank, world_size) for rank in range(world_size)]
+    for batch, parts in zip(alone, zip(*shares, strict=True), strict=True):
+        union = [draw for part in parts for draw in part]
+        assert sorted(union) == sorted(batch)
+        assert len({len(part) for part in parts}) == 1
+
+
+def test_stable_seed_is_the_same_on_every_machine():
+    # blake2b is standardised: a fixed number, so that runs can be compared
+    assert stable_seed(1986, 3, "id10001/x/00001") == 80166012066050395
+    assert stable_seed("1", "23") != stable_seed("12", "3")
+
+
+def test_wrap_cuts_and_repeats():
+    signal = torch.arange(3)
+    assert wrap(signal, 2).tolist() == [0, 1]
+    assert wrap(signal, 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: CropDataset(m, [0], 1.0, 0), r"\(6\), got 1"),
+        (lambda m: CropDataset(m, range(6), 0.0, 0), "got 0.0"),
+        (
+            lambda m: CropSampler([1.0], 3, 0, world_size=2),
+            "2 processes, got 3",
+        ),
+        (lambda m: CropSampler([1.0], 3, 0), "at most the 1 draws.*got 3"),
+        (lambda m: CropSampler([1.0], 1, 0, min_draws=0), "got 0"),
+        (lambda m: CropSampler([1.0], 1, 0, -2.0), "got -2.0"),
+    ],
+)
+def test_bad_arguments_are_rejected(make, message, manifest):
+    with pytest.raises(ValueError, match=message):
+        make(manifest)

@@ -1,0 +1,95 @@
+"""Recipes that extend others, and what is wrong with those that are wrong."""
+
+import io
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_ext.utils.recipe import compose_recipe, load_recipe
+
+BASE = """\
+size: 3
+folder: results/base
+log: !ref <folder>/log.txt
+counter: !new:collections.Counter
+    a: !ref <size>
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a YAML and returns its path."""
+
+    def to(name, text):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    to("base.yaml", BASE)
+    return to
+
+
+KEYS = ("log", "counter")
+
+
+def test_child_changes_keys_and_references_follow(write):
+    path = write("child.yaml", "extends: base.yaml\nfolder: results/child\n")
+    hparams, text = load_recipe(path, keys=KEYS)
+    assert hparams["log"] == "results/child/log.txt"
+    assert hparams["counter"] == {"a": 3}
+    # the text stands alone
+    assert load_hyperpyyaml(io.StringIO(text)) == hparams
+
+
+def test_later_parents_and_the_command_line_have_the_last_word(write):
+    write("small.yaml", "size: 1\nfolder: results/small\n")
+    path = write(
+        "both.yaml", "extends: [base.yaml, small.yaml]\nfolder: results/both\n"
+    )
+    hparams, _ = load_recipe(path, "size: 7", KEYS)
+    assert hparams["counter"] == {"a": 7}
+    assert hparams["log"] == "results/both/log.txt"
+
+
+def test_block_is_replaced_whole(write):
+    path = write(
+        "child.yaml",
+        "extends: base.yaml\ncounter: !new:collections.Counter\n    b: 2\n",
+    )
+    assert load_recipe(path, keys=("log", "counter", "size"))[0]["counter"] == {
+        "b": 2
+    }
+
+
+def test_without_extends_it_is_plain_hyperpyyaml(write):
+    path = write("plain.yaml", BASE)
+    assert load_recipe(path, keys=KEYS)[0] == load_hyperpyyaml(BASE)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (BASE + "sizes: 4\n", "", "unknown key 'sizes'; did you mean 'size'"),
+        (BASE, "sice: 4", "command line has an unknown key 'sice'.*'size'"),
+        (BASE.replace("log:", "lok:"), "", "lacks the key 'log'"),
+        ("extends: base.yaml\nsise: 4\n", "", "unknown key 'sise'.*'size'"),
+        ("extends: none.yaml\n", "", "none.yaml does not exist"),
+        ("extends: [base.yaml, none.yaml]\n", "", "none.yaml does not exist"),
+        ("a: [", "", "is not a YAML"),
+        (BASE.replace("3", "!PLACEHOLDER"), "", "'size' is a !PLACEHOLDER"),
+        (BASE.replace("Counter", "Counting"), "", "Counting"),
+        (
+            BASE.replace("collections.Counter", "fractions.Fraction"),
+            "",
+            "unexpected keyword argument 'a'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(write, text, overrides, message):
+    path = write("bad.yaml", text)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(path, overrides, KEYS)
+
+
+def test_missing_recipe_is_said(tmp_path):
+    with pytest.raises(ValueError, match="gone.yaml does not exist"):
+        compose_recipe(tmp_path / "gone.yaml")

@@ -1,9 +1,9 @@
 """Pretrained folders that SpeechBrain's own interface loads."""
 
+import io
 import os
 import pathlib
 import shutil
-import tempfile
 
 import ruamel.yaml
 import torch
@@ -16,6 +16,7 @@ HEADER = """\
 """
 
 INTERFACE = """\
+
 mean_var_norm_emb: !new:speechbrain_ext.nnet.normalization.EmbeddingMean
     size: {size}
 
@@ -68,11 +69,11 @@ def export_pretrained(
         The folder.
     """
     folder = pathlib.Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = pathlib.Path(
-        tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
-    )
-    made.chmod(0o755)  # mkdtemp keeps everyone else out
+    made = folder.with_name(f".{folder.name}-new")
+    old = folder.with_name(f".{folder.name}-old")
+    for left_over in (made, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    made.mkdir(parents=True)
     hyperparams = HEADER + _modules_yaml(recipe, len(label_encoder))
     hyperparams += INTERFACE.format(size=embedding_size)
     (made / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
@@ -81,8 +82,6 @@ def export_pretrained(
     torch.save(classifier.state_dict(), made / "classifier.ckpt")
     torch.save(mean, made / "mean_var_norm_emb.ckpt")
     label_encoder.save(made / "label_encoder.ckpt")
-    old = folder.with_name(f".{folder.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
     os.replace(made, folder)
@@ -99,11 +98,9 @@ def _modules_yaml(recipe, classes):
         kept[key] = blocks[key]
     classifier = blocks["classifier"]
     name = classifier.tag.value.removeprefix("!name:")
-    if not isinstance(classifier, dict):  # !name: without arguments
-        classifier = ruamel.yaml.comments.CommentedMap()
-    classifier["out_neurons"] = classes
-    classifier.yaml_set_tag(f"!new:{name}")
-    kept["classifier"] = classifier
-    stream = ruamel.yaml.compat.StringIO()
+    # a scalar where !name: has no arguments
+    arguments = dict(classifier) if isinstance(classifier, dict) else {}
+    kept["classifier"] = {**arguments, "out_neurons": classes}
+    stream = io.StringIO()
     yaml.dump(kept, stream)
-    return stream.getvalue() + "\n"
+    return stream.getvalue().replace("classifier:", f"classifier: !new:{name}")

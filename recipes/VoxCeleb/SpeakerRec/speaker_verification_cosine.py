@@ -10,6 +10,7 @@ DET plot; a table goes to the screen.
 """
 
 import json
+import logging
 import pathlib
 import sys
 
@@ -17,6 +18,7 @@ import pandas as pd
 import speechbrain as sb
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
@@ -62,19 +64,26 @@ def prepare(hparams):
         raise ValueError(
             f"`scorings` must be of {sorted(SCORINGS)}, got {unknown}."
         )
+    normalises = any(kind != "cosine" for kind in hparams["scorings"])
     folder = pathlib.Path(hparams["pretrained_folder"])
     if not (folder / "hyperparams.yaml").is_file():
         raise ValueError(
             f"`pretrained_folder` must hold a hyperparams.yaml, but {folder} "
             "does not; train first, or give --pretrained_folder."
         )
-    prepare_voxceleb(
-        data_folder=hparams["data_folder"],
-        save_folder=hparams["save_folder"],
-        trial_lists=hparams["trial_lists"],
-        max_unreadable=hparams["max_unreadable"],
-        seed=hparams["seed"],
-        skip_prep=hparams["skip_prep"],
+    # without a cohort from this corpus its training files need not be there
+    test_only = hparams["cohort_manifest"] is not None or not normalises
+    run_on_main(
+        prepare_voxceleb,
+        kwargs={
+            "data_folder": hparams["data_folder"],
+            "save_folder": hparams["save_folder"],
+            "trial_lists": hparams["trial_lists"],
+            "max_unreadable": hparams["max_unreadable"],
+            "seed": hparams["seed"],
+            "test_only": test_only,
+            "skip_prep": hparams["skip_prep"],
+        },
     )
 
 
@@ -140,6 +149,8 @@ def table(results):
 
 def main(argv):
     """Verifies by the command line and returns the results."""
+    # on the screen until the output folder exists, which has a log of its own
+    logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
     recipe, run_opts, overrides = sb.parse_arguments(argv)
     try:
         hparams, text = load_recipe(recipe, overrides, KEYS)
@@ -160,6 +171,7 @@ def main(argv):
 
 def verify(hparams, run_opts, output_folder):
     """Embeds, scores and measures all lists."""
+    lists = trial_paths(hparams)
     encoder = EncoderClassifier.from_hparams(
         source=hparams["pretrained_folder"], run_opts=run_opts
     )
@@ -181,7 +193,7 @@ def verify(hparams, run_opts, output_folder):
         cohort = (embedded, training["spk_id"].tolist())
     rows = pd.Series(range(len(manifest)), index=manifest["ID"])
     results, curves = [], {}
-    for path in trial_paths(hparams):
+    for path in lists:
         trials = read_trials(path)
         numbers = tuple(
             torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
@@ -213,6 +225,11 @@ def trial_paths(hparams):
     prepared = json.loads(
         pathlib.Path(hparams["save_folder"], "prepare.json").read_text()
     )
+    if not prepared["trial_lists"]:
+        raise ValueError(
+            f"{hparams['data_folder']} has no trial lists (veri_*.txt, "
+            "list_test_*.txt); name them in `trial_lists`."
+        )
     return [pathlib.Path(path) for path in prepared["trial_lists"]]
 
 

@@ -11,6 +11,7 @@ trials.
 """
 
 import importlib.util
+import logging
 import pathlib
 import shlex
 import sys
@@ -314,6 +315,8 @@ def encode_labels(hparams, manifest):
 
 def main(argv):
     """Trains by the command line and returns the pretrained folder."""
+    # on the screen until the output folder exists, which has a log of its own
+    logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
     recipe, run_opts, overrides = sb.parse_arguments(argv)
     try:
         hparams, text = load_recipe(recipe, overrides, KEYS)

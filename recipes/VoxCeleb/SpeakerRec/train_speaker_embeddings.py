@@ -341,7 +341,11 @@ def main(argv):
         f"batch of {hparams['batch_size']}; highest learning rate "
         f"{highest_rate(hparams, brain.steps_per_epoch):.4g}."
     )
-    brain.fit(hparams["epoch_counter"], train_set, dev_set)
+    try:
+        brain.fit(hparams["epoch_counter"], train_set, dev_set)
+    except FloatingPointError as error:
+        logger.error(error)
+        sys.exit(f"error: {error}")
     finish(hparams, brain, dev_set)
     folder = pathlib.Path(hparams["output_folder"], "pretrained")
     if if_main_process():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the speakers of two files with a pretrained folder.
 
-    python verify_files.py results/resnet_csphereface2/pretrained a.wav b.wav
+python verify_files.py results/resnet_csphereface2/pretrained a.wav b.wav
 """
 
 import argparse

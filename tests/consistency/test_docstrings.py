@@ -1,0 +1,124 @@
+"""Docstrings against the code that they describe, parsed and not grepped."""
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT
+
+MODULES = [
+    path
+    for path in sorted((ROOT / "speechbrain_ext").rglob("*.py"))
+    if path.name != "__init__.py"
+]
+
+
+def public(tree):
+    """Public classes, functions and methods: (name, node, is a method)."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if not node.name.startswith("_"):
+                yield node.name, node, False
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for child in node.body:
+                if isinstance(child, ast.FunctionDef):
+                    if not child.name.startswith("_"):
+                        yield f"{node.name}.{child.name}", child, True
+
+
+def arguments(function, is_method):
+    """Names of a function's arguments as its docstring lists them."""
+    names = [a.arg for a in function.args.posonlyargs + function.args.args]
+    decorators = {getattr(d, "id", "") for d in function.decorator_list}
+    if is_method and "staticmethod" not in decorators:
+        names = names[1:]
+    if function.args.vararg:
+        names.append("*" + function.args.vararg.arg)
+    return names + [a.arg for a in function.args.kwonlyargs]
+
+
+def documented(docstring):
+    """Names under the heading Arguments."""
+    match = re.search(r"Arguments\n-+\n(.*?)(?:\n\n\S|\Z)", docstring, re.S)
+    if not match:
+        return []
+    return re.findall(r"^(\*?\w+) : ", match.group(1), re.M)
+
+
+def problems(source):
+    """What is missing or does not agree in a module."""
+    tree = ast.parse(source)
+    found = [] if ast.get_docstring(tree) else ["the module has no docstring"]
+    for name, node, is_method in public(tree):
+        docstring = ast.get_docstring(node)
+        if not docstring:
+            found.append(f"{name} has no docstring")
+            continue
+        function = node
+        if isinstance(node, ast.ClassDef):
+            made = [
+                n for n in node.body if getattr(n, "name", "") == "__init__"
+            ]
+            if not made:
+                continue
+            function, is_method = made[0], True
+        expected = arguments(function, is_method)
+        if documented(docstring) != expected:
+            found.append(
+                f"{name} documents {documented(docstring)}, takes {expected}"
+            )
+    return found
+
+
+def test_there_are_modules():
+    assert len(MODULES) > 15
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_docstrings_agree_with_the_code(path):
+    assert problems(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_every_module_has_a_test_file_and_a_readable_size(path):
+    name = f"test_{path.stem.lower()}.py"
+    assert list((ROOT / "tests").rglob(name)), name
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_library_neither_asserts_nor_prints(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Assert), node.lineno
+        if isinstance(node, ast.Call) and path.stem != "toy_corpus":
+            assert getattr(node.func, "id", "") != "print", node.lineno
+
+
+def test_check_fails_on_broken_samples():
+    sample = '''"""A module."""
+
+
+def f(a, b):
+    """Does.
+
+    Arguments
+    ---------
+    a : int
+        One.
+    """
+
+
+class C:
+    """A class."""
+
+    def __init__(self, size):
+        pass
+
+    def g(self):
+        pass
+'''
+    assert problems(sample) == [
+        "f documents ['a'], takes ['a', 'b']",
+        "C documents [], takes ['size']",
+        "C.g has no docstring",
+    ]

@@ -51,12 +51,36 @@ PAUSE = (0.1, 500, 1500, 2500, 0.0, 0.0, 0.0, 4000, 1.0)
 
 
 def generator(seed, *key):
-    """Random numbers that depend on the key alone, not on what came before."""
+    """Random numbers that depend on the key alone, not on what came before.
+
+    Arguments
+    ---------
+    seed : int
+        Seed of the corpus.
+    *key : tuple of int
+        What is drawn: the speaker, its session, the utterance.
+
+    Returns
+    -------
+    numpy.random.Generator
+        A generator of its own.
+    """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def draw_voice(rng):
-    """What stays with a speaker: larynx, tract and habits."""
+    """What stays with a speaker: larynx, tract and habits.
+
+    Arguments
+    ---------
+    rng : numpy.random.Generator
+        The speaker's generator.
+
+    Returns
+    -------
+    dict
+        Numbers by name, for ``speak``.
+    """
     high = rng.random() < 0.5
     size = rng.normal()  # one body: a short tract goes with a high pitch
     count = 3 + len(UPPER_FORMANTS)
@@ -83,7 +107,20 @@ def draw_voice(rng):
 
 
 def draw_session(rng, sample_rate):
-    """What stays with a recording: mood, room, microphone and level."""
+    """What stays with a recording: mood, room, microphone and level.
+
+    Arguments
+    ---------
+    rng : numpy.random.Generator
+        The session's generator.
+    sample_rate : int
+        Samples a second.
+
+    Returns
+    -------
+    dict
+        Numbers by name, for ``speak`` and ``record``.
+    """
     length = int(rng.uniform(0.15, 0.6) * sample_rate)  # 60 dB down
     decay = 10.0 ** (-3 * np.arange(length) / length)
     tail = rng.normal(size=length) * decay
@@ -208,7 +245,26 @@ def _tract(voice, formants, nose, delay, sample_rate):
 
 
 def speak(rng, voice, session, frames, sample_rate):
-    """Dry speech of one utterance [time]."""
+    """Dry speech of one utterance.
+
+    Arguments
+    ---------
+    rng : numpy.random.Generator
+        The utterance's generator.
+    voice : dict
+        Of ``draw_voice``.
+    session : dict
+        Of ``draw_session``.
+    frames : int
+        Length, in frames of ``FRAME`` seconds.
+    sample_rate : int
+        Samples a second.
+
+    Returns
+    -------
+    numpy.ndarray
+        The signal, of any level, [time].
+    """
     tempo = voice["tempo"] * session["tempo"] * np.exp(rng.normal(0, 0.05))
     rows, accents = _draw_segments(rng, voice, frames, tempo)
     pitch = _draw_pitch(rng, voice, session, accents)
@@ -236,7 +292,24 @@ def speak(rng, voice, session, frames, sample_rate):
 
 
 def record(rng, speech, session, sample_rate):
-    """The speech in its room and through its microphone, 16 bits [time]."""
+    """The speech in its room and through its microphone.
+
+    Arguments
+    ---------
+    rng : numpy.random.Generator
+        The utterance's generator.
+    speech : numpy.ndarray
+        Of ``speak``, [time].
+    session : dict
+        Of ``draw_session``.
+    sample_rate : int
+        Samples a second.
+
+    Returns
+    -------
+    numpy.ndarray
+        16-bit samples, [time].
+    """
     count, room = len(speech), session["room"]
     size = next_fast_len(count + len(room), real=True)
     noise = lfilter([1], [1, -session["colour"]], rng.normal(size=count))

@@ -95,10 +95,10 @@ def EER(positive_scores, negative_scores):
     thresholds, accepted, rejected = _count_errors(positive, negative)
     # |FAR - FRR| times both class sizes, in integers: a tie is a tie.
     gaps = np.abs(accepted * positive.size - rejected * negative.size)
-    # Accept-all has the widest gap of all, 1, so it can only tie: prefer a
-    # threshold that is finite.
-    first = min(1, gaps.size - 1)
-    best = first + int(np.argmin(gaps[first:]))
+    best = int(np.argmin(gaps))
+    if best == 0 and gaps[0] == gaps[1:].min(initial=gaps[0] + 1):
+        # A tie of -inf with a score: prefer a threshold that is finite.
+        best = 1 + int(np.argmin(gaps[1:]))
     value = accepted[best] / negative.size + rejected[best] / positive.size
     return float(value / 2), float(thresholds[best])
 

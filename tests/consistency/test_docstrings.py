@@ -22,8 +22,16 @@ def public(tree):
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             for child in node.body:
                 if isinstance(child, ast.FunctionDef):
-                    if not child.name.startswith("_"):
+                    if not child.name.startswith("_") and not is_setter(child):
                         yield f"{node.name}.{child.name}", child, True
+
+
+def is_setter(function):
+    """Whether a method is the setter of a property, which has the text."""
+    return any(
+        getattr(decorator, "attr", "") == "setter"
+        for decorator in function.decorator_list
+    )
 
 
 def arguments(function, is_method):

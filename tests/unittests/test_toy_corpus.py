@@ -209,34 +209,6 @@ def test_options_reject(tmp_path, name, value, match):
     assert list(tmp_path.iterdir()) == []
 
 
-def dry_spectra(voices, takes=2):
-    """Spectra of each voice, every take in a mood of its own."""
-    spectra = np.zeros((len(voices), takes, 40))
-    for speaker, voice in enumerate(voices):
-        for take in range(takes):
-            rng = np.random.default_rng([speaker, take])
-            session = toy_corpus._draw_session(rng, 16000)
-            signal = toy_corpus._speak(rng, voice, session, 400, 16000)
-            spectra[speaker, take] = long_term_spectrum(signal)
-    return spectra
-
-
-def own_is_nearer(spectra):
-    """Share of pairs in which a voice is nearer to itself than to another."""
-    first, second = spectra[:, 0], spectra[:, 1]
-    distance = np.linalg.norm(first[:, None] - second[None], axis=2)
-    others = ~np.eye(len(first), dtype=bool)
-    return np.mean((np.diag(distance)[:, None] < distance)[others])
-
-
-def test_voices_tell_speakers_apart():
-    rngs = [np.random.default_rng(speaker) for speaker in range(12)]
-    voices = [toy_corpus._draw_voice(rng) for rng in rngs]
-    assert own_is_nearer(dry_spectra(voices)) > 0.8
-    # The same measure on one voice under twelve names is near chance, 0.5.
-    assert own_is_nearer(dry_spectra(voices[:1] * 12)) < 0.7
-
-
 def test_sessions_change_the_sound_of_a_speaker(tmp_path):
     options = {**SMALL, "test_speakers": 2, "seconds": (1.5, 1.5), "trials": 2}
     folder = synthesise_corpus(tmp_path / "toy", **options)
@@ -252,19 +224,6 @@ def test_sessions_change_the_sound_of_a_speaker(tmp_path):
         within.append(np.linalg.norm(first[0] - first[1]))
         across.append(np.linalg.norm(first[0] - second[0]))
     assert np.mean(across) > 1.2 * np.mean(within)
-
-
-def test_speech_has_the_pitch_of_its_voice():
-    voice = toy_corpus._draw_voice(np.random.default_rng(3))
-    voice.update(octave=np.log2(125), pitch_range=0.0, jitter=0.0)
-    rng = np.random.default_rng(4)
-    session = {**toy_corpus._draw_session(rng, 16000), "octave": 0.0}
-    signal = toy_corpus._speak(rng, voice, session, 400, 16000)
-    power = np.abs(np.fft.rfft(signal, 2 * len(signal))) ** 2
-    correlation = np.fft.irfft(power)[: len(signal)]
-    lag = 40 + np.argmax(correlation[40:230])
-    # Declination and chance move the mean pitch of an utterance a little.
-    assert abs(np.log2(16000 / lag / 125)) < 0.2
 
 
 def test_command_line_says_that_voices_are_synthetic(tmp_path, capsys):

@@ -14,8 +14,10 @@ def compose_recipe(path):
 
     A recipe may begin with ``extends: other.yaml`` (or a list of files, the
     later ones having the last word, paths beside the recipe). Its own keys
-    replace the keys of those files, whole; a key that they lack is an error,
-    since it would change nothing.
+    replace those of these files; a key that they lack is an error, since it
+    would change nothing. A block without a tag changes single keys of the
+    block that was there, as SpeechBrain's command line does; a block with a
+    tag (``!new:...``) replaces it whole.
 
     Arguments
     ---------
@@ -52,8 +54,18 @@ def compose_recipe(path):
     for source, keys in [*fragments, (path, recipe)]:
         for key in keys:
             _check_known(key, composed, source)
-            composed[key] = keys[key]
+            composed[key] = _changed(composed[key], keys[key])
     return composed
+
+
+def _changed(old, new):
+    """A block changed key by key, or replaced where the new one has a tag."""
+    tag = getattr(getattr(new, "tag", None), "value", None)
+    if tag or not isinstance(new, dict) or not isinstance(old, dict):
+        return new
+    for key in new:
+        old[key] = _changed(old.get(key), new[key])
+    return old
 
 
 def _fragment(path):

@@ -50,7 +50,7 @@ def test_later_parents_and_the_command_line_have_the_last_word(write):
     assert hparams["log"] == "results/both/log.txt"
 
 
-def test_block_is_replaced_whole(write):
+def test_block_with_a_tag_is_replaced_whole(write):
     path = write(
         "child.yaml",
         "extends: base.yaml\ncounter: !new:collections.Counter\n    b: 2\n",
@@ -58,6 +58,11 @@ def test_block_is_replaced_whole(write):
     assert load_recipe(path, keys=("log", "counter", "size"))[0]["counter"] == {
         "b": 2
     }
+
+
+def test_block_without_a_tag_changes_single_keys(write):
+    path = write("child.yaml", "extends: base.yaml\ncounter:\n    b: 2\n")
+    assert load_recipe(path, keys=KEYS)[0]["counter"] == {"a": 3, "b": 2}
 
 
 def test_without_extends_it_is_plain_hyperpyyaml(write):

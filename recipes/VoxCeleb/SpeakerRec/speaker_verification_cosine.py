@@ -157,7 +157,8 @@ def main(argv):
         prepare(hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
         sb.create_experiment_directory(str(output_folder))
-        (output_folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+        with replacing(output_folder / "hyperparams.yaml") as file:
+            file.write(text)
         results, curves = verify(hparams, run_opts, output_folder)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

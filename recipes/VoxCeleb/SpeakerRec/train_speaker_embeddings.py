@@ -29,7 +29,7 @@ from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
 from speechbrain_ext.dataio.crops import CropDataset, CropSampler
-from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.manifests import read_manifest, replacing
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained
@@ -196,6 +196,8 @@ def make_brain(hparams, run_opts, classes):
         folder = pathlib.Path(hparams["output_folder"], "tensorboard")
         brain.train_loggers.append(TensorboardLogger(str(folder)))
     brain.dev_trials, brain.dev_utterances = None, 0
+    if not hparams["dev_speakers"]:
+        logger.info("No development EER: `dev_speakers` is 0.")
     return brain
 
 
@@ -327,9 +329,9 @@ def main(argv):
         )
         labels = encode_labels(hparams, manifest)
         sb.create_experiment_directory(hparams["output_folder"])
-        pathlib.Path(hparams["output_folder"], "hyperparams.yaml").write_text(
-            text, encoding="utf-8"
-        )
+        output_folder = pathlib.Path(hparams["output_folder"])
+        with replacing(output_folder / "hyperparams.yaml") as file:
+            file.write(text)
         brain = make_brain(hparams, run_opts, len(hparams["label_encoder"]))
         train_set = train_loader(hparams, brain, manifest, labels)
         dev_set = dev_loader(hparams, brain)
@@ -347,7 +349,7 @@ def main(argv):
         logger.error(error)
         sys.exit(f"error: {error}")
     finish(hparams, brain, dev_set)
-    folder = pathlib.Path(hparams["output_folder"], "pretrained")
+    folder = output_folder / "pretrained"
     if if_main_process():
         export_pretrained(
             folder,

@@ -299,6 +299,59 @@ def broken_corpus(tmp_path):
     return tmp_path / "corpus"
 
 
+def test_odd_audio_is_read_and_what_cannot_be_read_is_listed(
+    recipe, broken_corpus, tmp_path
+):
+    # stereo, 8 kHz, 48 kHz, silent, shorter than the crop, flac, truncated
+    rng = np.random.default_rng(1)
+    noise = 0.1 * rng.standard_normal((48000, 2))
+    folder = broken_corpus / "wav" / "id3" / "odd"
+    folder.mkdir()
+    soundfile.write(folder / "stereo.wav", noise[:16000], 16000)
+    soundfile.write(folder / "slow.wav", noise[:8000, 0], 8000)
+    soundfile.write(folder / "fast.flac", noise[:, 0], 48000)
+    soundfile.write(folder / "silent.wav", np.zeros(16000), 16000)
+    soundfile.write(folder / "short.ogg", noise[:3000, 0], 16000)
+    soundfile.write(folder / "cut.flac", noise[:16000, 0], 16000)
+    whole = (folder / "cut.flac").read_bytes()
+    (folder / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    trials = broken_corpus / "meta" / "veri_x.txt"
+    options = {"dev_speakers": 0, "batch_size": 4, "min_draws": 2}
+    out = tmp_path / "out"
+    line = one_clear_line(train(recipe, broken_corpus, out, **options))
+    assert "cut.flac" in line
+    assert "max_unreadable" in line
+    options |= {"max_unreadable": 0.2, "number_of_epochs": 1}
+    done = train(recipe, broken_corpus, out, **options)
+    assert done.returncode == 0, done.stderr
+    rejected = (out / "save" / "rejected.csv").read_text().splitlines()
+    assert len(rejected) == 2
+    assert "cut.flac" in rejected[1]
+    summary = json.loads((out / "save" / "prepare.json").read_text())["summary"]
+    assert summary["stereo"] == 1
+    assert summary["resampled"] == 2
+    # and the same kinds of files among the trials
+    trials.write_text(
+        "1 id3/odd/stereo.wav id3/odd/slow.wav\n"
+        "1 id3/odd/fast.wav id3/odd/silent.wav\n"
+        "0 id3/odd/short.wav id4/s1/1.wav\n"
+    )
+    verified = tmp_path / "verified"
+    done = run(
+        recipe,
+        "speaker_verification_cosine.py",
+        "verification_resnet_small.yaml",
+        data_folder=broken_corpus,
+        pretrained_folder=out / "pretrained",
+        output_folder=verified,
+        max_unreadable=0.2,
+        num_workers=0,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, scores, _ = read_scores(verified / "scores_veri_x_asnorm.txt")
+    assert scores.isfinite().all()
+
+
 def one_clear_line(done):
     """What a run that failed said: nothing but one line, and exit code 1."""
     assert done.returncode == 1, done.stderr

@@ -1,4 +1,4 @@
-"""Classification heads that hand cosines to a loss."""
+"""Classification heads that hand cosines or logits to a loss."""
 
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
@@ -74,3 +74,24 @@ class CosineClassifier(torch.nn.Module):
             return cosines
         # [batch, 1, classes, sub_centers]
         return cosines.unflatten(-1, (-1, self.sub_centers)).amax(dim=-1)
+
+
+class LinearClassifier(torch.nn.Linear):
+    """A linear layer with bias, for plain softmax.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the embeddings.
+    out_neurons : int
+        Number of classes.
+
+    Example
+    -------
+    >>> head = LinearClassifier(input_size=256, out_neurons=10)
+    >>> head(torch.rand(4, 1, 256)).shape
+    torch.Size([4, 1, 10])
+    """
+
+    def __init__(self, input_size, out_neurons):
+        super().__init__(input_size, out_neurons)

@@ -1,0 +1,85 @@
+"""Angles of cosines, with slopes that stay finite."""
+
+import math
+
+import torch
+
+
+def sine(cosines):
+    """sqrt(1 - cos^2) whose slope stays finite at cosines of 1 and -1.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosines of any shape.
+
+    Returns
+    -------
+    torch.Tensor
+        Sines of the same shape, at least the root of the type's epsilon.
+
+    Example
+    -------
+    >>> sine(torch.tensor([0.6, 1.0]))
+    tensor([8.0000e-01, 3.4527e-04])
+    """
+    squared = (1 - cosines) * (1 + cosines)
+    return squared.clamp(min=torch.finfo(cosines.dtype).eps).sqrt()
+
+
+def shifted_up(cosines, margin):
+    """cos(theta + margin), going on linearly where theta + margin > pi.
+
+    As WeSpeaker and the SphereFace2 authors continue it, with
+    c - (1 + cos(pi - margin)).
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosines of any shape.
+    margin : float
+        Angle, radians.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape.
+    """
+    shifted = cosines * math.cos(margin) - sine(cosines) * math.sin(margin)
+    threshold = math.cos(math.pi - margin)
+    return torch.where(cosines > threshold, shifted, cosines - (1 + threshold))
+
+
+def shifted_down(cosines, margin):
+    """cos(theta - margin), also where theta < margin.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosines of any shape.
+    margin : float
+        Angle, radians.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape.
+    """
+    return cosines * math.cos(margin) + sine(cosines) * math.sin(margin)
+
+
+def check_angle(margin, name="margin"):
+    """Raises where a margin is no angle in [0, pi/2) radians.
+
+    Arguments
+    ---------
+    margin : float
+        Angle, radians.
+    name : str
+        What the error calls it.
+    """
+    if not 0 <= margin < math.pi / 2:
+        raise ValueError(
+            f"`{name}` must be an angle in [0, pi/2) radians, "
+            f"got {margin}; pass radians, not degrees."
+        )

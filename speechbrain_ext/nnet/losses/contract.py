@@ -1,0 +1,93 @@
+"""SpeechBrain's contract of a loss, checked."""
+
+
+def cosines_and_targets(outputs, targets):
+    """Checks the shapes of SpeechBrain's contract and drops their middle.
+
+    Arguments
+    ---------
+    outputs : torch.Tensor
+        Cosines of shape [batch, 1, classes].
+    targets : torch.Tensor
+        Class numbers of shape [batch, 1].
+
+    Returns
+    -------
+    cosines : torch.Tensor
+        Shape [batch, classes].
+    targets : torch.Tensor
+        Shape [batch, 1], of type int64.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit or a target is no class.
+    """
+    _check_shapes(outputs, targets, "classes")
+    classes = outputs.shape[2]
+    lowest, highest = (int(value) for value in targets.aminmax())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"`targets` must be in [0, {classes}), got {lowest} to {highest}; "
+            "the label map and the classifier do not belong together."
+        )
+    return outputs.squeeze(1), targets.long()
+
+
+def grouped(outputs, targets, at_least):
+    """Checks a metric loss's batch and numbers its speakers from 0.
+
+    Arguments
+    ---------
+    outputs : torch.Tensor
+        Embeddings of shape [batch, 1, embedding].
+    targets : torch.Tensor
+        Speakers, any whole numbers, shape [batch, 1].
+    at_least : int
+        Utterances that each speaker must have.
+
+    Returns
+    -------
+    embeddings : torch.Tensor
+        Shape [batch, embedding].
+    speakers : torch.Tensor
+        Speakers numbered from 0 in increasing order, shape [batch].
+    counts : torch.Tensor
+        Utterances of each, shape [speakers].
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, there is one speaker alone, or one has too
+        few utterances.
+    """
+    _check_shapes(outputs, targets, "embedding")
+    labels, speakers, counts = targets.squeeze(1).unique(
+        return_inverse=True, return_counts=True
+    )
+    if len(labels) < 2:
+        raise ValueError(
+            f"`targets` must hold two speakers or more, got {len(labels)}; "
+            "a metric loss has nothing to compare."
+        )
+    if int(counts.min()) < at_least:
+        label = labels[counts.argmin()].item()
+        raise ValueError(
+            f"`targets` must hold {at_least} utterances or more of each "
+            f"speaker, got {int(counts.min())} of {label}; use a balanced "
+            "sampler."
+        )
+    return outputs.squeeze(1), speakers, counts
+
+
+def _check_shapes(outputs, targets, last):
+    if outputs.dim() != 3 or outputs.shape[1] != 1 or outputs.shape[0] == 0:
+        raise ValueError(
+            f"`outputs` must be of shape [batch, 1, {last}] with a batch of "
+            f"at least 1, got {list(outputs.shape)}."
+        )
+    if targets.shape != outputs.shape[:2]:
+        raise ValueError(
+            "`targets` must be of shape [batch, 1] with the batch of "
+            f"`outputs` ({outputs.shape[0]}), got {list(targets.shape)}."
+        )

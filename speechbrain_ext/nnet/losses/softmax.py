@@ -1,0 +1,220 @@
+"""Softmax losses: plain, with an additive margin, with an angular one."""
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+from torch.nn.functional import cross_entropy
+
+from speechbrain_ext.nnet.losses.angles import (
+    check_angle,
+    shifted_down,
+    shifted_up,
+)
+from speechbrain_ext.nnet.losses.contract import cosines_and_targets
+
+
+class Softmax(torch.nn.Module):
+    """Cross-entropy of a linear layer's logits, without any margin.
+
+    Its classifier is ``speechbrain_ext.nnet.classifiers.LinearClassifier``.
+    Reference code: clovaai/voxceleb_trainer@f51bab8 loss/softmax.py.
+
+    Example
+    -------
+    >>> loss = Softmax()
+    >>> loss(torch.zeros(3, 1, 2), torch.tensor([[0], [1], [1]]))
+    tensor(0.6931)
+    """
+
+    @fwd_default_precision
+    def forward(self, outputs, targets, length=None):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        outputs : torch.Tensor
+            Logits of shape [batch, 1, classes].
+        targets : torch.Tensor
+            Class numbers of shape [batch, 1].
+        length : torch.Tensor
+            Not used; SpeechBrain's contract.
+
+        Returns
+        -------
+        torch.Tensor
+            The mean loss over the batch, a scalar.
+        """
+        logits, targets = cosines_and_targets(outputs, targets)
+        return cross_entropy(logits, targets.squeeze(1))
+
+
+class AMSoftmax(torch.nn.Module):
+    """Softmax with an additive margin on the cosine (CosFace).
+
+    Wang et al., "Additive Margin Softmax for Face Verification", 2018,
+    https://arxiv.org/abs/1801.05599. Cross-entropy of s (cos(theta_y) - m)
+    against s cos(theta_i). Reference code: wespeaker@dfa7419
+    wespeaker/models/projections.py, AddMarginProduct.
+
+    Arguments
+    ---------
+    margin : float
+        m, a difference of cosines in [0, 2).
+    scale : float
+        s, positive.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range or a shape does not fit.
+
+    Example
+    -------
+    >>> loss = AMSoftmax(margin=0.2, scale=30.0)
+    >>> cosines = torch.tensor([[[0.9, 0.1]], [[-0.2, 0.8]]])
+    >>> loss(cosines, torch.tensor([[0], [1]])).shape
+    torch.Size([])
+    """
+
+    def __init__(self, margin=0.2, scale=30.0):
+        super().__init__()
+        _check_scale(scale)
+        self.margin = margin
+        self.scale = scale
+
+    @property
+    def margin(self):
+        """The margin in force, a difference of cosines."""
+        return self._margin
+
+    @margin.setter
+    def margin(self, margin):
+        if not 0 <= margin < 2:
+            raise ValueError(
+                "`margin` must be a difference of cosines in [0, 2), "
+                f"got {margin}."
+            )
+        self._margin = margin
+
+    @fwd_default_precision
+    def forward(self, outputs, targets, length=None):
+        """Computes the loss; arguments and result as SphereFace2's.
+
+        Arguments
+        ---------
+        outputs : torch.Tensor
+            Cosines of shape [batch, 1, classes].
+        targets : torch.Tensor
+            Class numbers of shape [batch, 1].
+        length : torch.Tensor
+            Not used; SpeechBrain's contract.
+
+        Returns
+        -------
+        torch.Tensor
+            The mean loss over the batch, a scalar.
+        """
+        cosines, targets = cosines_and_targets(outputs, targets)
+        positive = cosines.gather(1, targets) - self.margin
+        logits = self.scale * cosines.scatter(1, targets, positive)
+        return cross_entropy(logits, targets.squeeze(1))
+
+
+class AAMSoftmax(torch.nn.Module):
+    """Softmax with an additive angular margin (ArcFace).
+
+    Deng et al., "ArcFace", CVPR 2019, https://arxiv.org/abs/1801.07698.
+    Cross-entropy of s cos(theta_y + m) against s cos(theta_i). Beyond
+    theta_y + m = pi the positive goes on as c - (1 + cos(pi - m)), as in
+    wespeaker@dfa7419 wespeaker/models/projections.py, which this equals but
+    for a finite slope at cosines of 1 and -1.
+
+    With ``top_k`` the highest cosines of other classes are made harder, to
+    cos(theta_i - p), where p is ``top_k_penalty`` times margin / 0.2, so that
+    it grows with the margin: the inter-top-k penalty (Zhao et al., 2021,
+    https://arxiv.org/abs/2110.05042), which WeSpeaker uses with three
+    sub-centers a class (``CosineClassifier(sub_centers=3)``).
+
+    Arguments
+    ---------
+    margin : float
+        m, radians, in [0, pi/2).
+    scale : float
+        s, positive.
+    top_k : int
+        Other classes that the penalty is for; 0 for none.
+    top_k_penalty : float
+        p at a margin of 0.2, radians, in [0, pi/2).
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range or a shape does not fit.
+
+    Example
+    -------
+    >>> loss = AAMSoftmax(margin=0.2, scale=32.0)
+    >>> cosines = torch.tensor([[[0.9, 0.1]], [[-0.2, 0.8]]])
+    >>> loss(cosines, torch.tensor([[0], [1]])).shape
+    torch.Size([])
+    """
+
+    def __init__(self, margin=0.2, scale=32.0, top_k=0, top_k_penalty=0.0):
+        super().__init__()
+        _check_scale(scale)
+        if top_k < 0:
+            raise ValueError(f"`top_k` must be 0 or more, got {top_k}.")
+        check_angle(top_k_penalty, "top_k_penalty")
+        self.top_k = top_k
+        self.top_k_penalty = top_k_penalty
+        self.margin = margin
+        self.scale = scale
+
+    @property
+    def margin(self):
+        """The margin in force, radians."""
+        return self._margin
+
+    @margin.setter
+    def margin(self, margin):
+        check_angle(margin)
+        self._margin = margin
+
+    @fwd_default_precision
+    def forward(self, outputs, targets, length=None):
+        """Computes the loss; arguments and result as SphereFace2's.
+
+        Arguments
+        ---------
+        outputs : torch.Tensor
+            Cosines of shape [batch, 1, classes].
+        targets : torch.Tensor
+            Class numbers of shape [batch, 1].
+        length : torch.Tensor
+            Not used; SpeechBrain's contract.
+
+        Returns
+        -------
+        torch.Tensor
+            The mean loss over the batch, a scalar.
+        """
+        cosines, targets = cosines_and_targets(outputs, targets)
+        positive = shifted_up(cosines.gather(1, targets), self.margin)
+        top_k = min(self.top_k, cosines.shape[1] - 1)
+        if top_k:
+            cosines = self._penalised(cosines, targets, top_k)
+        logits = self.scale * cosines.scatter(1, targets, positive)
+        return cross_entropy(logits, targets.squeeze(1))
+
+    def _penalised(self, cosines, targets, top_k):
+        """The nearest other classes, nearer than they are."""
+        others = cosines.detach().scatter(1, targets, -torch.inf)
+        nearest = others.topk(top_k, dim=1).indices
+        penalty = self.top_k_penalty * self.margin / 0.2
+        return cosines.scatter(
+            1, nearest, shifted_down(cosines.gather(1, nearest), penalty)
+        )
+
+
+def _check_scale(scale):
+    if not scale > 0:
+        raise ValueError(f"`scale` must be positive, got {scale}.")

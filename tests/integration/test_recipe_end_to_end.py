@@ -248,7 +248,9 @@ def test_stopped_run_goes_on_to_the_same_weights(
         assert torch.equal(value, weights(tmp_path)[key]), key
 
 
-@pytest.mark.parametrize("loss", ["asphereface2", "aam"])
+@pytest.mark.parametrize(
+    "loss", ["asphereface2", "aam", "aam_subcenter", "am", "softmax"]
+)
 def test_every_loss_trains_with_the_one_brain(loss, recipe, corpus, tmp_path):
     done = train(
         recipe,

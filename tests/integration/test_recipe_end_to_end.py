@@ -127,6 +127,8 @@ def test_training_logs_what_a_user_wants_to_see(trained):
     assert "speaker_verification_cosine.py" in done.stdout
     assert "Development EER" in done.stdout
     assert (folder / "hyperparams.yaml").is_file()
+    # two to average, and the best one where it is not among them
+    assert len(list((folder / "save").glob("CKPT*"))) in (2, 3)
 
 
 def test_offered_command_works(trained, recipe, tmp_path):

@@ -72,7 +72,7 @@ class SpeakerBrain(sb.Brain):
         """The loss (training), or keeps the embeddings (validation)."""
         if stage == sb.Stage.TRAIN:
             return self.modules.loss(predictions, batch.spk_id_encoded.data)
-        self.embeddings[batch.row] = predictions.squeeze(1).float().cpu()
+        self.embeddings[batch.row.cpu()] = predictions.squeeze(1).float().cpu()
         return torch.zeros(1)
 
     def on_fit_batch_start(self, batch, should_step):
@@ -136,7 +136,7 @@ class SpeakerBrain(sb.Brain):
             seconds = time.perf_counter() - self.started
             self.train_stats = {
                 "loss": stage_loss,
-                "utterances/s": self.utterances / seconds,
+                "utterances/s": round(self.utterances / seconds),
                 "data wait": self.waited / seconds,
                 "largest gradient norm": self.largest_norm,
             }
@@ -160,15 +160,12 @@ class SpeakerBrain(sb.Brain):
         for train_logger in self.train_loggers:
             train_logger.log_stats(meta, self.train_stats, valid)
         kept = {"epoch": epoch} if eer is None else {"epoch": epoch, "EER": eer}
-        # SpeechBrain appends to its default list of keys: pass one of our own
-        keys = [ckpt_recency]
-        if eer is not None:
-            keys.append(lambda checkpoint: -checkpoint.meta["EER"])
-        self.checkpointer.save_and_keep_only(
-            meta=kept,
+        self.checkpointer.save_checkpoint(meta=kept)
+        best = self.checkpointer.find_checkpoint(min_key="EER")
+        self.checkpointer.delete_checkpoints(
             num_to_keep=self.hparams.average_checkpoints,
-            keep_recent=False,
-            importance_keys=keys,
+            importance_keys=[ckpt_recency],
+            ckpt_predicate=lambda ckpt: best is None or ckpt.path != best.path,
         )
 
     def evaluate_dev(self, dev_set):
@@ -256,6 +253,8 @@ def finish(hparams, brain, dev_set):
     last = checkpointer.find_checkpoints(
         importance_key=ckpt_recency,
         max_num_checkpoints=hparams["average_checkpoints"],
+        # those within an epoch are SpeechBrain's, for resuming alone
+        ckpt_predicate=lambda ckpt: "epoch" in ckpt.meta,
     )
     for name in ("embedding_model", "classifier"):
         state = average_checkpoints(last, name)

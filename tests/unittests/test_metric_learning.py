@@ -192,7 +192,7 @@ def test_gradients_match_finite_differences(name):
     def loss(values):
         made = LOSSES[name]().double()  # anew, so that its draws are the same
         if name == "GE2E":  # its cut-off has a corner
-            made.bias.data.fill_(0.0)
+            made.affine.bias.data.fill_(0.0)
         return made(values, targets)
 
     assert torch.autograd.gradcheck(loss, x.requires_grad_())
@@ -206,7 +206,7 @@ def test_learned_scale_stays_positive():
         optimizer.zero_grad()
         loss(x.float(), targets).backward()
         optimizer.step()
-    assert loss.initial_scale * loss.log_gain.exp() > 0
+    assert loss.affine.initial_scale * loss.affine.log_gain.exp() > 0
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,8 @@ class Prototypical(torch.nn.Module):
         """
         queries, prototypes = _queries_and_prototypes(outputs, targets)
         logits = -_squared_distances(queries, prototypes)
-        return cross_entropy(
-            logits, torch.arange(len(logits)).to(logits.device)
-        )
+        # cross-entropy whose classes stand on the diagonal
+        return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
 
 class AngularPrototypical(torch.nn.Module):
@@ -88,13 +87,7 @@ class AngularPrototypical(torch.nn.Module):
 
     def __init__(self, initial_scale=10.0, initial_bias=-5.0):
         super().__init__()
-        if not initial_scale > 0:
-            raise ValueError(
-                f"`initial_scale` must be positive, got {initial_scale}."
-            )
-        self.initial_scale = initial_scale
-        self.log_gain = torch.nn.Parameter(torch.zeros(()))
-        self.bias = torch.nn.Parameter(torch.tensor(float(initial_bias)))
+        self.affine = _LearnedScale(initial_scale, initial_bias)
 
     @fwd_default_precision
     def forward(self, outputs, targets, length=None):
@@ -117,10 +110,8 @@ class AngularPrototypical(torch.nn.Module):
         """
         queries, prototypes = _queries_and_prototypes(outputs, targets)
         cosines = normalize(queries) @ normalize(prototypes).T
-        logits = self.initial_scale * self.log_gain.exp() * cosines + self.bias
-        return cross_entropy(
-            logits, torch.arange(len(logits)).to(logits.device)
-        )
+        logits = self.affine(cosines)
+        return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
 
 class GE2E(torch.nn.Module):
@@ -152,13 +143,7 @@ class GE2E(torch.nn.Module):
 
     def __init__(self, initial_scale=10.0, initial_bias=-5.0):
         super().__init__()
-        if not initial_scale > 0:
-            raise ValueError(
-                f"`initial_scale` must be positive, got {initial_scale}."
-            )
-        self.initial_scale = initial_scale
-        self.log_gain = torch.nn.Parameter(torch.zeros(()))
-        self.bias = torch.nn.Parameter(torch.tensor(float(initial_bias)))
+        self.affine = _LearnedScale(initial_scale, initial_bias)
 
     @fwd_default_precision
     def forward(self, outputs, targets, length=None):
@@ -187,10 +172,7 @@ class GE2E(torch.nn.Module):
         cosines = unit @ normalize(sums).T  # [utterances, speakers]
         own = (unit * normalize(others)).sum(dim=1, keepdim=True)
         cosines = cosines.scatter(1, speakers.unsqueeze(1), own)
-        logits = (
-            self.initial_scale * self.log_gain.exp() * cosines.clamp(min=1e-6)
-            + self.bias
-        )
+        logits = self.affine(cosines.clamp(min=1e-6))
         return cross_entropy(logits, speakers)
 
 
@@ -375,6 +357,24 @@ class Contrastive(torch.nn.Module):
         pairs = torch.ones_like(same).triu(diagonal=1)
         apart = (self.margin - squared[pairs & ~same].sqrt()).clamp(min=0)
         return squared[pairs & same].mean() + apart.square().mean()
+
+
+class _LearnedScale(torch.nn.Module):
+    """w x + b with a w that stays positive: its gain is an exponential."""
+
+    def __init__(self, initial_scale, initial_bias):
+        super().__init__()
+        if not initial_scale > 0:
+            raise ValueError(
+                f"`initial_scale` must be positive, got {initial_scale}."
+            )
+        self.initial_scale = initial_scale
+        self.log_gain = torch.nn.Parameter(torch.zeros(()))
+        self.bias = torch.nn.Parameter(torch.tensor(float(initial_bias)))
+
+    def forward(self, cosines):
+        scale = self.initial_scale * self.log_gain.exp()
+        return scale * cosines + self.bias
 
 
 def _places(speakers):

@@ -1,15 +1,17 @@
 """SpeechBrain's contract of a loss, checked."""
 
 
-def cosines_and_targets(outputs, targets):
+def cosines_and_targets(outputs, targets, within=None):
     """Checks the shapes of SpeechBrain's contract and drops their middle.
 
     Arguments
     ---------
     outputs : torch.Tensor
-        Cosines of shape [batch, 1, classes].
+        Cosines or logits of shape [batch, 1, classes].
     targets : torch.Tensor
         Class numbers of shape [batch, 1].
+    within : float
+        Largest cosine that rounding may leave; None where they are logits.
 
     Returns
     -------
@@ -21,7 +23,7 @@ def cosines_and_targets(outputs, targets):
     Raises
     ------
     ValueError
-        If a shape does not fit or a target is no class.
+        If a shape does not fit, a target is no class or an output no cosine.
     """
     _check_shapes(outputs, targets, "classes")
     classes = outputs.shape[2]
@@ -31,6 +33,14 @@ def cosines_and_targets(outputs, targets):
             f"`targets` must be in [0, {classes}), got {lowest} to {highest}; "
             "the label map and the classifier do not belong together."
         )
+    if within is not None:
+        lowest, highest = (value.item() for value in outputs.detach().aminmax())
+        # a cosine that is no number passes: the training script names its batch
+        if lowest < -within or highest > within:
+            raise ValueError(
+                "`outputs` must be cosines in [-1, 1], got "
+                f"{lowest:.4g} to {highest:.4g}; use CosineClassifier."
+            )
     return outputs.squeeze(1), targets.long()
 
 

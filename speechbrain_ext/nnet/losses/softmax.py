@@ -113,7 +113,7 @@ class AMSoftmax(torch.nn.Module):
         torch.Tensor
             The mean loss over the batch, a scalar.
         """
-        cosines, targets = cosines_and_targets(outputs, targets)
+        cosines, targets = cosines_and_targets(outputs, targets, within=1.1)
         positive = cosines.gather(1, targets) - self.margin
         logits = self.scale * cosines.scatter(1, targets, positive)
         return cross_entropy(logits, targets.squeeze(1))
@@ -197,7 +197,7 @@ class AAMSoftmax(torch.nn.Module):
         torch.Tensor
             The mean loss over the batch, a scalar.
         """
-        cosines, targets = cosines_and_targets(outputs, targets)
+        cosines, targets = cosines_and_targets(outputs, targets, within=1.1)
         positive = shifted_up(cosines.gather(1, targets), self.margin)
         top_k = min(self.top_k, cosines.shape[1] - 1)
         if top_k:

@@ -1,51 +1,77 @@
 """SphereFace2: binary classification of every class."""
 
+import functools
 import math
 
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
 from torch.nn.functional import softplus
 
-from speechbrain_ext.nnet.losses.angles import (
-    check_angle,
-    shifted_down,
-    shifted_up,
-)
+from speechbrain_ext.nnet.losses.angles import check_angle, shifted_up, sine
 from speechbrain_ext.nnet.losses.contract import cosines_and_targets
 
 
 class SphereFace2(torch.nn.Module):
-    """Binary classification of every class, with a margin on both sides.
+    """Binary classification of every class, in both published forms.
 
-    Han, Chen, Qian, "Exploring Binary Classification Loss for Speaker
-    Verification", ICASSP 2023, https://arxiv.org/abs/2307.08205. With the
-    cosine c_i to class i, the true class y and
+    With the cosine c_i to class i, the true class y and
     g(z) = 2 ((z + 1) / 2) ** t - 1, the mean over the batch of
 
-        lambda * softplus(-z_y) + (1 - lambda) * sum_{i != y} softplus(z_i)
+        w (lambda * softplus(-z_y) + (1 - lambda) * sum_{i != y} softplus(z_i))
+
+    ``form="speaker"`` (Han, Chen, Qian, "Exploring Binary Classification Loss
+    for Speaker Verification", ICASSP 2023, https://arxiv.org/abs/2307.08205):
 
         C: z_y = s (g(c_y) - m) + b            z_i = s (g(c_i) + m) + b
         A: z_y = s g(cos(theta_y + m)) + b     z_i = s g(cos(theta_i - m)) + b
 
-    The gradient flows through g and the margin, and the bias b is one
-    learnable number that starts at 0, as in the authors' code
-    (Hunterhuan/sphereface2_speaker_verification@b9edada projections.py),
-    which this equals. Differences: softplus in the place of log(1 + exp), so
-    that nothing overflows; a finite slope at cosines of 1 and -1.
+    The weight w is 1, the gradient flows through g and the margin, and the
+    bias b, one learnable number, starts at 0. Reference code:
+    Hunterhuan/sphereface2_speaker_verification@b9edada projections.py.
+
+    ``form="face"`` (Wen et al., "SphereFace2: Binary Classification is All
+    You Need for Deep Face Recognition", ICLR 2022,
+    https://arxiv.org/abs/2108.01513): C as above, and
+
+        A: z_y = s g(cos(min(pi, theta_y + m))) + b     z_i = s g(c_i) + b
+        M: z_y = s g(cos(min(pi, m theta_y))) + b       z_i = s g(c_i) + b
+
+    The weight w is 1/s, the gradient passes g and the margin as if they were
+    not there (dz/dc = s), and b starts where the pulls of positives and
+    negatives balance when all angles are right. Reference code:
+    ydwen/opensphere@fac2e9c model/head/sphereface2*.py, there with a loss
+    weight of 10 to 50 besides, which keeps the rate of other losses usable.
+
+    This equals both but for softplus in the place of log(1 + exp), so that
+    nothing overflows, and a finite slope at cosines of 1 and -1. Loss and
+    gradient are made in one pass: a second derivative does not exist.
 
     Arguments
     ---------
     margin_type : str
-        "C" (margin on the cosine) or "A" (margin on the angle).
+        "C" (margin on the cosine), "A" (added to the angle) or "M" (times
+        the angle; the face form alone has it).
     margin : float
         m: a difference of similarities in [0, 2) for C, an angle in
-        [0, pi/2) radians for A. Published: 0.2 (C) and 0.15 (A).
+        [0, pi/2) radians for A, a factor in [1, 4] for M. Published: 0.2 (C)
+        and 0.15 (A) for speakers; 0.4 (C), 0.5 (A) and 1.7 (M) for faces.
     scale : float
-        s, positive.
+        s, positive. Published: 32 for speakers, 40 for faces.
     positive_weight : float
         lambda in (0, 1), the weight of the true class.
     exponent : float
         t, at least 1: how far g pulls similarities apart.
+    form : str
+        "speaker" or "face".
+    out_neurons : int
+        Number of classes, which the bias of the face form depends on. A
+        recipe that names the loss by ``!name:`` gets it from the data.
+    loss_weight : float
+        Factor on the loss, positive.
+    compile : bool
+        Whether torch.compile fuses the pass over all classes, which makes it
+        two to three times as fast. It needs a C++ compiler (on a GPU,
+        Triton) and some seconds at the first batch.
 
     Raises
     ------
@@ -58,6 +84,9 @@ class SphereFace2(torch.nn.Module):
     >>> cosines = torch.tensor([[[0.9, 0.1]], [[-0.2, 0.8]]])
     >>> loss(cosines, torch.tensor([[0], [1]])).shape
     torch.Size([])
+    >>> face = SphereFace2("C", 0.4, 40.0, form="face", out_neurons=8631)
+    >>> round(face.bias.item(), 3)
+    5.785
     """
 
     def __init__(
@@ -67,11 +96,24 @@ class SphereFace2(torch.nn.Module):
         scale=32.0,
         positive_weight=0.7,
         exponent=3,
+        form="speaker",
+        out_neurons=None,
+        loss_weight=1.0,
+        compile=False,
     ):
         super().__init__()
-        if margin_type not in ("C", "A"):
+        if form not in ("speaker", "face"):
             raise ValueError(
-                f"`margin_type` must be 'C' or 'A', got {margin_type!r}."
+                f"`form` must be 'speaker' or 'face', got {form!r}."
+            )
+        if margin_type not in ("C", "A", "M"):
+            raise ValueError(
+                f"`margin_type` must be 'C', 'A' or 'M', got {margin_type!r}."
+            )
+        if margin_type == "M" and form == "speaker":
+            raise ValueError(
+                "`margin_type` 'M' is the face paper's alone; "
+                "pass form='face' with it."
             )
         if not scale > 0:
             raise ValueError(f"`scale` must be positive, got {scale}.")
@@ -81,12 +123,27 @@ class SphereFace2(torch.nn.Module):
             )
         if not exponent >= 1:
             raise ValueError(f"`exponent` must be at least 1, got {exponent}.")
+        if not loss_weight > 0:
+            raise ValueError(
+                f"`loss_weight` must be positive, got {loss_weight}."
+            )
+        if form == "face" and (out_neurons is None or out_neurons < 2):
+            raise ValueError(
+                "`out_neurons` must be the number of classes, 2 or more, for "
+                f"the face form, got {out_neurons}; in a recipe name the loss "
+                "by !name: and it is filled in."
+            )
         self.margin_type = margin_type
         self.scale = scale
         self.positive_weight = positive_weight
         self.exponent = exponent
+        self.form = form
+        self.loss_weight = loss_weight
+        self.compile_pass = compile
         self.margin = margin
         self.bias = torch.nn.Parameter(torch.zeros(1))
+        if form == "face":
+            self.bias.data.fill_(self._balancing_bias(out_neurons))
 
     @property
     def margin(self):
@@ -97,7 +154,12 @@ class SphereFace2(torch.nn.Module):
     def margin(self, margin):
         if self.margin_type == "A":
             check_angle(margin)
-        elif not 0 <= margin < 2:
+        elif self.margin_type == "M" and not 1 <= margin <= 4:
+            raise ValueError(
+                "`margin` must be a factor on the angle in [1, 4], "
+                f"got {margin}; 1 is no margin."
+            )
+        elif self.margin_type == "C" and not 0 <= margin < 2:
             raise ValueError(
                 "`margin` must be a difference of similarities in [0, 2), "
                 f"got {margin}."
@@ -122,28 +184,148 @@ class SphereFace2(torch.nn.Module):
         torch.Tensor
             The mean loss over the batch, a scalar.
         """
-        cosines, targets = cosines_and_targets(outputs, targets)
-        positive = cosines.gather(1, targets)
+        cosines, targets = cosines_and_targets(outputs, targets, within=1.1)
+        return _OneVsAll.apply(cosines, self.bias, targets, self)
+
+    def _positive_logits(self, cosines):
+        """Logits of true classes, without the bias."""
         if self.margin_type == "C":
-            positive = self._similarity(positive) - self.margin
-            negative = self._similarity(cosines) + self.margin
+            return self.scale * (self._similarity(cosines) - self.margin)
+        if self.form == "speaker":
+            return self.scale * self._similarity(
+                shifted_up(cosines, self.margin)
+            )
+        angles = cosines.clamp(-1, 1).acos()
+        if self.margin_type == "A":
+            angles = angles + self.margin
         else:
-            positive = self._similarity(shifted_up(positive, self.margin))
-            negative = self._similarity(shifted_down(cosines, self.margin))
-        # the true class is no negative: softplus(-inf) is 0, with slope 0
-        negative = (self.scale * negative + self.bias).scatter(
-            1, targets, -math.inf
-        )
-        positive = softplus(-(self.scale * positive + self.bias)).mean()
-        negative = softplus(negative).sum(dim=1).mean()
-        return (
-            self.positive_weight * positive
-            + (1 - self.positive_weight) * negative
-        )
+            angles = angles * self.margin
+        return self.scale * self._similarity(angles.clamp(max=math.pi).cos())
 
     def _similarity(self, cosines):
-        """The similarity adjustment g of the paper."""
-        half = (cosines + 1) / 2
-        if self.exponent != int(self.exponent):
-            half = half.clamp(min=0)  # rounding may leave it below 0
-        return 2 * half**self.exponent - 1
+        """The similarity adjustment g of the papers."""
+        return 2 * (_above(cosines, self.exponent) / 2) ** self.exponent - 1
+
+    def _balancing_bias(self, classes):
+        """The bias where positives and negatives pull alike at 90 degrees."""
+        weight = self.positive_weight
+        ratio = weight / ((1 - weight) * (classes - 1))
+        right = torch.zeros(1, dtype=torch.float64)
+        positive = self._positive_logits(right).item()
+        negative = self.scale * self._similarity(right).item()
+        if self.margin_type == "C":
+            negative += self.scale * self.margin
+        root = (1 - ratio) ** 2 + 4 * ratio * math.exp(positive - negative)
+        return (
+            math.log(2 * ratio)
+            - negative
+            - math.log(1 - ratio + math.sqrt(root))
+        )
+
+
+class _OneVsAll(torch.autograd.Function):
+    """The loss and its gradient in one pass, a few utterances at a time.
+
+    Autograd would keep some fifteen tensors of [batch, classes]. Here the
+    gradient is the only one that is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, cosines, bias, targets, loss):
+        batch, classes = cosines.shape
+        weight = loss.loss_weight / batch
+        if loss.form == "face":
+            weight = weight / loss.scale
+        positive_weight = weight * loss.positive_weight
+        negative_weight = weight - positive_weight
+        # what changes in a run is a tensor: nothing is compiled twice
+        margin = cosines.new_tensor(loss.margin)
+        shift = margin if loss.margin_type == "C" else 0
+        turn = None
+        if loss.margin_type == "A" and loss.form == "speaker":
+            turn = margin.cos(), margin.sin()
+        constants = (
+            bias + loss.scale * shift,
+            turn,
+            loss.scale,
+            loss.exponent,
+            loss.form == "face",
+            negative_weight,
+        )
+        if loss.compile_pass:
+            negatives = _compiled_negatives()
+            total, pull, gradient = negatives(cosines, targets, *constants)
+        else:
+            gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
+            # a sixteenth of the batch at a time, unless that would be little
+            rows = max(-(-batch // 16), 2**18 // classes, 1)
+            for start in range(0, batch, rows):
+                part = slice(start, start + rows)
+                terms = _negatives(cosines[part], targets[part], *constants)
+                total, pull = total + terms[0], pull + terms[1]
+                gradient[part] = terms[2]
+        with torch.enable_grad():
+            own = cosines.detach().gather(1, targets).requires_grad_()
+            logits = loss._positive_logits(own)
+            (slope,) = torch.autograd.grad(logits.sum(), own)
+        if loss.form == "face":
+            slope = torch.full_like(slope, loss.scale)
+        logits = logits.detach() + bias
+        pulls = torch.sigmoid(-logits) * -positive_weight
+        gradient.scatter_(1, targets, pulls * slope)
+        bias_gradient = (negative_weight * pull + pulls.sum()).reshape(1)
+        ctx.save_for_backward(gradient, bias_gradient)
+        return (
+            positive_weight * softplus(-logits).sum() + negative_weight * total
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, outer):
+        gradient, bias_gradient = ctx.saved_tensors
+        # on a processor fresh memory costs as much as all the rest, and to
+        # look at a number nothing
+        if outer.device.type == "cpu" and outer == 1:
+            return gradient, bias_gradient, None, None
+        return gradient * outer, bias_gradient * outer, None, None
+
+
+def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
+    """Sums of softplus and sigmoid over all other classes, and the gradient.
+
+    ``turn`` holds cosine and sine of the margin where it turns the angles;
+    ``straight`` takes the slope of a logit for ``scale``; the gradient is
+    that of ``weight`` times the sum of softplus.
+    """
+    slope = weight * scale
+    if turn is not None:
+        sines = sine(cosines)
+        slope = slope * (turn[0] - turn[1] * (cosines / sines))
+        cosines = turn[0] * cosines + turn[1] * sines
+    half = _above(cosines, exponent) / 2
+    power = half ** (exponent - 1)
+    logits = (2 * scale) * (half * power) + (bias - scale)
+    if not straight:
+        slope = exponent * slope * power
+    classes = torch.arange(cosines.shape[1], device=cosines.device)
+    logits = torch.where(classes == targets, -math.inf, logits)
+    # softplus and sigmoid of one exponential, which cannot overflow
+    small = torch.exp(-logits.abs())
+    one = 1 + small
+    # log1p is four times as slow as log; one - 1 is what rounding left of it
+    log = torch.where(one == 1, small, one.log() * (small / (one - 1)))
+    sigmoid = torch.where(logits >= 0, 1 / one, small / one)
+    softplus_sum = (logits.clamp(min=0) + log).sum()
+    return softplus_sum, sigmoid.sum(), sigmoid * slope
+
+
+@functools.cache
+def _compiled_negatives():
+    return torch.compile(_negatives, dynamic=False)
+
+
+def _above(cosines, exponent):
+    """1 + cos, which a fractional exponent must not find below 0."""
+    above = cosines + 1
+    # rounding, and A beyond pi, leave it there
+    return above if exponent == int(exponent) else above.clamp(min=0)

@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""Time and memory of the losses, beside their formulas and the bare layer.
+
+    python benchmarks/losses.py [--quick] [--json FILE]
+
+The bare layer is one linear forward and backward on normalised inputs, batch
+256, 17,982 classes (VoxCeleb2 at three speeds), 256 dimensions, float32. Each
+row is that layer with a loss in it: forward and backward, the median of
+rounds in which all rows take turns. "Literal" writes down the published
+formula as the published code does. Memory is the peak of the process beyond
+the cosines during the loss's forward and backward, in tensors of [batch,
+classes], taken by a process of its own in which glibc gives back at once what
+is freed.
+"""
+
+import argparse
+import ctypes
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+import torch
+from torch.nn.functional import cross_entropy, linear, normalize
+
+from speechbrain_ext.nnet.losses import (
+    AAMSoftmax,
+    AMSoftmax,
+    Softmax,
+    SphereFace2,
+)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DIMENSIONS = 256
+# name of the row: bound of time over the bare layer's, of literal over ours,
+# and of memory; for two CPU cores
+BOUNDS = {
+    "SphereFace2 C": (None, 1.8, 2),
+    "SphereFace2 C compiled": (1.15, 1.8, 2),
+    "SphereFace2 A": (None, 1.8, 2),
+    "SphereFace2 A compiled": (1.25, 1.8, 2),
+}
+GPU_BOUND = 1.3
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
+class LiteralSphereFace2(torch.nn.Module):
+    """The speaker paper's formulas as they are written, all classes masked."""
+
+    def __init__(self, margin_type, margin, scale=32.0, weight=0.7, power=3):
+        super().__init__()
+        self.margin_type, self.margin, self.scale = margin_type, margin, scale
+        self.weight, self.power = weight, power
+        self.bias = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, outputs, targets):
+        """The loss of cosines [batch, 1, classes]."""
+        cosines, m = outputs.squeeze(1), self.margin
+
+        def g(z):
+            return 2 * torch.pow((z + 1) / 2, self.power) - 1
+
+        if self.margin_type == "A":
+            sines = torch.sqrt(1.0 - torch.pow(cosines, 2))
+            down = cosines * math.cos(m) + sines * math.sin(m)
+            up = cosines * math.cos(m) - sines * math.sin(m)
+            beyond = cosines - (1 + math.cos(math.pi - m))
+            up = torch.where(cosines > math.cos(math.pi - m), up, beyond)
+            positive, negative = g(up), g(down)
+        else:
+            positive, negative = g(cosines) - m, g(cosines) + m
+        positive = self.scale * positive + self.bias
+        negative = self.scale * negative + self.bias
+        positive = self.weight * torch.log(1 + torch.exp(-positive))
+        negative = (1 - self.weight) * torch.log(1 + torch.exp(negative))
+        mask = torch.zeros_like(cosines).scatter_(1, targets, 1.0)
+        return (mask * positive + (1 - mask) * negative).sum(1).mean()
+
+
+class LiteralSoftmax(torch.nn.Module):
+    """Cross-entropy of scaled cosines, nothing else."""
+
+    def forward(self, outputs, targets):
+        """The loss of cosines [batch, 1, classes]."""
+        return cross_entropy(32.0 * outputs.squeeze(1), targets.squeeze(1))
+
+
+def rows(quick):
+    """The losses to measure, by name; a literal formula after its loss."""
+    found = {
+        "SphereFace2 C": SphereFace2("C", 0.2),
+        "SphereFace2 C literal": LiteralSphereFace2("C", 0.2),
+        "SphereFace2 A": SphereFace2("A", 0.15),
+        "SphereFace2 A literal": LiteralSphereFace2("A", 0.15),
+        "AMSoftmax": AMSoftmax(0.2),
+        "AAMSoftmax": AAMSoftmax(0.2),
+        "AAMSoftmax top 5": AAMSoftmax(0.2, 32.0, 5, 0.06),
+        "Softmax": Softmax(),
+        "cross-entropy of scaled cosines": LiteralSoftmax(),
+    }
+    if not quick:
+        found["SphereFace2 C compiled"] = SphereFace2("C", 0.2, compile=True)
+        found["SphereFace2 A compiled"] = SphereFace2("A", 0.15, compile=True)
+        found["SphereFace2 M face compiled"] = SphereFace2(
+            "M", 1.7, form="face", out_neurons=17982, compile=True
+        )
+    return found
+
+
+def median(values):
+    """The middle value."""
+    return sorted(values)[len(values) // 2]
+
+
+def synchronise(device):
+    """Waits for a GPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def times(losses, batch, classes, rounds, device):
+    """Milliseconds of each row and of the bare layer, taking turns."""
+    torch.manual_seed(0)
+    make = {"device": device}
+    inputs = normalize(torch.randn(batch, DIMENSIONS, **make)).requires_grad_()
+    weight = normalize(torch.randn(classes, DIMENSIONS, **make))
+    weight.requires_grad_()
+    targets = torch.randint(classes, (batch, 1), **make)
+    outer = torch.randn(batch, classes, **make)
+
+    def bare():
+        linear(inputs, weight).backward(outer)
+
+    def with_loss(loss):
+        def step():
+            cosines = linear(inputs, weight).unsqueeze(1)
+            loss(cosines, targets).backward()
+
+        return step
+
+    steps = {"bare layer": bare}
+    steps |= {name: with_loss(loss) for name, loss in losses.items()}
+    found = {name: [] for name in steps}
+    for turn in range(rounds + 2):  # the first two to warm up and compile
+        for name, step in steps.items():
+            inputs.grad = weight.grad = None
+            synchronise(device)
+            started = time.perf_counter()
+            step()
+            synchronise(device)
+            if turn > 1:
+                found[name].append(1000 * (time.perf_counter() - started))
+    return {name: median(values) for name, values in found.items()}
+
+
+def resident(field):
+    """A field of this process's memory in bytes, from Linux."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {field}; Linux is needed.")
+
+
+def memory(loss, batch, classes, device):
+    """Peak beyond the cosines, in tensors of [batch, classes]."""
+    torch.manual_seed(0)
+    inputs = normalize(torch.randn(batch, DIMENSIONS, device=device))
+    weight = normalize(torch.randn(classes, DIMENSIONS, device=device))
+    cosines = linear(inputs, weight).unsqueeze(1).requires_grad_()
+    targets = torch.randint(classes, (batch, 1), device=device)
+    for _ in range(2):  # the first compiles
+        cosines.grad = None
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        else:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak
+            before = resident("VmRSS")
+        loss(cosines, targets).backward()
+        if device == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = resident("VmHWM")
+    return (peak - before) / (cosines.element_size() * cosines.numel())
+
+
+def memories(quick):
+    """The peaks of all rows, from a process of its own."""
+    command = [sys.executable, __file__, "--memory", *["--quick"] * quick]
+    done = subprocess.run(
+        command,
+        env={**os.environ, **GIVE_BACK},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def setting(quick):
+    """Device, batch, classes, rounds and losses."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch, classes, rounds = (64, 1211, 3) if quick else (256, 17982, 25)
+    losses = {k: v.to(device) for k, v in rows(quick).items()}
+    return device, batch, classes, rounds, losses
+
+
+def measure(quick):
+    """The record's rows."""
+    device, batch, classes, rounds, losses = setting(quick)
+    peaks = memories(quick)
+    taken = times(losses, batch, classes, rounds, device)
+    bare = taken["bare layer"]
+    record = [{"name": "bare layer", "value": round(bare, 2), "unit": "ms"}]
+    for name in losses:
+        slower, faster, tensors = BOUNDS.get(name, (None, None, None))
+        if device == "cuda" and slower:
+            slower = GPU_BOUND
+        found = [
+            (name, taken[name], "ms", None),
+            (f"{name} / bare layer", taken[name] / bare, "x", slower),
+            (
+                f"{name}: memory",
+                peaks[name],
+                "tensors of [batch, classes]",
+                tensors,
+            ),
+        ]
+        literal = " ".join(name.split()[:2]) + " literal"
+        if faster and literal in taken:
+            ratio = taken[literal] / taken[name]
+            found.append((f"{literal} / {name}", ratio, "x", faster))
+        for label, value, unit, bound in found:
+            value = round(value, 2)
+            row = {"name": label, "value": value, "unit": unit}
+            if bound is not None and not quick:
+                at_least = label.startswith(literal)
+                holds = value >= bound if at_least else value <= bound
+                row |= {"bound": bound, "holds": bool(holds)}
+            record.append(row)
+    return record, device
+
+
+def main():
+    """Prints the table and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small case")
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--memory", action="store_true", help="peaks alone")
+    arguments = parser.parse_args()
+    if arguments.memory:
+        device, batch, classes, _, losses = setting(arguments.quick)
+        peaks = {
+            name: memory(loss, batch, classes, device)
+            for name, loss in losses.items()
+        }
+        print(json.dumps(peaks))
+        return
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    record, device = measure(arguments.quick)
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} "
+        f"cores, Python {platform.python_version()}, torch "
+        f"{torch.__version__}, commit {commit}"
+    )
+    if device == "cuda":
+        print(f"On {torch.cuda.get_device_name()}.")
+    else:
+        print("On the processor; a GPU was not measured.")
+    for row in record:
+        bound = f"  bound {row['bound']}" if "bound" in row else ""
+        holds = "" if row.get("holds", True) else "  DOES NOT HOLD"
+        print(
+            f"{row['name']:45} {row['value']:9.2f} {row['unit']}{bound}{holds}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+    sys.exit(not all(row.get("holds", True) for row in record))
+
+
+if __name__ == "__main__":
+    main()

@@ -38,9 +38,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def export_pretrained(
-    folder, recipe, embedding_model, classifier, label_encoder, embedding_size
-):
+def export_pretrained(folder, recipe, modules, label_encoder, embedding_size):
     """Writes a folder for SpeechBrain's ``from_hparams``.
 
     The folder is made beside and renamed, so that a folder that was there
@@ -54,10 +52,9 @@ def export_pretrained(
     recipe : str
         The recipe's YAML, resolved: its ``compute_features``,
         ``mean_var_norm``, ``embedding_model`` and ``classifier`` are taken.
-    embedding_model : torch.nn.Module
-        The trained encoder.
-    classifier : torch.nn.Module
-        The trained head.
+    modules : dict of torch.nn.Module
+        ``embedding_model`` and ``classifier``, which are loaded, and whatever
+        else fine-tuning is to go on with (``loss``), each in a file.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         The label map of the head.
     embedding_size : int
@@ -78,8 +75,8 @@ def export_pretrained(
     hyperparams += INTERFACE.format(size=embedding_size)
     (made / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
     mean = {"mean": torch.zeros(embedding_size)}
-    torch.save(embedding_model.state_dict(), made / "embedding_model.ckpt")
-    torch.save(classifier.state_dict(), made / "classifier.ckpt")
+    for name, module in modules.items():
+        torch.save(module.state_dict(), made / f"{name}.ckpt")
     torch.save(mean, made / "mean_var_norm_emb.ckpt")
     label_encoder.save(made / "label_encoder.ckpt")
     if folder.exists():
@@ -97,10 +94,12 @@ def _modules_yaml(recipe, classes):
     for key in ("compute_features", "mean_var_norm", "embedding_model"):
         kept[key] = blocks[key]
     classifier = blocks["classifier"]
-    name = classifier.tag.value.removeprefix("!name:")
-    # a scalar where !name: has no arguments
+    kind, name = classifier.tag.value.split(":", 1)
+    # a scalar where the tag has no arguments
     arguments = dict(classifier) if isinstance(classifier, dict) else {}
-    kept["classifier"] = {**arguments, "out_neurons": classes}
+    if kind == "!name":
+        arguments["out_neurons"] = classes
+    kept["classifier"] = arguments
     stream = io.StringIO()
     yaml.dump(kept, stream)
     return stream.getvalue().replace("classifier:", f"classifier: !new:{name}")

@@ -61,11 +61,7 @@ class CosineClassifier(torch.nn.Module):
         torch.Tensor
             Cosines of shape [batch, 1, classes].
         """
-        if embeddings.shape[-1] != self.weight.shape[1]:
-            raise ValueError(
-                f"`embeddings` must be of size {self.weight.shape[1]} (the "
-                f"head's `input_size`), got {embeddings.shape[-1]}."
-            )
+        _check_size(embeddings, self.weight)
         cosines = torch.nn.functional.linear(
             torch.nn.functional.normalize(embeddings, dim=-1),
             torch.nn.functional.normalize(self.weight, dim=-1),
@@ -86,6 +82,11 @@ class LinearClassifier(torch.nn.Linear):
     out_neurons : int
         Number of classes.
 
+    Raises
+    ------
+    ValueError
+        If embeddings of another size arrive.
+
     Example
     -------
     >>> head = LinearClassifier(input_size=256, out_neurons=10)
@@ -95,3 +96,27 @@ class LinearClassifier(torch.nn.Linear):
 
     def __init__(self, input_size, out_neurons):
         super().__init__(input_size, out_neurons)
+
+    def forward(self, embeddings):
+        """Computes the logits.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+
+        Returns
+        -------
+        torch.Tensor
+            Logits of shape [batch, 1, classes].
+        """
+        _check_size(embeddings, self.weight)
+        return super().forward(embeddings)
+
+
+def _check_size(embeddings, weight):
+    if embeddings.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"`embeddings` must be of size {weight.shape[1]} (the head's "
+            f"`input_size`), got {embeddings.shape[-1]}."
+        )

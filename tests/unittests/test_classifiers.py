@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechbrain_ext.nnet.classifiers import CosineClassifier
+from speechbrain_ext.nnet.classifiers import CosineClassifier, LinearClassifier
 
 
 def test_cosines_match_torch():
@@ -52,3 +52,5 @@ def test_bad_sizes_are_rejected():
         CosineClassifier(input_size=4, out_neurons=0)
     with pytest.raises(ValueError, match="size 4.*got 5"):
         CosineClassifier(input_size=4, out_neurons=3)(torch.rand(1, 1, 5))
+    with pytest.raises(ValueError, match="size 4.*got 5"):
+        LinearClassifier(input_size=4, out_neurons=3)(torch.rand(1, 1, 5))

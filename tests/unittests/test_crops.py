@@ -9,11 +9,11 @@ from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ext.dataio.crops import (
     CropDataset,
-    CropSampler,
     Draw,
     stable_seed,
     wrap,
 )
+from speechbrain_ext.dataio.samplers import CropSampler
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def manifest(tmp_path):
 def batches(manifest, workers, epochs=(1, 2)):
     """All batches of some epochs, by some workers."""
     dataset = CropDataset(manifest, range(6), sentence_len=0.5, seed=7)
-    sampler = CropSampler(manifest["duration"], 3, seed=7, min_draws=2)
+    sampler = CropSampler(manifest, 3, seed=7, min_draws=2)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -98,31 +98,6 @@ def test_short_is_wrapped_and_another_rate_resampled(manifest):
     assert rise.item() == pytest.approx(0.5, rel=1e-2)
 
 
-def test_draws_follow_the_durations():
-    sampler = CropSampler([1.0, 5.0, 9.1], 2, 0, seconds_per_draw=2.0)
-    drawn = np.bincount([draw.row for batch in sampler for draw in batch])
-    # 1, 3 and 5 draws (rounded, at least one) but for one of an odd last
-    assert sampler.rows.tolist() == [0] + [1] * 3 + [2] * 5
-    assert drawn.sum() == 2 * len(sampler) == 8
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_processes_share_each_batch(world_size):
-    def epoch(rank, size):
-        sampler = CropSampler(
-            [1.0] * 30, 8, 3, rank=rank, world_size=size, min_draws=2
-        )
-        sampler.set_epoch(2)
-        return list(sampler)
-
-    alone = epoch(0, 1)
-    shares = [epoch(rank, world_size) for rank in range(world_size)]
-    for batch, parts in zip(alone, zip(*shares, strict=True), strict=True):
-        union = [draw for part in parts for draw in part]
-        assert sorted(union) == sorted(batch)
-        assert len({len(part) for part in parts}) == 1
-
-
 def test_stable_seed_is_the_same_on_every_machine():
     # blake2b is standardised: a fixed number, so that runs can be compared
     assert stable_seed(1986, 3, "id10001/x/00001") == 80166012066050395
@@ -140,13 +115,6 @@ def test_wrap_cuts_and_repeats():
     [
         (lambda m: CropDataset(m, [0], 1.0, 0), r"\(6\), got 1"),
         (lambda m: CropDataset(m, range(6), 0.0, 0), "got 0.0"),
-        (
-            lambda m: CropSampler([1.0], 3, 0, world_size=2),
-            "2 processes, got 3",
-        ),
-        (lambda m: CropSampler([1.0], 3, 0), "at most the 1 draws.*got 3"),
-        (lambda m: CropSampler([1.0], 1, 0, min_draws=0), "got 0"),
-        (lambda m: CropSampler([1.0], 1, 0, -2.0), "got -2.0"),
     ],
 )
 def test_bad_arguments_are_rejected(make, message, manifest):

@@ -8,6 +8,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
+from speechbrain_ext.nnet.losses import SphereFace2
 
 RECIPE = """\
 compute_features: !new:speechbrain_ext.lobes.features.KaldiFbank
@@ -29,28 +30,35 @@ def parts():
     """An encoder, a head and a label map of three speakers."""
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(["a", "b", "c"])
-    return ResNet(40, (1, 1, 1, 1), 4, 8), CosineClassifier(8, 3), encoder
+    modules = {
+        "embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8),
+        "classifier": CosineClassifier(8, 3),
+        "loss": SphereFace2(),
+    }
+    return modules, encoder
 
 
 def test_interface_loads_what_was_exported(tmp_path, parts):
     folder = export_pretrained(tmp_path / "pretrained", RECIPE, *parts, 8)
     loaded = EncoderClassifier.from_hparams(source=str(folder))
     wavs = torch.randn(2, 8000) * 0.1
-    for key, value in parts[0].state_dict().items():
+    for key, value in parts[0]["embedding_model"].state_dict().items():
         assert torch.equal(loaded.mods.embedding_model.state_dict()[key], value)
     scores, _, index, names = loaded.classify_batch(wavs)
     assert scores.shape == (2, 3)
+    loss = torch.load(folder / "loss.ckpt")  # what fine-tuning goes on with
+    assert loss.keys() == {"bias"}
     assert names == [["a", "b", "c"][i] for i in index]
     assert "/somewhere" not in (folder / "hyperparams.yaml").read_text()
 
 
-def test_head_without_arguments_is_exported(tmp_path, parts):
+@pytest.mark.parametrize("tag", ["!name", "!new"])
+def test_head_without_arguments_is_exported(tag, tmp_path, parts):
     recipe = RECIPE.split("classifier:")[0]
-    recipe += "classifier: !name:torch.nn.Identity\n"
-    model, _, encoder = parts
-    folder = export_pretrained(
-        tmp_path / "p", recipe, model, torch.nn.Identity(), encoder, 8
-    )
+    recipe += f"classifier: {tag}:torch.nn.Identity\n"
+    modules, encoder = parts
+    modules["classifier"] = torch.nn.Identity()
+    folder = export_pretrained(tmp_path / "p", recipe, modules, encoder, 8)
     loaded = EncoderClassifier.from_hparams(source=str(folder))
     assert loaded.encode_batch(torch.randn(8000)).shape == (1, 1, 8)
 
@@ -59,7 +67,7 @@ def test_folder_is_replaced_whole_or_not_at_all(tmp_path, parts, monkeypatch):
     folder = export_pretrained(tmp_path / "pretrained", RECIPE, *parts, 8)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with torch.no_grad():
-        parts[0].embedding.bias += 1
+        parts[0]["embedding_model"].embedding.bias += 1
     monkeypatch.setattr(torch, "save", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_pretrained(folder, RECIPE, *parts, 8)

@@ -15,22 +15,35 @@ from speechbrain_ext.nnet.losses import (
     SphereFace2,
 )
 
+
+def face(margin_type, margin):
+    """The face paper's form, its bias moved to where logits matter."""
+    loss = SphereFace2(margin_type, margin, form="face", out_neurons=7)
+    loss.bias.data.fill_(0.5)
+    return loss
+
+
 # Every loss of the package, in each of its forms
 LOSSES = {
     "SphereFace2 C": lambda margin: SphereFace2("C", margin),
     "SphereFace2 A": lambda margin: SphereFace2("A", margin),
     "SphereFace2 C 2.5": lambda margin: SphereFace2("C", margin, exponent=2.5),
+    "SphereFace2 C face": lambda margin: face("C", margin),
+    "SphereFace2 A face": lambda margin: face("A", margin),
+    "SphereFace2 M face": lambda margin: face("M", 1 + margin),
     "AAMSoftmax": lambda margin: AAMSoftmax(margin),
     "AAMSoftmax top 2": lambda margin: AAMSoftmax(margin, 32.0, 2, 0.06),
     "AMSoftmax": lambda margin: AMSoftmax(margin),
     "Softmax": lambda margin: Softmax(),
 }
 MARGINS = [name for name in LOSSES if name != "Softmax"]
+COSINES = MARGINS  # those whose outputs are cosines and not logits
 METRIC = {
     "AngularPrototypical",
     "Contrastive",
     "GE2E",
     "Prototypical",
+    "SoftmaxAngularPrototypical",
     "Triplet",
 }
 
@@ -130,12 +143,46 @@ class TestProperties:
         assert found.isfinite()
         assert cosines.grad.isfinite().all()
 
+    @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e15])
+    @pytest.mark.parametrize("autocast", [False, True])
+    def test_any_embedding_is_finite(self, name, scale, autocast):
+        embeddings = (torch.randn(3, 1, 8) * scale).requires_grad_()
+        head = CosineClassifier(8, 5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs = head(embeddings)
+            found = LOSSES[name](0.2)(outputs, torch.tensor([[0], [1], [4]]))
+        found.backward()
+        assert found.isfinite()
+        assert embeddings.grad.isfinite().all()
+        assert head.weight.grad.isfinite().all()
+
+    def test_many_classes_are_finite(self, name):
+        cosines = (torch.rand(2, 1, 100_000) * 2 - 1).requires_grad_()
+        found = LOSSES[name](0.2)(cosines, torch.tensor([[0], [99_999]]))
+        found.backward()
+        assert found.isfinite()
+        assert cosines.grad.isfinite().all()
+        assert (cosines.grad != 0).any(dim=2).all()
+
+    def test_bf16_run_is_close_to_float32(self, name):
+        layer = torch.nn.Linear(32, 16)
+        head = CosineClassifier(16, 50)
+        features, targets = torch.randn(40, 1, 32), torch.randint(50, (40, 1))
+        loss = LOSSES[name](0.2)
+        exact = loss(head(layer(features)), targets)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = loss(head(layer(features)), targets)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, exact, rtol=0.01, atol=0)
+
     def test_one_class_is_finite(self, name):
         cosines = torch.rand(3, 1, 1, requires_grad=True)
         LOSSES[name](0.1)(cosines, torch.zeros(3, 1, dtype=int)).backward()
         assert cosines.grad.isfinite().all()
 
     def test_gradients_match_finite_differences(self, name):
+        if name.endswith("face"):
+            pytest.skip("its gradient passes g by: see test_sphereface2.py")
         cosines = torch.rand(4, 1, 5, dtype=torch.float64) * 1.6 - 0.8
         targets = torch.randint(5, (4, 1))
         loss = LOSSES[name](0.1).double()
@@ -163,20 +210,38 @@ def test_margin_makes_it_harder(name):
     targets = torch.randint(7, (5, 1))
     loss = LOSSES[name](0.0)
     plain = loss(cosines, targets)
-    loss.margin = 0.2
-    assert loss.margin == 0.2
+    loss.margin += 0.2
     assert loss(cosines, targets) > plain
 
 
-@pytest.mark.parametrize(
-    "name", ["AMSoftmax", "AAMSoftmax", "AAMSoftmax top 2"]
-)
+@pytest.mark.parametrize("name", MARGINS)
 def test_margin_of_zero_is_the_plain_loss(name):
     cosines = torch.rand(5, 1, 7) * 1.8 - 0.9
     targets = torch.randint(7, (5, 1))
-    loss = LOSSES[name](0.0)
-    plain = Softmax()(loss.scale * cosines, targets)
+    loss = LOSSES[name](0.0)  # M multiplies: there it is 1
+    if name.startswith("SphereFace2"):
+        similarity = 2 * ((cosines + 1) / 2) ** loss.exponent - 1
+        logits = (loss.scale * similarity + loss.bias).squeeze(1)
+        own = torch.nn.functional.one_hot(targets.squeeze(1), 7).float()
+        weights = torch.where(own > 0, 0.7, 0.3)
+        plain = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, own, weights, reduction="sum"
+        )
+        plain = plain / 5 / (loss.scale if loss.form == "face" else 1)
+    else:
+        plain = Softmax()(loss.scale * cosines, targets)
     torch.testing.assert_close(loss(cosines, targets), plain)
+
+
+@pytest.mark.parametrize("name", COSINES)
+@pytest.mark.parametrize("value", [-1.2, 1.2, 30.0])
+def test_outputs_that_are_no_cosines_are_rejected(name, value):
+    outputs = torch.zeros(2, 1, 5)
+    outputs[1, 0, 3] = value
+    with pytest.raises(ValueError, match=r"cosines in \[-1, 1\].*Cosine"):
+        LOSSES[name](0.1)(outputs, torch.tensor([[0], [1]]))
+    outputs[1, 0, 3] = 1.01  # rounding in bf16
+    LOSSES[name](0.1)(outputs, torch.tensor([[0], [1]]))
 
 
 def test_extreme_properties_would_catch_an_unclamped_sine():

@@ -10,6 +10,7 @@ SpeakerRecognition.from_hparams loads, and with the command that verifies
 trials.
 """
 
+import functools
 import importlib.util
 import logging
 import pathlib
@@ -28,7 +29,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
-from speechbrain_ext.dataio.crops import CropDataset, CropSampler
+from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.manifests import read_manifest, replacing
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
@@ -39,13 +40,16 @@ from speechbrain_ext.utils.recipe import load_recipe
 
 logger = get_logger(__name__)
 
+# What is averaged, exported, and kept for fine-tuning
+TRAINED = ("embedding_model", "classifier", "loss")
+
 # What this script reads of a YAML; a key that nothing uses is an error
 KEYS = (
     *("seed", "output_folder", "save_folder", "data_folder", "trial_lists"),
     *("dev_speakers", "dev_trials", "max_unreadable", "skip_prep"),
-    *("sample_rate", "sentence_len", "batch_size", "seconds_per_draw"),
-    *("min_draws", "train_dataloader_opts", "dev_batch_seconds", "precision"),
-    *("max_grad_norm", "average_checkpoints", "verification_recipe"),
+    *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
+    *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
+    *("average_checkpoints", "verification_recipe", "start_from"),
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
     *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
     "train_logger",
@@ -179,10 +183,16 @@ class SpeakerBrain(sb.Brain):
 
 def make_brain(hparams, run_opts, classes):
     """The Brain, its head as wide as the data has classes."""
-    classifier = hparams["classifier"](out_neurons=classes)
-    hparams["checkpointer"].add_recoverable("classifier", classifier)
+    modules = {**hparams["modules"], "classifier": hparams["classifier"]}
+    for name, module in modules.items():
+        if isinstance(module, functools.partial):  # !name: in the YAML
+            modules[name] = module(out_neurons=classes)
+    for name in TRAINED:
+        hparams["checkpointer"].add_recoverable(name, modules[name])
+    if hparams["start_from"]:
+        load_start(pathlib.Path(hparams["start_from"]), modules)
     brain = SpeakerBrain(
-        modules={**hparams["modules"], "classifier": classifier},
+        modules=modules,
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=run_opts,
@@ -198,6 +208,21 @@ def make_brain(hparams, run_opts, classes):
     return brain
 
 
+def load_start(folder, modules):
+    """Loads an exported encoder with its head, to go on from."""
+    for name in TRAINED:
+        state = torch.load(folder / f"{name}.ckpt", map_location="cpu")
+        try:
+            modules[name].load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{folder / name}.ckpt does not fit the recipe's {name}: "
+                f"{' '.join(str(error).split())} Start from a run of the same "
+                "network and loss."
+            ) from error
+    logger.info(f"Going on from {folder}.")
+
+
 def train_loader(hparams, brain, manifest, labels):
     """Crops in batches, drawn from (seed, epoch, utterance)."""
     dataset = CropDataset(
@@ -208,14 +233,10 @@ def train_loader(hparams, brain, manifest, labels):
         hparams["sample_rate"],
     )
     distributed = torch.distributed.is_initialized()
-    sampler = CropSampler(
-        manifest["duration"],
-        hparams["batch_size"],
-        hparams["seed"],
-        hparams["seconds_per_draw"],
-        hparams["min_draws"],
-        torch.distributed.get_rank() if distributed else 0,
-        torch.distributed.get_world_size() if distributed else 1,
+    sampler = hparams["sampler"](
+        manifest,
+        rank=torch.distributed.get_rank() if distributed else 0,
+        world_size=torch.distributed.get_world_size() if distributed else 1,
     )
     options = dict(hparams["train_dataloader_opts"])
     if not options.get("num_workers"):
@@ -256,7 +277,7 @@ def finish(hparams, brain, dev_set):
         # those within an epoch are SpeechBrain's, for resuming alone
         ckpt_predicate=lambda ckpt: "epoch" in ckpt.meta,
     )
-    for name in ("embedding_model", "classifier"):
+    for name in TRAINED:
         state = average_checkpoints(last, name)
         brain.raw_modules[name].load_state_dict(state)
     if dev_set is None:
@@ -270,7 +291,7 @@ def finish(hparams, brain, dev_set):
         f"{best.meta['epoch']}; the lower one is exported."
     )
     if best.meta["EER"] < eer:
-        for name in ("embedding_model", "classifier"):
+        for name in TRAINED:
             state = torch.load(best.paramfiles[name], map_location="cpu")
             brain.raw_modules[name].load_state_dict(state)
 
@@ -295,22 +316,31 @@ def prepare(hparams):
 def encode_labels(hparams, manifest):
     """Class numbers by the label map, which a resumed run must share."""
     path = pathlib.Path(hparams["save_folder"], "label_encoder.txt")
-    encoder = hparams["label_encoder"]
-    encoder.expect_len(manifest["spk_id"].nunique())
-    if path.exists():
-        encoder.load(path)
-        unknown = sorted(set(manifest["spk_id"]) - set(encoder.lab2ind))
-        if unknown or len(encoder) != manifest["spk_id"].nunique():
+    encoder, speakers = hparams["label_encoder"], set(manifest["spk_id"])
+    known = path
+    if hparams["start_from"]:  # its head is kept, also where it knows more
+        known = pathlib.Path(hparams["start_from"], "label_encoder.ckpt")
+        if not known.exists():
             raise ValueError(
-                f"The label map {path} has {len(encoder)} speakers, the data "
-                f"{manifest['spk_id'].nunique()} ({len(unknown)} unknown, "
-                f"{unknown[:3]}): they do not fit. Train into another "
-                "output_folder, or delete this one."
+                f"`start_from` must be a folder that training exported, but "
+                f"{known} does not exist; train the first stage first."
+            )
+    if known.exists():
+        encoder.load(known)
+        unknown = sorted(speakers - set(encoder.lab2ind))
+        fits = hparams["start_from"] or len(encoder) == len(speakers)
+        if unknown or not fits:
+            raise ValueError(
+                f"The label map {known} has {len(encoder)} speakers, the data "
+                f"{len(speakers)} ({len(unknown)} unknown, {unknown[:3]}): "
+                "they do not fit. Train into another output_folder, or "
+                "delete this one."
             )
     else:
-        encoder.update_from_iterable(sorted(set(manifest["spk_id"])))
-        if if_main_process():
-            encoder.save(path)
+        encoder.update_from_iterable(sorted(speakers))
+    encoder.expect_len(len(encoder))
+    if if_main_process() and not path.exists():
+        encoder.save(path)
     return np.array([encoder.encode_label(s) for s in manifest["spk_id"]])
 
 
@@ -353,8 +383,7 @@ def main(argv):
         export_pretrained(
             folder,
             text,
-            brain.raw_modules["embedding_model"],
-            brain.raw_modules["classifier"],
+            {name: brain.raw_modules[name] for name in TRAINED},
             hparams["label_encoder"],
             hparams["embedding_size"],
         )

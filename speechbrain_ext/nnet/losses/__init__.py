@@ -9,10 +9,10 @@ embeddings themselves, ``[batch, 1, embedding]``.
 from speechbrain_ext.nnet.losses.metric_learning import (
     GE2E,
     AngularPrototypical,
-    Contrastive,
     Prototypical,
-    Triplet,
+    SoftmaxAngularPrototypical,
 )
+from speechbrain_ext.nnet.losses.pairs import Contrastive, Triplet
 from speechbrain_ext.nnet.losses.softmax import AAMSoftmax, AMSoftmax, Softmax
 from speechbrain_ext.nnet.losses.sphereface2 import SphereFace2
 
@@ -24,6 +24,7 @@ __all__ = [
     "GE2E",
     "Prototypical",
     "Softmax",
+    "SoftmaxAngularPrototypical",
     "SphereFace2",
     "Triplet",
 ]

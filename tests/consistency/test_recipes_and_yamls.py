@@ -13,6 +13,7 @@ import ruamel.yaml
 from conftest import RECIPE, ROOT
 from speechbrain.utils.run_opts import RunOptions
 
+from speechbrain_ext.nnet import losses
 from speechbrain_ext.utils.recipe import compose_recipe
 
 FRAGMENTS = {"small.yaml", "lm.yaml"}  # not recipes: others extend them
@@ -100,6 +101,15 @@ def test_there_are_recipes():
 def test_csv_and_recipes_agree_in_both_directions():
     listed = [row["Hparam_file"].rsplit("/", 1)[1] for row in rows()]
     assert sorted(listed) == [path.name for path in RECIPES]
+
+
+def test_every_loss_has_a_recipe():
+    named = {
+        compose_recipe(path)["loss"].tag.value.rsplit(".", 1)[1]
+        for path in RECIPES
+        if path.name.startswith("resnet")
+    }
+    assert named == set(losses.__all__)
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["Hparam_file"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from speechbrain_ext.nnet import losses
 from speechbrain_ext.nnet.losses import (
     GE2E,
     AngularPrototypical,
@@ -42,6 +43,16 @@ PUBLISHED = {
     "AngularPrototypical": (4.330506506106795, -3.3453234591287755),
     "GE2E": (3.5747854186616563, -0.3772917930397943),
 }
+
+
+def test_registry_holds_every_metric_loss_of_the_package():
+    modules = ("metric_learning", "pairs")
+    classes = {
+        name
+        for name in losses.__all__
+        if getattr(losses, name).__module__.rsplit(".", 1)[1] in modules
+    }
+    assert classes == {type(make()).__name__ for make in LOSSES.values()}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -113,10 +124,12 @@ class TestProperties:
         )
 
     @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4, 1e15])
-    def test_any_length_gives_finite_gradients(self, name, scale):
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_any_length_gives_finite_gradients(self, name, scale, dtype):
         x, targets = batch(lists())
-        x = (x.float() * scale).requires_grad_()
-        loss = LOSSES[name]()(x, targets)
+        x = (x * scale).to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, dtype == torch.bfloat16):
+            loss = LOSSES[name]()(x, targets)
         loss.backward()
         assert loss.isfinite()
         assert x.grad.isfinite().all()

@@ -73,6 +73,12 @@ def test_face_bias_balances_the_pulls(classes, margin_type, margin, bias):
     assert abs(loss.bias.grad.item()) < 1e-5 * pull
 
 
+def test_face_bias_balances_two_classes():
+    loss = SphereFace2("C", 0.4, 64.0, form="face", out_neurons=2).double()
+    loss(torch.zeros(1, 1, 2).double(), torch.tensor([[0]])).backward()
+    assert abs(loss.bias.grad.item()) < 1e-8
+
+
 def test_face_form_shifts_no_negative_by_an_angle():
     # c_y = 1 with a pull of nearly nothing: what is left is the negatives'
     cosines = torch.tensor([[[1.0, 0.3, -0.2]]], dtype=torch.float64)

@@ -215,12 +215,14 @@ class SphereFace2(torch.nn.Module):
         negative = self.scale * self._similarity(right).item()
         if self.margin_type == "C":
             negative += self.scale * self.margin
-        root = (1 - ratio) ** 2 + 4 * ratio * math.exp(positive - negative)
-        return (
-            math.log(2 * ratio)
-            - negative
-            - math.log(1 - ratio + math.sqrt(root))
-        )
+        # the published -log(1 - ratio + root), which cancels for few classes
+        pull = 4 * ratio * math.exp(positive - negative)
+        root = math.sqrt((1 - ratio) ** 2 + pull)
+        if ratio <= 1:
+            rest = 1 - ratio + root
+        else:
+            rest = pull / (ratio - 1 + root)
+        return math.log(2 * ratio) - negative - math.log(rest)
 
 
 class _OneVsAll(torch.autograd.Function):

@@ -38,7 +38,9 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def export_pretrained(folder, recipe, modules, label_encoder, embedding_size):
+def export_pretrained(
+    folder, recipe, modules, label_encoder, embedding_size, card=None
+):
     """Writes a folder for SpeechBrain's ``from_hparams``.
 
     The folder is made beside and renamed, so that a folder that was there
@@ -59,6 +61,8 @@ def export_pretrained(folder, recipe, modules, label_encoder, embedding_size):
         The label map of the head.
     embedding_size : int
         Size of the embeddings.
+    card : str
+        Text of a README.md in the folder, or None.
 
     Returns
     -------
@@ -79,6 +83,8 @@ def export_pretrained(folder, recipe, modules, label_encoder, embedding_size):
         torch.save(module.state_dict(), made / f"{name}.ckpt")
     torch.save(mean, made / "mean_var_norm_emb.ckpt")
     label_encoder.save(made / "label_encoder.ckpt")
+    if card is not None:
+        (made / "README.md").write_text(card, encoding="utf-8")
     if folder.exists():
         os.replace(folder, old)
     os.replace(made, folder)

@@ -5,6 +5,7 @@ import math
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
 from torchaudio.compliance.kaldi import get_mel_banks
+from torchaudio.transforms import MelSpectrogram
 
 from speechbrain_ext.nnet.lengths import (
     frame_counts,
@@ -171,6 +172,91 @@ def _noise_like(wavs, seeds):
     return noise
 
 
+class LogMelSpectrogram(torch.nn.Module):
+    """Log mel filterbanks as Clova's trainer computes them.
+
+    25 ms frames every 10 ms of a waveform that is reflected at its ends, 512
+    bins, power, HTK mel filters from 0 to the Nyquist frequency, log(x +
+    1e-6). Reference code: clovaai/voxceleb_trainer@f51bab8 models/*.py. In a
+    padded batch the last two frames of a shorter utterance see the padding
+    where alone they would see its reflection.
+
+    Arguments
+    ---------
+    n_mels : int
+        Number of filters.
+    window : str
+        ``hamming`` (the ResNets) or ``hann`` (VGG), both periodic.
+    pre_emphasis : float
+        x_t - pre_emphasis * x_(t - 1) comes first; 0 for none. 0.97 in
+        ResNetSE34V2.
+    sample_rate : int
+        Samples a second.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or the waveforms are shorter
+        than half a window.
+
+    Example
+    -------
+    >>> LogMelSpectrogram(n_mels=40)(torch.rand(2, 32000) - 0.5).shape
+    torch.Size([2, 201, 40])
+    """
+
+    def __init__(
+        self, n_mels=40, window="hamming", pre_emphasis=0.0, sample_rate=16000
+    ):
+        super().__init__()
+        windows = {"hamming": torch.hamming_window, "hann": torch.hann_window}
+        if window not in windows:
+            raise ValueError(
+                f"`window` must be one of {sorted(windows)}, got {window!r}."
+            )
+        if not 0 <= pre_emphasis < 1:
+            raise ValueError(
+                f"`pre_emphasis` must be in [0, 1), got {pre_emphasis}."
+            )
+        self.pre_emphasis = pre_emphasis
+        self.shift = int(sample_rate * 0.010)
+        self.spectrogram = MelSpectrogram(
+            sample_rate=sample_rate,
+            n_fft=512,
+            win_length=int(sample_rate * 0.025),
+            hop_length=self.shift,
+            window_fn=windows[window],
+            n_mels=n_mels,
+        )
+
+    @fwd_default_precision
+    def forward(self, wavs):
+        """Computes the filterbanks.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms of shape [batch, time], samples in [-1, 1].
+
+        Returns
+        -------
+        torch.Tensor
+            Features of shape [batch, time, channel].
+        """
+        samples = wavs.shape[-1]
+        if wavs.dim() != 2 or samples <= 256:
+            raise ValueError(
+                "`wavs` must be of shape [batch, time] with more than 256 "
+                f"samples (half a window), got {list(wavs.shape)}."
+            )
+        if self.pre_emphasis:
+            # reflected: before the first sample stands the second
+            before = torch.cat([wavs[:, 1:2], wavs[:, :-1]], dim=1)
+            wavs = wavs - self.pre_emphasis * before
+        features = (self.spectrogram(wavs) + 1e-6).log().transpose(1, 2)
+        return note_framing(features, samples, 0, self.shift)
+
+
 class SentenceMeanNorm(torch.nn.Module):
     """Subtracts the mean over time of each utterance (CMN).
 
@@ -208,3 +294,41 @@ class SentenceMeanNorm(torch.nn.Module):
         mean = inside.sum(dim=2) / frames.unsqueeze(1)
         normalised = mask_frames(inside - mean.unsqueeze(2), frames)
         return keep_framing(normalised.transpose(1, 2), x)
+
+
+class SentenceMeanVarNorm(torch.nn.Module):
+    """Mean 0 and variance 1 over time of each channel (instance norm).
+
+    As torch.nn.InstanceNorm1d: the biased variance plus 1e-5. Frames of
+    padding neither count nor stay: they become zero.
+
+    Example
+    -------
+    >>> norm = SentenceMeanVarNorm()
+    >>> norm(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([2 / 3]))
+    tensor([[[-1.0000],
+             [ 1.0000],
+             [ 0.0000]]])
+    """
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Normalises features.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of shape [batch, time, channel].
+        """
+        centred = SentenceMeanNorm()(x, lengths)
+        frames = frame_counts(x, lengths)
+        count = x.shape[1] if frames is None else frames[:, None, None]
+        variance = centred.square().sum(dim=1, keepdim=True) / count
+        return keep_framing(centred / (variance + 1e-5).sqrt(), x)

@@ -101,7 +101,7 @@ def frame_counts(features, lengths):
     return frames.clamp(1, total)
 
 
-def mask_frames(values, frames):
+def mask_frames(values, frames, fill=0.0):
     """Sets all that lies beyond an utterance's last frame to zero.
 
     Arguments
@@ -110,6 +110,8 @@ def mask_frames(values, frames):
         Shape [batch, ..., time].
     frames : torch.Tensor
         Frames of each utterance, shape [batch], or None.
+    fill : float
+        What stands there instead of zero.
 
     Returns
     -------
@@ -128,7 +130,7 @@ def mask_frames(values, frames):
         values.shape[-1], device=values.device
     ) >= frames.unsqueeze(1)
     shape = [values.shape[0]] + [1] * (values.dim() - 2) + [values.shape[-1]]
-    return values.masked_fill(beyond.view(shape), 0.0)
+    return values.masked_fill(beyond.view(shape), fill)
 
 
 def strided_frames(frames, stride):

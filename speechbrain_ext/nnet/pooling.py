@@ -1,4 +1,11 @@
-"""Pooling of frames into one vector, exact for padded batches."""
+"""Pooling of frames into one vector, exact for padded batches.
+
+Every pooling is made with the number of channels that come in, is called as
+``pooling(x [batch, time, channel], lengths)``, gives [batch, 1, channels],
+and says by ``widening`` how many numbers it makes of a channel.
+"""
+
+import math
 
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
@@ -9,17 +16,31 @@ from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
 class TemporalStatisticsPooling(torch.nn.Module):
     """Mean and standard deviation over time (TSTP).
 
-    The deviation is sqrt(variance + 1e-7) with the unbiased variance, as in
-    wespeaker@dfa7419 wespeaker/models/pooling_layers.py, TSTP. Unlike
+    The deviation is sqrt(variance + epsilon) with the unbiased variance, as
+    in wespeaker@dfa7419 wespeaker/models/pooling_layers.py, TSTP. Unlike
     SpeechBrain's StatisticsPooling it adds no noise, and one frame alone
     gives a variance of 0 and not NaN.
 
+    Arguments
+    ---------
+    input_size : int
+        Channels; not used, as every pooling has it.
+    epsilon : float
+        Added to the variance, positive: 1e-7 in WeSpeaker, 1e-10 in Golden
+        Gemini's code.
+
     Example
     -------
-    >>> pooling = TemporalStatisticsPooling()
+    >>> pooling = TemporalStatisticsPooling(input_size=1)
     >>> pooling(torch.tensor([[[1.0], [3.0]]])).squeeze()
     tensor([2.0000, 1.4142])
     """
+
+    widening = 2
+
+    def __init__(self, input_size=None, epsilon=1e-7):
+        super().__init__()
+        self.epsilon = epsilon
 
     @fwd_default_precision
     def forward(self, x, lengths=None):
@@ -37,14 +58,326 @@ class TemporalStatisticsPooling(torch.nn.Module):
         torch.Tensor
             Means, then deviations, of shape [batch, 1, 2 * channel].
         """
-        frames = frame_counts(x, lengths)
-        x = x.transpose(1, 2)  # [batch, channel, time]
-        if frames is None:
-            count = torch.tensor(x.shape[2], device=x.device)
-        else:
-            count = frames[:, None]  # [batch, 1]
-        mean = mask_frames(x, frames).sum(dim=2) / count
-        deviations = mask_frames(x - mean.unsqueeze(2), frames)
-        variance = deviations.square().sum(dim=2) / (count - 1).clamp(min=1)
-        pooled = torch.cat([mean, (variance + 1e-7).sqrt()], dim=1)
+        x, frames = _channels_first(x, lengths)
+        mean, variance = _statistics(x, frames)
+        pooled = torch.cat([mean, (variance + self.epsilon).sqrt()], dim=1)
         return pooled.unsqueeze(1)
+
+
+class TemporalAveragePooling(torch.nn.Module):
+    """Mean over time (TAP).
+
+    Arguments
+    ---------
+    input_size : int
+        Channels; not used, as every pooling has it.
+
+    Example
+    -------
+    >>> TemporalAveragePooling()(torch.tensor([[[1.0], [3.0]]])).squeeze()
+    tensor(2.)
+    """
+
+    widening = 1
+
+    def __init__(self, input_size=None):
+        super().__init__()
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Pools over time.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Means of shape [batch, 1, channel].
+        """
+        return _statistics(*_channels_first(x, lengths))[0].unsqueeze(1)
+
+
+class MaxPooling(torch.nn.Module):
+    """Maximum over time (MAX).
+
+    Arguments
+    ---------
+    input_size : int
+        Channels; not used, as every pooling has it.
+
+    Example
+    -------
+    >>> MaxPooling()(torch.tensor([[[1.0], [3.0]]])).squeeze()
+    tensor(3.)
+    """
+
+    widening = 1
+
+    def __init__(self, input_size=None):
+        super().__init__()
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Pools over time.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Maxima of shape [batch, 1, channel].
+        """
+        x, frames = _channels_first(x, lengths)
+        return mask_frames(x, frames, -math.inf).amax(dim=2).unsqueeze(1)
+
+
+class SelfAttentivePooling(torch.nn.Module):
+    """Mean over time weighted by one attention vector (SAP).
+
+    Cai, Chen, Li, "Exploring the Encoding Layer and Loss Function in
+    End-to-End Speaker and Language Recognition System", Odyssey 2018. The
+    weights are the softmax over time of u . tanh(W x + b). Reference code:
+    clovaai/voxceleb_trainer@f51bab8 models/ResNetSE34L.py.
+
+    Arguments
+    ---------
+    input_size : int
+        Channels.
+
+    Example
+    -------
+    >>> SelfAttentivePooling(8)(torch.rand(2, 50, 8)).shape
+    torch.Size([2, 1, 8])
+    """
+
+    widening = 1
+
+    def __init__(self, input_size):
+        super().__init__()
+        self.linear = torch.nn.Linear(input_size, input_size)
+        self.attention = torch.nn.Parameter(torch.empty(input_size, 1))
+        torch.nn.init.xavier_normal_(self.attention)
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Pools over time.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Means of shape [batch, 1, channel].
+        """
+        frames = frame_counts(x, lengths)
+        logits = self.linear(x).tanh() @ self.attention  # [batch, time, 1]
+        weights = _masked_softmax(logits.transpose(1, 2), frames)
+        return weights @ mask_frames(x.transpose(1, 2), frames).transpose(1, 2)
+
+
+class AttentiveStatisticsPooling(torch.nn.Module):
+    """Mean and deviation weighted over time, channel by channel (ASP).
+
+    Okabe, Koshinaka, Shinoda, Interspeech 2018, with weights for each
+    channel: softmax over time of two layers with ReLU and batch norm between
+    them. Reference code: clovaai/voxceleb_trainer@f51bab8
+    models/ResNetSE34V2.py.
+
+    Arguments
+    ---------
+    input_size : int
+        Channels.
+    attention_channels : int
+        Channels between the two layers.
+
+    Example
+    -------
+    >>> AttentiveStatisticsPooling(8)(torch.rand(2, 50, 8)).shape
+    torch.Size([2, 1, 16])
+    """
+
+    widening = 2
+    smallest_variance = 1e-5
+
+    def __init__(self, input_size, attention_channels=128):
+        super().__init__()
+        self.attention = torch.nn.Sequential(
+            torch.nn.Conv1d(input_size, attention_channels, 1),
+            torch.nn.ReLU(),
+            torch.nn.BatchNorm1d(attention_channels),
+            torch.nn.Conv1d(attention_channels, input_size, 1),
+        )
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Pools over time.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Means, then deviations, of shape [batch, 1, 2 * channel].
+        """
+        x, frames = _channels_first(x, lengths)
+        weights = _masked_softmax(self._logits(x, frames), frames)
+        mean = (weights * x).sum(dim=2, keepdim=True)
+        # as sum(w x^2) - mean^2, without its cancellation
+        variance = (weights * (x - mean).square()).sum(dim=2)
+        deviation = variance.clamp(min=self.smallest_variance).sqrt()
+        return torch.cat([mean.squeeze(2), deviation], dim=1).unsqueeze(1)
+
+    def _logits(self, x, frames):
+        return self.attention(x)
+
+
+class ChannelAttentiveStatisticsPooling(AttentiveStatisticsPooling):
+    """Channel- and context-dependent attentive statistics (ASTP).
+
+    Desplanques, Thienpondt, Demuynck, "ECAPA-TDNN", Interspeech 2020. As
+    ``AttentiveStatisticsPooling`` with tanh between the layers, which may
+    see the utterance's mean and deviation beside each frame. Reference code:
+    wespeaker@dfa7419 wespeaker/models/pooling_layers.py, ASTP.
+
+    Arguments
+    ---------
+    input_size : int
+        Channels.
+    attention_channels : int
+        Channels between the two layers.
+    global_context : bool
+        Whether they see mean and deviation of the utterance.
+
+    Example
+    -------
+    >>> pooling = ChannelAttentiveStatisticsPooling(8, global_context=True)
+    >>> pooling(torch.rand(2, 50, 8)).shape
+    torch.Size([2, 1, 16])
+    """
+
+    smallest_variance = 1e-7
+
+    def __init__(
+        self, input_size, attention_channels=128, global_context=False
+    ):
+        super().__init__(input_size, attention_channels)
+        self.global_context = global_context
+        seen = 3 * input_size if global_context else input_size
+        self.attention = torch.nn.Sequential(
+            torch.nn.Conv1d(seen, attention_channels, 1),
+            torch.nn.Tanh(),
+            torch.nn.Conv1d(attention_channels, input_size, 1),
+        )
+
+    def _logits(self, x, frames):
+        if self.global_context:
+            mean, variance = _statistics(x, frames)
+            deviation = (variance + 1e-7).sqrt()
+            context = torch.cat([mean, deviation], dim=1).unsqueeze(2)
+            x = torch.cat([x, context.expand(-1, -1, x.shape[2])], dim=1)
+        return self.attention(x)
+
+
+class MultiHeadAttentivePooling(torch.nn.Module):
+    """Mean over time, weighted for each head of channels by itself.
+
+    India, Safari, Hernando, "Self Multi-Head Attention for Speaker
+    Recognition", Interspeech 2019: the channels are split into heads of d,
+    and the weights of a head are the softmax over time of x . u / sqrt(d).
+
+    Arguments
+    ---------
+    input_size : int
+        Channels, a multiple of the heads.
+    heads : int
+        Number of heads.
+
+    Raises
+    ------
+    ValueError
+        If the heads do not divide the channels.
+
+    Example
+    -------
+    >>> MultiHeadAttentivePooling(8, heads=2)(torch.rand(2, 50, 8)).shape
+    torch.Size([2, 1, 8])
+    """
+
+    widening = 1
+
+    def __init__(self, input_size, heads=4):
+        super().__init__()
+        if heads < 1 or input_size % heads:
+            raise ValueError(
+                f"`heads` must divide the {input_size} channels, got {heads}."
+            )
+        size = input_size // heads
+        self.attention = torch.nn.Parameter(torch.empty(heads, size))
+        torch.nn.init.xavier_normal_(self.attention)
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Pools over time.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Means of shape [batch, 1, channel].
+        """
+        x, frames = _channels_first(x, lengths)
+        heads = x.unflatten(1, self.attention.shape)  # [batch, head, d, time]
+        logits = torch.einsum("bhdt,hd->bht", heads, self.attention)
+        logits = logits / math.sqrt(self.attention.shape[1])
+        weights = _masked_softmax(logits, frames)
+        pooled = torch.einsum("bhdt,bht->bhd", heads, weights)
+        return pooled.flatten(1).unsqueeze(1)
+
+
+def _channels_first(x, lengths):
+    """[batch, channel, time], zero where padded, and the frames."""
+    frames = frame_counts(x, lengths)
+    return mask_frames(x.transpose(1, 2), frames), frames
+
+
+def _statistics(x, frames):
+    """Mean and unbiased variance of [batch, channel, time], each [b, c]."""
+    if frames is None:
+        count = torch.tensor(x.shape[2], device=x.device)
+    else:
+        count = frames[:, None]  # [batch, 1]
+    mean = x.sum(dim=2) / count
+    deviations = mask_frames(x - mean.unsqueeze(2), frames)
+    variance = deviations.square().sum(dim=2) / (count - 1).clamp(min=1)
+    return mean, variance
+
+
+def _masked_softmax(logits, frames):
+    """Softmax over the last axis, time, in which padding has no share."""
+    return mask_frames(logits, frames, -math.inf).softmax(dim=-1)

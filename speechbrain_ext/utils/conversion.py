@@ -1,34 +1,48 @@
-"""Published checkpoints as SpeechBrain modules.
+"""Published checkpoints as SpeechBrain modules and pretrained folders.
 
-What is read are tensors: a state dict in, modules out, and a clear list of
-the keys that do not fit.
+    python -m speechbrain_ext.utils.conversion --family wespeaker \
+        --config config.yaml --checkpoint avg_model.pt --output_folder DIR
+
+What is read are tensors, never code; the answer is modules, or a list of all
+keys that do not fit.
 """
 
+import argparse
+import functools
+import hashlib
+import pathlib
+import pickle
+import sys
+
+import ruamel.yaml
 import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_ext.lobes.features import KaldiFbank, SentenceMeanNorm
-from speechbrain_ext.lobes.models.ResNet import ResNet
-
-WESPEAKER_RESNETS = {
-    "ResNet18": (2, 2, 2, 2),
-    "ResNet34": (3, 4, 6, 3),
-}
+from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.utils.architectures import described
 
 
-def convert_checkpoint(family, architecture, state_dict):
+def convert_checkpoint(family, architecture, state_dict, input_size=None):
     """Builds the modules of a published checkpoint and fills them.
 
     Arguments
     ---------
     family : str
-        Where the checkpoint comes from: ``wespeaker``.
+        Where the checkpoint comes from: ``wespeaker``, ``golden_gemini`` or
+        ``clova``.
     architecture : str or dict
-        The published name (``ResNet18``, ``ResNet34``), or the arguments of
-        the network as a dict with ``block_sizes``, ``channels`` and
-        ``lin_neurons``.
+        The published name, with the pooling behind it where it is another
+        than the usual: ``ResNet34``, ``ResNet34_ASTP``,
+        ``Gemini_DF_ResNet114``; ``Gemini_df_resnet60``; ``ResNetSE34L_SAP``,
+        ``ResNetSE34V2_ASP``, ``VGGVox_MAX``. For WeSpeaker also the arguments
+        of a ``ResNet`` as a dict.
     state_dict : dict
         Tensors by their published keys. A training head (``projection.*``)
         is left out.
+    input_size : int
+        Number of filterbanks, where it cannot be told from the tensors: they
+        are taken to be a multiple of 8 (of 16 for DF-ResNets), or 40 and 64
+        for Clova's.
 
     Returns
     -------
@@ -49,62 +63,16 @@ def convert_checkpoint(family, architecture, state_dict):
     Traceback (most recent call last):
         ...
     ValueError: The checkpoint has no 'seg_1.weight': it is not of family \
-'wespeaker'.
+'wespeaker' and architecture 'ResNet34'.
     """
-    if family != "wespeaker":
-        raise ValueError(f"`family` must be 'wespeaker', got {family!r}.")
-    state_dict = {
-        key: value
-        for key, value in state_dict.items()
-        if not key.startswith("projection.")
+    blocks, tensors = described(family, architecture, state_dict, input_size)
+    modules = {
+        key: maker(**arguments) for key, (maker, arguments) in blocks.items()
     }
-    arguments = _wespeaker_arguments(architecture, state_dict)
     # float64 stays float64, so that nothing of the published numbers is lost
-    model = ResNet(**arguments).to(state_dict["seg_1.weight"].dtype)
-    _load(model, {_wespeaker_key(k): (k, v) for k, v in state_dict.items()})
-    return torch.nn.ModuleDict(
-        {
-            "compute_features": KaldiFbank(n_mels=arguments["input_size"]),
-            "mean_var_norm": SentenceMeanNorm(),
-            "embedding_model": model,
-        }
-    )
-
-
-def _wespeaker_arguments(architecture, state_dict):
-    """The network's arguments, sizes read off the tensors."""
-    for key in ("conv1.weight", "seg_1.weight"):
-        if key not in state_dict:
-            raise ValueError(
-                f"The checkpoint has no '{key}': it is not of family "
-                "'wespeaker'."
-            )
-    if isinstance(architecture, str):
-        if architecture not in WESPEAKER_RESNETS:
-            raise ValueError(
-                f"`architecture` must be one of {sorted(WESPEAKER_RESNETS)}, "
-                f"got {architecture!r}."
-            )
-        architecture = {"block_sizes": WESPEAKER_RESNETS[architecture]}
-    sizes = {
-        "channels": state_dict["conv1.weight"].shape[0],
-        "lin_neurons": state_dict["seg_1.weight"].shape[0],
-    }
-    arguments = {**sizes, **architecture}
-    # mean and deviation of 8 * channels maps of ceil(mels / 8) bins
-    bins = state_dict["seg_1.weight"].shape[1] // (16 * sizes["channels"])
-    arguments["input_size"] = bins * 8
-    return arguments
-
-
-def _wespeaker_key(key):
-    """The key of this package for a key of WeSpeaker."""
-    if key.startswith("seg_1."):
-        return "embedding." + key.removeprefix("seg_1.")
-    if key.startswith("layer"):
-        stage, rest = key.removeprefix("layer").split(".", 1)
-        return f"stages.{int(stage) - 1}.{rest}"
-    return key
+    dtype = next(iter(tensors.values()))[1].dtype
+    _load(modules["embedding_model"].to(dtype), tensors)
+    return torch.nn.ModuleDict(modules)
 
 
 def _load(model, tensors):
@@ -133,3 +101,200 @@ def _load(model, tensors):
             "places: " + "; ".join(problems) + "."
         )
     model.load_state_dict({k: value for k, (_, value) in tensors.items()})
+
+
+CARD = """\
+# {architecture}, converted
+
+A speaker encoder for SpeechBrain, converted by speechbrain_ext from a
+checkpoint of {origin}. The weights are its authors' and stand under their
+licence.
+
+| | |
+|---|---|
+| family | {family} |
+| architecture | {architecture} |
+| checkpoint | {checkpoint} |
+| SHA-256 | {digest} |
+| parameters | {parameters} |
+| front end | {front} |
+
+    from speechbrain.inference.speaker import SpeakerRecognition
+    SpeakerRecognition.from_hparams(source="path/of/this/folder")
+"""
+ORIGINS = {
+    "wespeaker": "WeSpeaker (github.com/wenet-e2e/wespeaker)",
+    "golden_gemini": "Golden Gemini (Liu et al., TASLP 2024)",
+    "clova": "Clova's trainer (github.com/clovaai/voxceleb_trainer)",
+}
+
+
+def export_checkpoint(
+    family, architecture, checkpoint, folder, input_size=None
+):
+    """Writes a pretrained folder from the file of a published checkpoint.
+
+    Arguments
+    ---------
+    family : str
+        As for ``convert_checkpoint``.
+    architecture : str
+        As for ``convert_checkpoint``.
+    checkpoint : str
+        The file, of which tensors alone are read.
+    folder : str
+        The folder to write, which ``SpeakerRecognition.from_hparams`` loads.
+    input_size : int
+        As for ``convert_checkpoint``.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, truncated, holds code, or does not fit.
+    """
+    checkpoint = pathlib.Path(checkpoint)
+    state_dict = read_checkpoint(checkpoint)
+    blocks, _ = described(family, architecture, state_dict, input_size)
+    modules = convert_checkpoint(
+        family, architecture, state_dict, input_size
+    ).float()
+    model = modules["embedding_model"]
+    size = model.embedding.out_features
+    recipe = "".join(_yaml(key, *block) for key, block in blocks.items())
+    recipe += "classifier: !name:torch.nn.Identity\n"
+    card = CARD.format(
+        family=family,
+        architecture=architecture,
+        origin=ORIGINS[family],
+        checkpoint=checkpoint.name,
+        digest=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
+        front=type(modules["compute_features"]).__name__,
+    )
+    return export_pretrained(
+        folder,
+        recipe,
+        {"embedding_model": model, "classifier": torch.nn.Identity()},
+        CategoricalEncoder(),
+        size,
+        card,
+    )
+
+
+def read_checkpoint(path):
+    """Reads the tensors of a checkpoint, and never code.
+
+    Arguments
+    ---------
+    path : str
+        A file that torch.save wrote.
+
+    Returns
+    -------
+    dict
+        Tensors by key.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, truncated, or holds more than tensors.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"The checkpoint {path} does not exist.")
+    try:
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} holds more than tensors, or is no checkpoint, and was "
+            f"not read: {reason}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} is truncated or no checkpoint: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(state_dict, dict) or not state_dict:
+        raise ValueError(f"{path} holds no state dict.")
+    return state_dict
+
+
+def _yaml(key, maker, arguments):
+    """A module as a block of a YAML."""
+    lines = [f"{key}: !new:{maker.__module__}.{maker.__qualname__}"]
+    for name, value in arguments.items():
+        if isinstance(value, functools.partial):
+            value, more = value.func, value.keywords
+        else:
+            more = {}
+        if isinstance(value, type):
+            value = f"!name:{value.__module__}.{value.__qualname__}"
+        elif isinstance(value, (list, tuple)):
+            value = [list(v) if isinstance(v, tuple) else v for v in value]
+        lines.append(f"    {name}: {value}")
+        lines += [f"        {k}: {v!r}" for k, v in more.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _config(path):
+    """Architecture and number of filterbanks of a published config."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"The config {path} does not exist.")
+    config = ruamel.yaml.YAML(typ="safe").load(path.read_text("utf-8"))
+    if not isinstance(config, dict) or "model" not in config:
+        raise ValueError(f"{path} has no key 'model'; pass --architecture.")
+    arguments = config.get("model_args", config)
+    pool = arguments.get("pooling_func", arguments.get("encoder_type", ""))
+    name = config["model"]
+    if pool and not name.startswith("Gemini"):
+        name = f"{name}_{pool}"
+    return name, arguments.get("feat_dim", arguments.get("n_mels"))
+
+
+def main(argv=None):
+    """Converts by the command line.
+
+    Arguments
+    ---------
+    argv : list of str
+        The command line; None for this process's own.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder that was written.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", required=True, choices=sorted(ORIGINS))
+    named = parser.add_mutually_exclusive_group(required=True)
+    named.add_argument("--config", help="the published YAML")
+    named.add_argument("--architecture", help="the published name")
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--output_folder", required=True)
+    parser.add_argument("--input_size", type=int, help="filterbanks")
+    arguments = parser.parse_args(argv)
+    try:
+        architecture, mels = arguments.architecture, None
+        if arguments.config:
+            architecture, mels = _config(arguments.config)
+        folder = export_checkpoint(
+            arguments.family,
+            architecture,
+            arguments.checkpoint,
+            arguments.output_folder,
+            arguments.input_size or mels,
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    return folder
+
+
+if __name__ == "__main__":
+    main()

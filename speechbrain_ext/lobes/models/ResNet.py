@@ -9,9 +9,11 @@ SpeechBrain's ResNet:
 - 32 channels at first and post-activation blocks without squeeze-excitation;
 - statistics pooling over time, and one linear layer to the embedding;
 - ``lengths`` is honoured in every convolution, not in the pooling alone.
-"""
 
-import math
+With ``strides=GOLDEN_GEMINI`` time is kept and frequency given up earlier, as
+Liu et al., "Golden Gemini is All You Need", TASLP 2024,
+https://arxiv.org/abs/2312.03620 (T14c).
+"""
 
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
@@ -23,6 +25,9 @@ from speechbrain_ext.nnet.lengths import (
 )
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
+# Strides of the four stages, in frequency and in time
+GOLDEN_GEMINI = ((2, 1), (2, 2), (2, 1), (2, 1))
+
 
 class BasicBlock(torch.nn.Module):
     """Two 3x3 convolutions beside a shortcut.
@@ -31,37 +36,32 @@ class BasicBlock(torch.nn.Module):
     ---------
     in_channels : int
         Channels that come in.
-    out_channels : int
-        Channels that go out.
-    stride : int
+    channels : int
+        Channels of the convolutions, which go out.
+    stride : tuple of int
         Stride of the first convolution, in frequency and in time.
 
     Example
     -------
-    >>> block = BasicBlock(8, 16, stride=2)
+    >>> block = BasicBlock(8, 16, stride=(2, 2))
     >>> block(torch.rand(2, 8, 80, 100)).shape
     torch.Size([2, 16, 40, 50])
     """
 
-    def __init__(self, in_channels, out_channels, stride=1):
+    expansion = 1
+
+    def __init__(self, in_channels, channels, stride=(1, 1)):
         super().__init__()
-        self.stride = stride
+        self.stride = tuple(stride)
         self.conv1 = torch.nn.Conv2d(
-            in_channels, out_channels, 3, stride, padding=1, bias=False
+            in_channels, channels, 3, stride, padding=1, bias=False
         )
-        self.bn1 = torch.nn.BatchNorm2d(out_channels)
+        self.bn1 = torch.nn.BatchNorm2d(channels)
         self.conv2 = torch.nn.Conv2d(
-            out_channels, out_channels, 3, padding=1, bias=False
+            channels, channels, 3, padding=1, bias=False
         )
-        self.bn2 = torch.nn.BatchNorm2d(out_channels)
-        self.shortcut = torch.nn.Sequential()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = torch.nn.Sequential(
-                torch.nn.Conv2d(
-                    in_channels, out_channels, 1, stride, bias=False
-                ),
-                torch.nn.BatchNorm2d(out_channels),
-            )
+        self.bn2 = torch.nn.BatchNorm2d(channels)
+        self.shortcut = shortcut(in_channels, channels, self.stride)
 
     def forward(self, x, frames=None):
         """Passes a batch on.
@@ -69,41 +69,147 @@ class BasicBlock(torch.nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Shape [batch, channel, mel, time], zero beyond ``frames``.
+            Shape [batch, channel, mel, time], zero where padded.
         frames : torch.Tensor
-            Frames of each utterance after the block's stride, shape [batch],
+            Frames of each utterance before the block's stride, shape [batch],
             or None.
 
         Returns
         -------
         torch.Tensor
-            Shape [batch, channel, mel, time], zero beyond ``frames``.
+            Shape [batch, channel, mel, time], zero where padded.
         """
+        frames = strided_frames(frames, self.stride[1])
         y = torch.relu(self.bn1(self.conv1(x)))
         # batch norm shifts the zeros of the padding, the next kernel sees it
         y = self.bn2(self.conv2(mask_frames(y, frames)))
         return mask_frames(torch.relu(y + self.shortcut(x)), frames)
 
 
+class Bottleneck(torch.nn.Module):
+    """A 3x3 convolution between two of 1x1, beside a shortcut.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels that come in.
+    channels : int
+        Channels of the 3x3 convolution; four times as many go out.
+    stride : tuple of int
+        Stride of the 3x3 convolution, in frequency and in time.
+
+    Example
+    -------
+    >>> block = Bottleneck(8, 16, stride=(2, 1))
+    >>> block(torch.rand(2, 8, 80, 100)).shape
+    torch.Size([2, 64, 40, 100])
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels, channels, stride=(1, 1)):
+        super().__init__()
+        self.stride = tuple(stride)
+        out_channels = self.expansion * channels
+        self.conv1 = torch.nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(channels)
+        self.conv2 = torch.nn.Conv2d(
+            channels, channels, 3, stride, padding=1, bias=False
+        )
+        self.bn2 = torch.nn.BatchNorm2d(channels)
+        self.conv3 = torch.nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = torch.nn.BatchNorm2d(out_channels)
+        self.shortcut = shortcut(in_channels, out_channels, self.stride)
+
+    def forward(self, x, frames=None):
+        """Passes a batch on.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape [batch, channel, mel, time], zero where padded.
+        frames : torch.Tensor
+            Frames of each utterance before the block's stride, shape [batch],
+            or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, channel, mel, time], zero where padded.
+        """
+        y = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
+        y = torch.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y)) + self.shortcut(x)
+        frames = strided_frames(frames, self.stride[1])
+        return mask_frames(torch.relu(y), frames)
+
+
+def shortcut(in_channels, out_channels, stride):
+    """What stands beside a block: nothing, or a 1x1 convolution that fits.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels that come in.
+    out_channels : int
+        Channels that go out.
+    stride : tuple of int
+        Stride of the block, in frequency and in time.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Empty where nothing changes.
+    """
+    if stride == (1, 1) and in_channels == out_channels:
+        return torch.nn.Sequential()
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+        torch.nn.BatchNorm2d(out_channels),
+    )
+
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
 class ResNet(torch.nn.Module):
-    """ResNet with temporal statistics pooling.
+    """ResNet with pooling over time.
+
+    ====== ============== ===========
+    layers block_sizes    block
+    ====== ============== ===========
+    18     (2, 2, 2, 2)   basic
+    34     (3, 4, 6, 3)   basic
+    50     (3, 4, 6, 3)   bottleneck
+    101    (3, 4, 23, 3)  bottleneck
+    152    (3, 8, 36, 3)  bottleneck
+    221    (6, 16, 48, 3) bottleneck
+    293    (10, 20, 64, 3) bottleneck
+    ====== ============== ===========
 
     Arguments
     ---------
     input_size : int
         Number of filterbanks, any.
     block_sizes : list of int
-        Blocks of the four stages: (3, 4, 6, 3) is ResNet34, (2, 2, 2, 2)
-        ResNet18.
+        Blocks of the stages.
     channels : int
         Channels of the first stage, doubled by each further one.
     lin_neurons : int
         Size of the embedding.
+    block : str
+        ``basic`` or ``bottleneck``.
+    strides : list
+        Stride of each stage: a number, or one for frequency and one for time.
+    pooling : callable
+        Makes the pooling of its number of channels (a class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
 
     Raises
     ------
     ValueError
-        If the features have another number of channels.
+        If a block is unknown, there is not a stride a stage, or the features
+        have another number of channels.
 
     Example
     -------
@@ -118,25 +224,41 @@ class ResNet(torch.nn.Module):
         block_sizes=(3, 4, 6, 3),
         channels=32,
         lin_neurons=256,
+        block="basic",
+        strides=(1, 2, 2, 2),
+        pooling=TemporalStatisticsPooling,
     ):
         super().__init__()
+        if block not in BLOCKS:
+            raise ValueError(
+                f"`block` must be one of {sorted(BLOCKS)}, got {block!r}."
+            )
+        if len(strides) != len(block_sizes):
+            raise ValueError(
+                f"`strides` must be one for each of the {len(block_sizes)} "
+                f"stages, got {list(strides)}."
+            )
+        block = BLOCKS[block]
         self.input_size = input_size
         self.conv1 = torch.nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = torch.nn.BatchNorm2d(channels)
         self.stages = torch.nn.ModuleList()
-        width = channels
-        for stage, blocks in enumerate(block_sizes):
-            out_channels = channels * 2**stage
+        width, bins = channels, input_size
+        for stage, (blocks, stride) in enumerate(
+            zip(block_sizes, strides, strict=True)
+        ):
+            stride = (stride, stride) if isinstance(stride, int) else stride
+            bins = -(-bins // stride[0])
             layers = torch.nn.ModuleList()
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(BasicBlock(width, out_channels, stride))
-                width = out_channels
+            for index in range(blocks):
+                here = stride if index == 0 else (1, 1)
+                layers.append(block(width, channels * 2**stage, tuple(here)))
+                width = block.expansion * channels * 2**stage
             self.stages.append(layers)
-        self.pooling = TemporalStatisticsPooling()
-        # each later stage halves the filterbanks, rounding up
-        bins = math.ceil(input_size / 2 ** (len(block_sizes) - 1))
-        self.embedding = torch.nn.Linear(2 * width * bins, lin_neurons)
+        self.pooling = pooling(width * bins)
+        self.embedding = torch.nn.Linear(
+            self.pooling.widening * width * bins, lin_neurons
+        )
 
     def forward(self, x, lengths=None):
         """Computes the embedding of each utterance.
@@ -154,22 +276,54 @@ class ResNet(torch.nn.Module):
         torch.Tensor
             Embeddings of shape [batch, 1, embedding].
         """
-        if x.dim() != 3 or x.shape[2] != self.input_size:
-            raise ValueError(
-                f"`x` must be of shape [batch, time, {self.input_size}] (the "
-                f"network's `input_size`), got {list(x.shape)}."
-            )
+        check_features(x, self.input_size)
         frames = frame_counts(x, lengths)
         x = mask_frames(x.transpose(1, 2), frames).unsqueeze(1)
         x = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
         for stage in self.stages:
             for block in stage:
-                frames = strided_frames(frames, block.stride)
                 x = block(x, frames)
-        # [batch, time, channel * mel]
-        return self._embed(x.flatten(1, 2).transpose(1, 2), frames)
+                frames = strided_frames(frames, block.stride[1])
+        return self._embed(x, frames)
 
     @fwd_default_precision
     def _embed(self, x, frames):
-        lengths = None if frames is None else frames / x.shape[1]
-        return self.embedding(self.pooling(x, lengths))
+        return self.embedding(pool_maps(self.pooling, x, frames))
+
+
+def check_features(x, input_size):
+    """Raises where a network gets features that it was not built for.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Features, to be of shape [batch, time, ``input_size``].
+    input_size : int
+        Channels that the network takes.
+    """
+    if x.dim() != 3 or x.shape[2] != input_size:
+        raise ValueError(
+            f"`x` must be of shape [batch, time, {input_size}] (the "
+            f"network's `input_size`), got {list(x.shape)}."
+        )
+
+
+def pool_maps(pooling, x, frames):
+    """Pools maps of frequency and time over time.
+
+    Arguments
+    ---------
+    pooling : torch.nn.Module
+        Pooling of ``channel * mel`` channels.
+    x : torch.Tensor
+        Shape [batch, channel, mel, time].
+    frames : torch.Tensor
+        Frames of each utterance, shape [batch], or None.
+
+    Returns
+    -------
+    torch.Tensor
+        What the pooling makes of [batch, time, channel * mel].
+    """
+    x = x.flatten(1, 2).transpose(1, 2)
+    return pooling(x, None if frames is None else frames / x.shape[1])

@@ -1,0 +1,174 @@
+"""Depth-first ResNets with the strides of Golden Gemini.
+
+Liu, Lee, Wang, Li, "Golden Gemini is All You Need: Finding the Sweet Spots
+for Speaker Verification", TASLP 2024, https://arxiv.org/abs/2312.03620; Liu
+et al., "DF-ResNet", Interspeech 2022. Reference code:
+Liu-Tianchi/Golden-Gemini-for-Speaker-Verification Gemini_df_resnet.py and
+wespeaker@dfa7419 wespeaker/models/gemini_dfresnet.py.
+"""
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+
+from speechbrain_ext.lobes.models.ResNet import (
+    GOLDEN_GEMINI,
+    check_features,
+    pool_maps,
+)
+from speechbrain_ext.nnet.lengths import (
+    frame_counts,
+    mask_frames,
+    strided_frames,
+)
+from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
+
+
+class InvertedBottleneck(torch.nn.Module):
+    """A depthwise 3x3 convolution on four times the channels, and a residual.
+
+    Arguments
+    ---------
+    channels : int
+        Channels that come in and go out.
+
+    Example
+    -------
+    >>> InvertedBottleneck(8)(torch.rand(2, 8, 40, 50)).shape
+    torch.Size([2, 8, 40, 50])
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        wide = 4 * channels
+        self.conv1 = torch.nn.Conv2d(channels, wide, 1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(wide)
+        self.conv2 = torch.nn.Conv2d(
+            wide, wide, 3, padding=1, groups=wide, bias=False
+        )
+        self.bn2 = torch.nn.BatchNorm2d(wide)
+        self.conv3 = torch.nn.Conv2d(wide, channels, 1, bias=False)
+        self.bn3 = torch.nn.BatchNorm2d(channels)
+
+    def forward(self, x, frames=None):
+        """Passes a batch on.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape [batch, channel, mel, time], zero where padded.
+        frames : torch.Tensor
+            Frames of each utterance, shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, channel, mel, time], zero where padded.
+        """
+        y = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
+        y = torch.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return mask_frames(torch.relu(y + x), frames)
+
+
+class DFResNet(torch.nn.Module):
+    """Gemini DF-ResNet: 60 layers (3, 3, 9, 3), 114 (3, 3, 27, 3), 183
+    (3, 8, 45, 3), 237 (3, 8, 63, 3).
+
+    Arguments
+    ---------
+    input_size : int
+        Number of filterbanks, any.
+    block_sizes : list of int
+        Blocks of the four stages.
+    channels : list of int
+        Channels of the stem and of the four stages.
+    lin_neurons : int
+        Size of the embedding.
+    strides : list
+        Strides of the four stages, in frequency and in time.
+    pooling : callable
+        Makes the pooling of its number of channels (a class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+
+    Raises
+    ------
+    ValueError
+        If the features have another number of channels.
+
+    Example
+    -------
+    >>> model = DFResNet(80, (1, 1, 1, 1), (4, 4, 8, 8, 8), lin_neurons=16)
+    >>> model(torch.rand(2, 100, 80)).shape
+    torch.Size([2, 1, 16])
+    """
+
+    def __init__(
+        self,
+        input_size=80,
+        block_sizes=(3, 3, 9, 3),
+        channels=(32, 32, 64, 128, 256),
+        lin_neurons=256,
+        strides=GOLDEN_GEMINI,
+        pooling=TemporalStatisticsPooling,
+    ):
+        super().__init__()
+        self.input_size = input_size
+        self.strides = [tuple(stride) for stride in strides]
+        # the stem, and a convolution that strides before each stage
+        self.downsampling = torch.nn.ModuleList()
+        widths = zip([1, *channels], channels, strict=False)
+        for (before, after), stride in zip(
+            widths, [(1, 1), *self.strides], strict=True
+        ):
+            conv = torch.nn.Conv2d(
+                before, after, 3, stride, padding=1, bias=False
+            )
+            norm = torch.nn.BatchNorm2d(after)
+            self.downsampling.append(torch.nn.Sequential(conv, norm))
+        self.stages = torch.nn.ModuleList(
+            torch.nn.ModuleList(
+                InvertedBottleneck(width) for _ in range(blocks)
+            )
+            for width, blocks in zip(channels[1:], block_sizes, strict=True)
+        )
+        bins = input_size
+        for stride in self.strides:
+            bins = -(-bins // stride[0])
+        self.pooling = pooling(channels[-1] * bins)
+        self.embedding = torch.nn.Linear(
+            self.pooling.widening * channels[-1] * bins, lin_neurons
+        )
+
+    def forward(self, x, lengths=None):
+        """Computes the embedding of each utterance.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None. An utterance in a
+            padded batch gets the embedding that it gets alone.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+        """
+        check_features(x, self.input_size)
+        frames = frame_counts(x, lengths)
+        x = mask_frames(x.transpose(1, 2), frames).unsqueeze(1)
+        stem, *downsampling = self.downsampling
+        x = mask_frames(torch.relu(stem(x)), frames)
+        for convolution, stride, stage in zip(
+            downsampling, self.strides, self.stages, strict=True
+        ):
+            frames = strided_frames(frames, stride[1])
+            x = mask_frames(convolution(x), frames)
+            for block in stage:
+                x = block(x, frames)
+        return self._embed(x, frames)
+
+    @fwd_default_precision
+    def _embed(self, x, frames):
+        return self.embedding(pool_maps(self.pooling, x, frames))

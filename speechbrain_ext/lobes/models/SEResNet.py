@@ -1,0 +1,269 @@
+"""Squeeze-excitation ResNets of "In defence of metric learning".
+
+Chung et al., Interspeech 2020, https://arxiv.org/abs/2003.11982. Reference
+code: clovaai/voxceleb_trainer@f51bab8 models/ResNetSE34L.py (Fast),
+ResNetSE34V2.py, and @c43bced models/ResNetSE34.py (Thin).
+"""
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+
+from speechbrain_ext.lobes.models.ResNet import (
+    check_features,
+    pool_maps,
+    shortcut,
+)
+from speechbrain_ext.nnet.lengths import (
+    frame_counts,
+    mask_frames,
+    strided_frames,
+)
+from speechbrain_ext.nnet.pooling import SelfAttentivePooling
+
+# What the published forms do before the first stage
+STEMS = {
+    "fast": {"kernel": 7, "stride": (2, 1), "bias": False, "pool": False},
+    "thin": {"kernel": 7, "stride": (2, 1), "bias": False, "pool": True},
+    "v2": {"kernel": 3, "stride": (1, 1), "bias": True, "pool": False},
+}
+
+
+class SqueezeExcitation(torch.nn.Module):
+    """Scales channels by what their mean over frequency and time says.
+
+    Arguments
+    ---------
+    channels : int
+        Channels that come in and go out.
+    reduction : int
+        How many times fewer stand between the two layers.
+
+    Example
+    -------
+    >>> SqueezeExcitation(16)(torch.rand(2, 16, 20, 30)).shape
+    torch.Size([2, 16, 20, 30])
+    """
+
+    def __init__(self, channels, reduction=8):
+        super().__init__()
+        fewer = max(channels // reduction, 1)
+        self.fc = torch.nn.Sequential(
+            torch.nn.Linear(channels, fewer),
+            torch.nn.ReLU(),
+            torch.nn.Linear(fewer, channels),
+            torch.nn.Sigmoid(),
+        )
+
+    def forward(self, x, frames=None):
+        """Scales a batch.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape [batch, channel, mel, time], zero where padded.
+        frames : torch.Tensor
+            Frames of each utterance, shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, channel, mel, time].
+        """
+        count = x.shape[3] if frames is None else frames.unsqueeze(1)
+        mean = x.sum(dim=(2, 3)) / (x.shape[2] * count)
+        return x * self.fc(mean.to(x.dtype))[:, :, None, None]
+
+
+class SEBasicBlock(torch.nn.Module):
+    """Two 3x3 convolutions and squeeze-excitation beside a shortcut.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels that come in.
+    channels : int
+        Channels that go out.
+    stride : tuple of int
+        Stride of the first convolution, in frequency and in time.
+
+    Example
+    -------
+    >>> block = SEBasicBlock(8, 16, stride=(2, 2))
+    >>> block(torch.rand(2, 8, 80, 100)).shape
+    torch.Size([2, 16, 40, 50])
+    """
+
+    def __init__(self, in_channels, channels, stride=(1, 1)):
+        super().__init__()
+        self.stride = tuple(stride)
+        self.conv1 = torch.nn.Conv2d(
+            in_channels, channels, 3, stride, padding=1, bias=False
+        )
+        self.bn1 = torch.nn.BatchNorm2d(channels)
+        self.conv2 = torch.nn.Conv2d(
+            channels, channels, 3, padding=1, bias=False
+        )
+        self.bn2 = torch.nn.BatchNorm2d(channels)
+        self.se = SqueezeExcitation(channels)
+        self.shortcut = shortcut(in_channels, channels, self.stride)
+
+    def forward(self, x, frames=None):
+        """Passes a batch on.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape [batch, channel, mel, time], zero where padded.
+        frames : torch.Tensor
+            Frames of each utterance before the block's stride, shape [batch],
+            or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, channel, mel, time], zero where padded.
+        """
+        frames = strided_frames(frames, self.stride[1])
+        # the published order: ReLU, then batch norm
+        y = mask_frames(self.bn1(torch.relu(self.conv1(x))), frames)
+        y = mask_frames(self.bn2(self.conv2(y)), frames)
+        y = self.se(y, frames) + self.shortcut(x)
+        return mask_frames(torch.relu(y), frames)
+
+
+class SEResNet(torch.nn.Module):
+    """Squeeze-excitation ResNet34 in three published forms.
+
+    Fast (``ResNetSE34L``): 40 log mel filterbanks, channels 16, strides
+    1, 2, 2, 1, the mean over frequency before the pooling. Thin
+    (``ResNetSE34``): a 257-bin spectrogram, max-pooled in frequency, strides
+    1, 2, 2, 2, the mean over frequency. V2 (``ResNetSE34V2``): 64 filterbanks,
+    channels 32, strides 1, 2, 2, 2, frequencies kept apart.
+
+    Arguments
+    ---------
+    input_size : int
+        Number of filterbanks or bins, any.
+    block_sizes : list of int
+        Blocks of the stages.
+    channels : int
+        Channels of the first stage, doubled by each further one.
+    lin_neurons : int
+        Size of the embedding.
+    form : str
+        ``fast``, ``thin`` or ``v2``: what comes before the first stage.
+    strides : list
+        Stride of each stage: a number, or one for frequency and one for time.
+    average_frequency : bool
+        Whether frequencies are averaged before the pooling over time.
+    pooling : callable
+        Makes the pooling of its number of channels (a class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+
+    Raises
+    ------
+    ValueError
+        If the form is unknown, or the features have another number of
+        channels.
+
+    Example
+    -------
+    >>> model = SEResNet(40, (1, 1, 1, 1), 8, lin_neurons=32)
+    >>> model(torch.rand(2, 200, 40)).shape
+    torch.Size([2, 1, 32])
+    """
+
+    def __init__(
+        self,
+        input_size=40,
+        block_sizes=(3, 4, 6, 3),
+        channels=16,
+        lin_neurons=512,
+        form="fast",
+        strides=(1, 2, 2, 1),
+        average_frequency=True,
+        pooling=SelfAttentivePooling,
+    ):
+        super().__init__()
+        if form not in STEMS:
+            raise ValueError(
+                f"`form` must be one of {sorted(STEMS)}, got {form!r}."
+            )
+        stem = STEMS[form]
+        self.input_size = input_size
+        self.form = form
+        self.average_frequency = average_frequency
+        self.conv1 = torch.nn.Conv2d(
+            1,
+            channels,
+            stem["kernel"],
+            stem["stride"],
+            padding=stem["kernel"] // 2,
+            bias=stem["bias"],
+        )
+        self.bn1 = torch.nn.BatchNorm2d(channels)
+        bins = -(-input_size // stem["stride"][0])
+        self.maxpool = torch.nn.Identity()
+        if stem["pool"]:
+            self.maxpool = torch.nn.MaxPool2d(3, stride=(2, 1), padding=1)
+            bins = -(-bins // 2)
+        self.stages = torch.nn.ModuleList()
+        width = channels
+        for stage, (blocks, stride) in enumerate(
+            zip(block_sizes, strides, strict=True)
+        ):
+            stride = (stride, stride) if isinstance(stride, int) else stride
+            bins = -(-bins // stride[0])
+            layers = torch.nn.ModuleList()
+            for index in range(blocks):
+                here = tuple(stride) if index == 0 else (1, 1)
+                layers.append(SEBasicBlock(width, channels * 2**stage, here))
+                width = channels * 2**stage
+            self.stages.append(layers)
+        pooled = width if average_frequency else width * bins
+        self.pooling = pooling(pooled)
+        self.embedding = torch.nn.Linear(
+            self.pooling.widening * pooled, lin_neurons
+        )
+        for module in self.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(
+                    module.weight, mode="fan_out", nonlinearity="relu"
+                )
+
+    def forward(self, x, lengths=None):
+        """Computes the embedding of each utterance.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None. An utterance in a
+            padded batch gets the embedding that it gets alone.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+        """
+        check_features(x, self.input_size)
+        frames = frame_counts(x, lengths)
+        x = self.conv1(mask_frames(x.transpose(1, 2), frames).unsqueeze(1))
+        if self.form == "v2":
+            x = self.bn1(torch.relu(x))
+        else:
+            x = torch.relu(self.bn1(x))
+        x = self.maxpool(mask_frames(x, frames))
+        x = mask_frames(x, frames)
+        for stage in self.stages:
+            for block in stage:
+                x = block(x, frames)
+                frames = strided_frames(frames, block.stride[1])
+        if self.average_frequency:
+            x = x.mean(dim=2, keepdim=True)
+        return self._embed(x, frames)
+
+    @fwd_default_precision
+    def _embed(self, x, frames):
+        return self.embedding(pool_maps(self.pooling, x, frames))

@@ -1,0 +1,145 @@
+"""VGG-M-40, the smallest network of "In defence of metric learning".
+
+Chung et al., Interspeech 2020, https://arxiv.org/abs/2003.11982. Reference
+code: clovaai/voxceleb_trainer@f51bab8 models/VGGVox.py.
+"""
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+
+from speechbrain_ext.lobes.models.ResNet import check_features, pool_maps
+from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
+from speechbrain_ext.nnet.pooling import SelfAttentivePooling
+
+# (channels, kernel, stride, padding) of a convolution and (kernel, stride) of
+# the max pooling after it, each in frequency and time
+LAYERS = (
+    ((96, (5, 7), (1, 2), (2, 2)), ((1, 3), (1, 2))),
+    ((256, (5, 5), (2, 2), (1, 1)), ((3, 3), (2, 2))),
+    ((384, (3, 3), (1, 1), (1, 1)), None),
+    ((256, (3, 3), (1, 1), (1, 1)), None),
+    ((256, (3, 3), (1, 1), (1, 1)), ((3, 3), (2, 2))),
+)
+LAST = 512
+
+
+class VGG(torch.nn.Module):
+    """VGG-M with 40 filterbanks and its pooling over time.
+
+    The last convolution takes all frequencies that are left, four of 40.
+
+    Arguments
+    ---------
+    input_size : int
+        Number of filterbanks, at least 15.
+    lin_neurons : int
+        Size of the embedding.
+    width : float
+        Factor on the published numbers of channels.
+    pooling : callable
+        Makes the pooling of its number of channels: SelfAttentivePooling,
+        TemporalAveragePooling or MaxPooling in the paper; in a YAML by
+        ``!name:``.
+
+    Raises
+    ------
+    ValueError
+        If the features have another number of channels, or an utterance is
+        too short for one frame to be left.
+
+    Example
+    -------
+    >>> VGG(40, lin_neurons=32, width=0.1)(torch.rand(2, 200, 40)).shape
+    torch.Size([2, 1, 32])
+    """
+
+    def __init__(
+        self,
+        input_size=40,
+        lin_neurons=512,
+        width=1.0,
+        pooling=SelfAttentivePooling,
+    ):
+        super().__init__()
+        self.input_size = input_size
+        self.layers = torch.nn.ModuleList()
+        self.sizes = []  # (kernel, stride, padding) in time, one after another
+        before, bins = 1, input_size
+        for (channels, *conv), pool in LAYERS:
+            channels = max(round(width * channels), 1)
+            layer = [
+                torch.nn.Conv2d(before, channels, *conv),
+                torch.nn.BatchNorm2d(channels),
+                torch.nn.ReLU(),
+            ]
+            bins = _left(bins, *(size[0] for size in conv))
+            sizes = [tuple(size[1] for size in conv)]
+            if pool:
+                layer.append(torch.nn.MaxPool2d(*pool))
+                bins = _left(bins, pool[0][0], pool[1][0], 0)
+                sizes.append((pool[0][1], pool[1][1], 0))
+            self.layers.append(torch.nn.Sequential(*layer))
+            self.sizes.append(sizes)
+            before = channels
+        if bins < 1:
+            raise ValueError(
+                f"`input_size` must be at least 15, got {input_size}."
+            )
+        last = max(round(width * LAST), 1)
+        self.layers.append(
+            torch.nn.Sequential(
+                torch.nn.Conv2d(before, last, (bins, 1)),
+                torch.nn.BatchNorm2d(last),
+                torch.nn.ReLU(),
+            )
+        )
+        self.sizes.append([(1, 1, 0)])
+        self.pooling = pooling(last)
+        self.embedding = torch.nn.Linear(
+            self.pooling.widening * last, lin_neurons
+        )
+
+    def forward(self, x, lengths=None):
+        """Computes the embedding of each utterance.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None. An utterance in a
+            padded batch gets the embedding that it gets alone.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+        """
+        check_features(x, self.input_size)
+        frames = frame_counts(x, lengths)
+        shortest = x.shape[1] if frames is None else int(frames.min())
+        left = shortest
+        for sizes in self.sizes:
+            for size in sizes:
+                left = _left(left, *size)
+        if left < 1:
+            raise ValueError(
+                f"`x` has an utterance of {shortest} frames, too few for this "
+                "network; repeat it up to a second, or leave it out."
+            )
+        x = mask_frames(x.transpose(1, 2), frames).unsqueeze(1)
+        for layer, sizes in zip(self.layers, self.sizes, strict=True):
+            x = layer(x)
+            for size in sizes:
+                frames = None if frames is None else _left(frames, *size)
+            x = mask_frames(x, frames)
+        return self._embed(x, frames)
+
+    @fwd_default_precision
+    def _embed(self, x, frames):
+        return self.embedding(pool_maps(self.pooling, x, frames))
+
+
+def _left(size, kernel, stride, padding):
+    """What a convolution or a pooling leaves of a size."""
+    return (size + 2 * padding - kernel) // stride + 1

@@ -45,12 +45,6 @@ class KaldiFbank(torch.nn.Module):
         Standard deviation of the noise, in units of a 16-bit sample.
     sample_rate : int
         Samples a second.
-    noise_floor : float
-        Standard deviation of white noise, in units of a 16-bit sample, whose
-        expected energy is added to each filter's: dither without the draw,
-        the same in training and in use. Without it digital silence is a
-        logarithm of -16, which moves the mean of a whole recording; Kaldi's
-        default dither is 1.0, its filterbanks without dither are those of 0.
 
     Raises
     ------
@@ -72,7 +66,6 @@ class KaldiFbank(torch.nn.Module):
         window="hamming",
         dither=0.0,
         sample_rate=16000,
-        noise_floor=0.0,
     ):
         super().__init__()
         if n_mels < 4:
@@ -83,10 +76,6 @@ class KaldiFbank(torch.nn.Module):
             )
         if not dither >= 0:
             raise ValueError(f"`dither` must be 0 or more, got {dither}.")
-        if not noise_floor >= 0:
-            raise ValueError(
-                f"`noise_floor` must be 0 or more, got {noise_floor}."
-            )
         if sample_rate < 1000:
             raise ValueError(
                 "`sample_rate` must be at least 1000 samples a second, "
@@ -103,13 +92,8 @@ class KaldiFbank(torch.nn.Module):
         # the filters leave out the Nyquist frequency's bin
         filters = torch.nn.functional.pad(filters.float(), (0, 1))
         taper = WINDOWS[window](self.window_size)
-        # power of white noise, pre-emphasised and tapered, in each bin
-        bins = torch.arange(filters.shape[1]) * (2 * math.pi / self.fft_size)
-        emphasis = 1 + 0.97**2 - 2 * 0.97 * bins.cos()
-        noise = noise_floor**2 * taper.square().sum() * emphasis
         self.register_buffer("filters", filters.T, persistent=False)
         self.register_buffer("taper", taper, persistent=False)
-        self.register_buffer("noise", noise @ filters.T, persistent=False)
 
     @fwd_default_precision
     def forward(self, wavs, seeds=None):
@@ -150,8 +134,7 @@ class KaldiFbank(torch.nn.Module):
             (frames - 0.97 * before) * self.taper, n=self.fft_size
         )
         power = torch.view_as_real(spectrum).square().sum(dim=-1)
-        energies = power @ self.filters + self.noise
-        features = energies.clamp(min=epsilon).log()
+        features = (power @ self.filters).clamp(min=epsilon).log()
         if self.use_energy:
             features = torch.cat([energy.log(), features], dim=2)
         return note_framing(features, samples, self.window_size, self.shift)

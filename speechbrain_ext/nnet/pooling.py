@@ -26,8 +26,11 @@ class TemporalStatisticsPooling(torch.nn.Module):
     input_size : int
         Channels; not used, as every pooling has it.
     epsilon : float
-        Added to the variance, positive: 1e-7 in WeSpeaker, 1e-10 in Golden
-        Gemini's code.
+        Added to the variance: 1e-7 in WeSpeaker, 1e-10 in Golden Gemini's
+        code, 1e-8 in Open Speaker Verification's.
+    unbiased : bool
+        Whether the variance is divided by one frame less than there are, as
+        in WeSpeaker, and not by all, as in Open Speaker Verification.
 
     Example
     -------
@@ -38,9 +41,10 @@ class TemporalStatisticsPooling(torch.nn.Module):
 
     widening = 2
 
-    def __init__(self, input_size=None, epsilon=1e-7):
+    def __init__(self, input_size=None, epsilon=1e-7, unbiased=True):
         super().__init__()
         self.epsilon = epsilon
+        self.unbiased = unbiased
 
     @fwd_default_precision
     def forward(self, x, lengths=None):
@@ -59,7 +63,7 @@ class TemporalStatisticsPooling(torch.nn.Module):
             Means, then deviations, of shape [batch, 1, 2 * channel].
         """
         x, frames = _channels_first(x, lengths)
-        mean, variance = _statistics(x, frames)
+        mean, variance = _statistics(x, frames, self.unbiased)
         pooled = torch.cat([mean, (variance + self.epsilon).sqrt()], dim=1)
         return pooled.unsqueeze(1)
 
@@ -366,16 +370,16 @@ def _channels_first(x, lengths):
     return mask_frames(x.transpose(1, 2), frames), frames
 
 
-def _statistics(x, frames):
-    """Mean and unbiased variance of [batch, channel, time], each [b, c]."""
+def _statistics(x, frames, unbiased=True):
+    """Mean and variance of [batch, channel, time], each [batch, channel]."""
     if frames is None:
         count = torch.tensor(x.shape[2], device=x.device)
     else:
         count = frames[:, None]  # [batch, 1]
     mean = x.sum(dim=2) / count
     deviations = mask_frames(x - mean.unsqueeze(2), frames)
-    variance = deviations.square().sum(dim=2) / (count - 1).clamp(min=1)
-    return mean, variance
+    squared = deviations.square().sum(dim=2)
+    return mean, squared / (count - int(unbiased)).clamp(min=1)
 
 
 def _masked_softmax(logits, frames):

@@ -8,13 +8,13 @@ wespeaker@dfa7419 wespeaker/models/gemini_dfresnet.py.
 """
 
 import torch
-from speechbrain.utils.autocast import fwd_default_precision
 
-from speechbrain_ext.lobes.models.ResNet import (
-    GOLDEN_GEMINI,
+from speechbrain_ext.lobes.models.blocks import (
+    Embedding,
     check_features,
     pool_maps,
 )
+from speechbrain_ext.lobes.models.ResNet import GOLDEN_GEMINI
 from speechbrain_ext.nnet.lengths import (
     frame_counts,
     mask_frames,
@@ -135,7 +135,7 @@ class DFResNet(torch.nn.Module):
         for stride in self.strides:
             bins = -(-bins // stride[0])
         self.pooling = pooling(channels[-1] * bins)
-        self.embedding = torch.nn.Linear(
+        self.embedding = Embedding(
             self.pooling.widening * channels[-1] * bins, lin_neurons
         )
 
@@ -167,8 +167,4 @@ class DFResNet(torch.nn.Module):
             x = mask_frames(convolution(x), frames)
             for block in stage:
                 x = block(x, frames)
-        return self._embed(x, frames)
-
-    @fwd_default_precision
-    def _embed(self, x, frames):
         return self.embedding(pool_maps(self.pooling, x, frames))

@@ -12,12 +12,21 @@ SpeechBrain's ResNet:
 
 With ``strides=GOLDEN_GEMINI`` time is kept and frequency given up earlier, as
 Liu et al., "Golden Gemini is All You Need", TASLP 2024,
-https://arxiv.org/abs/2312.03620 (T14c).
+https://arxiv.org/abs/2312.03620 (T14c). Squeeze-excitation, pooling of all
+stages (MSEA) and an activated embedding are those of Open Speaker
+Verification (1017549629/open-speaker-verification@0d415d5 mmcls/models).
 """
 
 import torch
-from speechbrain.utils.autocast import fwd_default_precision
 
+from speechbrain_ext.lobes.models.blocks import (
+    Embedding,
+    SqueezeExcitation,
+    check_features,
+    pool_maps,
+    set_norm_momentum,
+    shortcut,
+)
 from speechbrain_ext.nnet.lengths import (
     frame_counts,
     mask_frames,
@@ -40,6 +49,8 @@ class BasicBlock(torch.nn.Module):
         Channels of the convolutions, which go out.
     stride : tuple of int
         Stride of the first convolution, in frequency and in time.
+    reduction : int
+        Of squeeze-excitation before the sum; None for none.
 
     Example
     -------
@@ -50,7 +61,7 @@ class BasicBlock(torch.nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels, channels, stride=(1, 1)):
+    def __init__(self, in_channels, channels, stride=(1, 1), reduction=None):
         super().__init__()
         self.stride = tuple(stride)
         self.conv1 = torch.nn.Conv2d(
@@ -61,6 +72,9 @@ class BasicBlock(torch.nn.Module):
             channels, channels, 3, padding=1, bias=False
         )
         self.bn2 = torch.nn.BatchNorm2d(channels)
+        self.se = None
+        if reduction:
+            self.se = SqueezeExcitation(channels, reduction)
         self.shortcut = shortcut(in_channels, channels, self.stride)
 
     def forward(self, x, frames=None):
@@ -83,6 +97,8 @@ class BasicBlock(torch.nn.Module):
         y = torch.relu(self.bn1(self.conv1(x)))
         # batch norm shifts the zeros of the padding, the next kernel sees it
         y = self.bn2(self.conv2(mask_frames(y, frames)))
+        if self.se is not None:
+            y = self.se(mask_frames(y, frames), frames)
         return mask_frames(torch.relu(y + self.shortcut(x)), frames)
 
 
@@ -97,6 +113,8 @@ class Bottleneck(torch.nn.Module):
         Channels of the 3x3 convolution; four times as many go out.
     stride : tuple of int
         Stride of the 3x3 convolution, in frequency and in time.
+    reduction : int
+        Of squeeze-excitation before the sum; None for none.
 
     Example
     -------
@@ -107,7 +125,7 @@ class Bottleneck(torch.nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels, channels, stride=(1, 1)):
+    def __init__(self, in_channels, channels, stride=(1, 1), reduction=None):
         super().__init__()
         self.stride = tuple(stride)
         out_channels = self.expansion * channels
@@ -119,6 +137,9 @@ class Bottleneck(torch.nn.Module):
         self.bn2 = torch.nn.BatchNorm2d(channels)
         self.conv3 = torch.nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = torch.nn.BatchNorm2d(out_channels)
+        self.se = None
+        if reduction:
+            self.se = SqueezeExcitation(out_channels, reduction)
         self.shortcut = shortcut(in_channels, out_channels, self.stride)
 
     def forward(self, x, frames=None):
@@ -139,34 +160,11 @@ class Bottleneck(torch.nn.Module):
         """
         y = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
         y = torch.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y)) + self.shortcut(x)
         frames = strided_frames(frames, self.stride[1])
-        return mask_frames(torch.relu(y), frames)
-
-
-def shortcut(in_channels, out_channels, stride):
-    """What stands beside a block: nothing, or a 1x1 convolution that fits.
-
-    Arguments
-    ---------
-    in_channels : int
-        Channels that come in.
-    out_channels : int
-        Channels that go out.
-    stride : tuple of int
-        Stride of the block, in frequency and in time.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        Empty where nothing changes.
-    """
-    if stride == (1, 1) and in_channels == out_channels:
-        return torch.nn.Sequential()
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-        torch.nn.BatchNorm2d(out_channels),
-    )
+        y = self.bn3(self.conv3(y))
+        if self.se is not None:
+            y = self.se(mask_frames(y, frames), frames)
+        return mask_frames(torch.relu(y + self.shortcut(x)), frames)
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -204,6 +202,15 @@ class ResNet(torch.nn.Module):
     pooling : callable
         Makes the pooling of its number of channels (a class of
         ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+    reduction : int
+        Of squeeze-excitation in each block (16 in Open Speaker
+        Verification); None for none.
+    all_stages : bool
+        Whether every stage is pooled and not the last alone (MSEA).
+    activated : bool
+        Whether ReLU and batch norm come after the embedding's layer.
+    norm_momentum : float
+        Of the batch norms (0.5 in Open Speaker Verification).
 
     Raises
     ------
@@ -227,6 +234,10 @@ class ResNet(torch.nn.Module):
         block="basic",
         strides=(1, 2, 2, 2),
         pooling=TemporalStatisticsPooling,
+        reduction=None,
+        all_stages=False,
+        activated=False,
+        norm_momentum=0.1,
     ):
         super().__init__()
         if block not in BLOCKS:
@@ -242,8 +253,9 @@ class ResNet(torch.nn.Module):
         self.input_size = input_size
         self.conv1 = torch.nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = torch.nn.BatchNorm2d(channels)
+        self.all_stages = all_stages
         self.stages = torch.nn.ModuleList()
-        width, bins = channels, input_size
+        width, bins, sizes = channels, input_size, []
         for stage, (blocks, stride) in enumerate(
             zip(block_sizes, strides, strict=True)
         ):
@@ -252,13 +264,22 @@ class ResNet(torch.nn.Module):
             layers = torch.nn.ModuleList()
             for index in range(blocks):
                 here = stride if index == 0 else (1, 1)
-                layers.append(block(width, channels * 2**stage, tuple(here)))
+                layers.append(
+                    block(width, channels * 2**stage, tuple(here), reduction)
+                )
                 width = block.expansion * channels * 2**stage
             self.stages.append(layers)
-        self.pooling = pooling(width * bins)
-        self.embedding = torch.nn.Linear(
-            self.pooling.widening * width * bins, lin_neurons
-        )
+            sizes.append(width * bins)
+        if all_stages:
+            self.pooling = torch.nn.ModuleList(pooling(s) for s in sizes)
+            pooled = sum(
+                p.widening * s for p, s in zip(self.pooling, sizes, strict=True)
+            )
+        else:
+            self.pooling = pooling(sizes[-1])
+            pooled = self.pooling.widening * sizes[-1]
+        self.embedding = Embedding(pooled, lin_neurons, activated)
+        set_norm_momentum(self, norm_momentum)
 
     def forward(self, x, lengths=None):
         """Computes the embedding of each utterance.
@@ -280,50 +301,13 @@ class ResNet(torch.nn.Module):
         frames = frame_counts(x, lengths)
         x = mask_frames(x.transpose(1, 2), frames).unsqueeze(1)
         x = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
-        for stage in self.stages:
+        pooled = []
+        for index, stage in enumerate(self.stages):
             for block in stage:
                 x = block(x, frames)
                 frames = strided_frames(frames, block.stride[1])
-        return self._embed(x, frames)
-
-    @fwd_default_precision
-    def _embed(self, x, frames):
-        return self.embedding(pool_maps(self.pooling, x, frames))
-
-
-def check_features(x, input_size):
-    """Raises where a network gets features that it was not built for.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Features, to be of shape [batch, time, ``input_size``].
-    input_size : int
-        Channels that the network takes.
-    """
-    if x.dim() != 3 or x.shape[2] != input_size:
-        raise ValueError(
-            f"`x` must be of shape [batch, time, {input_size}] (the "
-            f"network's `input_size`), got {list(x.shape)}."
-        )
-
-
-def pool_maps(pooling, x, frames):
-    """Pools maps of frequency and time over time.
-
-    Arguments
-    ---------
-    pooling : torch.nn.Module
-        Pooling of ``channel * mel`` channels.
-    x : torch.Tensor
-        Shape [batch, channel, mel, time].
-    frames : torch.Tensor
-        Frames of each utterance, shape [batch], or None.
-
-    Returns
-    -------
-    torch.Tensor
-        What the pooling makes of [batch, time, channel * mel].
-    """
-    x = x.flatten(1, 2).transpose(1, 2)
-    return pooling(x, None if frames is None else frames / x.shape[1])
+            if self.all_stages:
+                pooled.append(pool_maps(self.pooling[index], x, frames))
+        if not self.all_stages:
+            pooled.append(pool_maps(self.pooling, x, frames))
+        return self.embedding(torch.cat(pooled, dim=2))

@@ -6,9 +6,10 @@ ResNetSE34V2.py, and @c43bced models/ResNetSE34.py (Thin).
 """
 
 import torch
-from speechbrain.utils.autocast import fwd_default_precision
 
-from speechbrain_ext.lobes.models.ResNet import (
+from speechbrain_ext.lobes.models.blocks import (
+    Embedding,
+    SqueezeExcitation,
     check_features,
     pool_maps,
     shortcut,
@@ -26,52 +27,6 @@ STEMS = {
     "thin": {"kernel": 7, "stride": (2, 1), "bias": False, "pool": True},
     "v2": {"kernel": 3, "stride": (1, 1), "bias": True, "pool": False},
 }
-
-
-class SqueezeExcitation(torch.nn.Module):
-    """Scales channels by what their mean over frequency and time says.
-
-    Arguments
-    ---------
-    channels : int
-        Channels that come in and go out.
-    reduction : int
-        How many times fewer stand between the two layers.
-
-    Example
-    -------
-    >>> SqueezeExcitation(16)(torch.rand(2, 16, 20, 30)).shape
-    torch.Size([2, 16, 20, 30])
-    """
-
-    def __init__(self, channels, reduction=8):
-        super().__init__()
-        fewer = max(channels // reduction, 1)
-        self.fc = torch.nn.Sequential(
-            torch.nn.Linear(channels, fewer),
-            torch.nn.ReLU(),
-            torch.nn.Linear(fewer, channels),
-            torch.nn.Sigmoid(),
-        )
-
-    def forward(self, x, frames=None):
-        """Scales a batch.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Shape [batch, channel, mel, time], zero where padded.
-        frames : torch.Tensor
-            Frames of each utterance, shape [batch], or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape [batch, channel, mel, time].
-        """
-        count = x.shape[3] if frames is None else frames.unsqueeze(1)
-        mean = x.sum(dim=(2, 3)) / (x.shape[2] * count)
-        return x * self.fc(mean.to(x.dtype))[:, :, None, None]
 
 
 class SEBasicBlock(torch.nn.Module):
@@ -222,9 +177,7 @@ class SEResNet(torch.nn.Module):
             self.stages.append(layers)
         pooled = width if average_frequency else width * bins
         self.pooling = pooling(pooled)
-        self.embedding = torch.nn.Linear(
-            self.pooling.widening * pooled, lin_neurons
-        )
+        self.embedding = Embedding(self.pooling.widening * pooled, lin_neurons)
         for module in self.modules():
             if isinstance(module, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(
@@ -262,8 +215,4 @@ class SEResNet(torch.nn.Module):
                 frames = strided_frames(frames, block.stride[1])
         if self.average_frequency:
             x = x.mean(dim=2, keepdim=True)
-        return self._embed(x, frames)
-
-    @fwd_default_precision
-    def _embed(self, x, frames):
         return self.embedding(pool_maps(self.pooling, x, frames))

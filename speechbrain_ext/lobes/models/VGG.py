@@ -5,9 +5,12 @@ code: clovaai/voxceleb_trainer@f51bab8 models/VGGVox.py.
 """
 
 import torch
-from speechbrain.utils.autocast import fwd_default_precision
 
-from speechbrain_ext.lobes.models.ResNet import check_features, pool_maps
+from speechbrain_ext.lobes.models.blocks import (
+    Embedding,
+    check_features,
+    pool_maps,
+)
 from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
 from speechbrain_ext.nnet.pooling import SelfAttentivePooling
 
@@ -95,9 +98,7 @@ class VGG(torch.nn.Module):
         )
         self.sizes.append([(1, 1, 0)])
         self.pooling = pooling(last)
-        self.embedding = torch.nn.Linear(
-            self.pooling.widening * last, lin_neurons
-        )
+        self.embedding = Embedding(self.pooling.widening * last, lin_neurons)
 
     def forward(self, x, lengths=None):
         """Computes the embedding of each utterance.
@@ -133,10 +134,6 @@ class VGG(torch.nn.Module):
             for size in sizes:
                 frames = None if frames is None else _left(frames, *size)
             x = mask_frames(x, frames)
-        return self._embed(x, frames)
-
-    @fwd_default_precision
-    def _embed(self, x, frames):
         return self.embedding(pool_maps(self.pooling, x, frames))
 
 

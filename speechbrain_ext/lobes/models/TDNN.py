@@ -1,0 +1,219 @@
+"""RES-SE-TDNN of Open Speaker Verification.
+
+Reference code: 1017549629/open-speaker-verification@0d415d5
+mmcls/models/backbones/RES_SE_TDNN.py and mmcls/models/utils/TDNN.py, where
+the network cannot be built as it is: the backbone passes a `bn_momentum` that
+its blocks do not take.
+"""
+
+import torch
+
+from speechbrain_ext.lobes.models.blocks import (
+    Embedding,
+    SqueezeExcitation,
+    check_features,
+    set_norm_momentum,
+)
+from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
+from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
+
+SLOPE = 0.01  # of every leaky ReLU
+
+
+class TDNNBlock(torch.nn.Module):
+    """A convolution over time, squeeze-excitation, leaky ReLU, batch norm.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels that come in.
+    out_channels : int
+        Channels that go out.
+    kernel_size : int
+        Frames that a kernel sees, odd.
+    reduction : int
+        Of squeeze-excitation; None for none.
+
+    Example
+    -------
+    >>> TDNNBlock(80, 16, 5, reduction=8)(torch.rand(2, 80, 50)).shape
+    torch.Size([2, 16, 50])
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, reduction=None):
+        super().__init__()
+        self.conv = torch.nn.Conv1d(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2
+        )
+        self.se = None
+        if reduction:
+            self.se = SqueezeExcitation(out_channels, reduction, SLOPE)
+        self.activation = torch.nn.LeakyReLU(SLOPE)
+        self.norm = torch.nn.BatchNorm1d(out_channels)
+
+    def forward(self, x, frames=None):
+        """Passes a batch on.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape [batch, channel, time], zero where padded.
+        frames : torch.Tensor
+            Frames of each utterance, shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, channel, time], zero where padded.
+        """
+        y = mask_frames(self.conv(x), frames)
+        if self.se is not None:
+            y = self.se(y, frames)
+        return mask_frames(self.norm(self.activation(y)), frames)
+
+
+class ResidualTDNNBlock(torch.nn.Module):
+    """A 1x1 TDNN block, a convolution and squeeze-excitation, added to x.
+
+    Arguments
+    ---------
+    channels : int
+        Channels that come in and go out.
+    kernel_size : int
+        Frames that the convolution sees, odd.
+    reduction : int
+        Of squeeze-excitation.
+
+    Example
+    -------
+    >>> ResidualTDNNBlock(16, 7)(torch.rand(2, 16, 50)).shape
+    torch.Size([2, 16, 50])
+    """
+
+    def __init__(self, channels, kernel_size, reduction=8):
+        super().__init__()
+        self.first = TDNNBlock(channels, channels, 1)
+        self.conv = torch.nn.Conv1d(
+            *(channels, channels, kernel_size),
+            padding=kernel_size // 2,
+            bias=False,
+        )
+        self.se = SqueezeExcitation(channels, reduction, SLOPE)
+        self.activation = torch.nn.LeakyReLU(SLOPE)
+        self.norm = torch.nn.BatchNorm1d(channels)
+
+    def forward(self, x, frames=None):
+        """Passes a batch on.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape [batch, channel, time], zero where padded.
+        frames : torch.Tensor
+            Frames of each utterance, shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, channel, time], zero where padded.
+        """
+        y = mask_frames(self.conv(self.first(x, frames)), frames)
+        y = self.activation(x + self.se(y, frames))
+        return mask_frames(self.norm(y), frames)
+
+
+class ResSETDNN(torch.nn.Module):
+    """Time-delay network with residual squeeze-excitation blocks.
+
+    Arguments
+    ---------
+    input_size : int
+        Number of filterbanks, any.
+    channels : int
+        Channels of the blocks.
+    block_sizes : list of int
+        Blocks with each of the kernels.
+    kernel_sizes : list of int
+        Frames that they see, odd.
+    pooled_channels : int
+        Channels before the pooling.
+    lin_neurons : int
+        Size of the embedding.
+    reduction : int
+        Of squeeze-excitation.
+    pooling : callable
+        Makes the pooling of its number of channels (a class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+    activated : bool
+        Whether ReLU and batch norm come after the embedding's layer.
+    norm_momentum : float
+        Of the batch norms.
+
+    Raises
+    ------
+    ValueError
+        If the features have another number of channels.
+
+    Example
+    -------
+    >>> model = ResSETDNN(80, 16, pooled_channels=32, lin_neurons=8)
+    >>> model(torch.rand(2, 100, 80)).shape
+    torch.Size([2, 1, 8])
+    """
+
+    def __init__(
+        self,
+        input_size=81,
+        channels=512,
+        block_sizes=(2, 2, 2),
+        kernel_sizes=(5, 7, 1),
+        pooled_channels=1500,
+        lin_neurons=256,
+        reduction=8,
+        pooling=TemporalStatisticsPooling,
+        activated=True,
+        norm_momentum=0.5,
+    ):
+        super().__init__()
+        self.input_size = input_size
+        self.blocks = torch.nn.ModuleList(
+            [TDNNBlock(input_size, channels, 5, reduction)]
+        )
+        for kernel_size, blocks in zip(kernel_sizes, block_sizes, strict=True):
+            for _ in range(blocks):
+                self.blocks.append(
+                    ResidualTDNNBlock(channels, kernel_size, reduction)
+                )
+        self.blocks.append(TDNNBlock(channels, pooled_channels, 1, reduction))
+        self.pooling = pooling(pooled_channels)
+        self.embedding = Embedding(
+            self.pooling.widening * pooled_channels, lin_neurons, activated
+        )
+        for module in self.modules():
+            if isinstance(module, torch.nn.Conv1d):
+                torch.nn.init.kaiming_normal_(module.weight)
+        set_norm_momentum(self, norm_momentum)
+
+    def forward(self, x, lengths=None):
+        """Computes the embedding of each utterance.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None. An utterance in a
+            padded batch gets the embedding that it gets alone.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+        """
+        check_features(x, self.input_size)
+        frames = frame_counts(x, lengths)
+        x = mask_frames(x.transpose(1, 2), frames)
+        for block in self.blocks:
+            x = block(x, frames)
+        lengths = None if frames is None else frames / x.shape[2]
+        return self.embedding(self.pooling(x.transpose(1, 2), lengths))

@@ -26,7 +26,11 @@ TINY = {
 
 def run(recipe, script, yaml, **options):
     """Runs a script of the recipe as a process of its own."""
-    flags = [f"--{key}={value}" for key, value in options.items()]
+    flags = [
+        f"--{key}={value}"
+        for key, value in options.items()
+        if value is not None
+    ]
     return subprocess.run(
         [sys.executable, script, f"hparams/{yaml}", "--device=cpu", *flags],
         cwd=recipe,

@@ -110,6 +110,62 @@ class WarmupExponential:
         )
 
 
+class StepSchedule:
+    """A learning rate that falls at once when certain epochs are done.
+
+    Arguments
+    ---------
+    initial_value : float
+        Learning rate at epoch 0, positive.
+    milestones : list of float
+        Epochs done at which it falls, increasing.
+    factor : float
+        What it is multiplied by each time, in (0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range.
+
+    Example
+    -------
+    >>> schedule = StepSchedule(0.01, [8, 14])
+    >>> schedule(7.9), schedule(8.0), round(schedule(20.0), 6)
+    (0.01, 0.001, 0.0001)
+    """
+
+    def __init__(self, initial_value, milestones, factor=0.1):
+        if not initial_value > 0:
+            raise ValueError(
+                f"`initial_value` must be positive, got {initial_value}."
+            )
+        if not 0 < factor < 1:
+            raise ValueError(f"`factor` must be in (0, 1), got {factor}.")
+        if sorted(set(milestones)) != list(milestones):
+            raise ValueError(
+                f"`milestones` must be increasing, got {milestones}."
+            )
+        self.initial_value = initial_value
+        self.milestones = milestones
+        self.factor = factor
+
+    def __call__(self, epoch):
+        """The learning rate after some epochs.
+
+        Arguments
+        ---------
+        epoch : float
+            Epochs done, a fraction included.
+
+        Returns
+        -------
+        float
+            The learning rate.
+        """
+        passed = sum(epoch >= milestone for milestone in self.milestones)
+        return self.initial_value * self.factor**passed
+
+
 class MarginSchedule:
     """A margin that waits, rises and stays, as WeSpeaker trains.
 

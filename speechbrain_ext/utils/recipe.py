@@ -17,7 +17,8 @@ def compose_recipe(path):
     replace those of these files; a key that they lack is an error, since it
     would change nothing. A block without a tag changes single keys of the
     block that was there, as SpeechBrain's command line does; a block with a
-    tag (``!new:...``) replaces it whole.
+    tag (``!new:...``) replaces it whole, and ``without: [key, ...]`` takes out
+    what nothing uses any more.
 
     Arguments
     ---------
@@ -45,6 +46,7 @@ def compose_recipe(path):
     except ruamel.yaml.error.YAMLError as error:
         raise ValueError(f"{path} is not a YAML: {error}") from error
     parents = recipe.pop("extends", [])
+    dropped = recipe.pop("without", [])
     if not parents:
         return recipe
     if isinstance(parents, str):
@@ -55,6 +57,9 @@ def compose_recipe(path):
         for key in keys:
             _check_known(key, composed, source)
             composed[key] = _changed(composed[key], keys[key])
+    for key in dropped:
+        _check_known(key, composed, path)
+        del composed[key]
     return composed
 
 

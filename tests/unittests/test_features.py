@@ -4,7 +4,13 @@ import pytest
 import torch
 from torchaudio.compliance import kaldi
 
-from speechbrain_ext.lobes.features import KaldiFbank, SentenceMeanNorm
+from speechbrain_ext.lobes.features import (
+    KaldiFbank,
+    LogMelSpectrogram,
+    MagnitudeSpectrogram,
+    SentenceMeanNorm,
+    SentenceMeanVarNorm,
+)
 
 
 def speechlike(samples, seed=0):
@@ -112,5 +118,58 @@ def test_mean_norm_of_a_padded_batch_is_that_of_each_alone():
     ],
 )
 def test_bad_arguments_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("front", [LogMelSpectrogram, MagnitudeSpectrogram])
+def test_padded_frames_are_those_of_each_alone(front):
+    front, norm = front(), SentenceMeanVarNorm()
+    wavs = 0.1 * torch.randn(3, 16000)
+    samples = [16000, 12345, 8000]
+    for row, count in zip(wavs, samples, strict=True):
+        row[count:] = 0
+    lengths = torch.tensor(samples) / 16000
+    features = front(wavs)
+    both = norm(features, lengths)
+    for row, count in enumerate(samples):
+        alone = front(wavs[row : row + 1, :count])
+        frames = alone.shape[1]
+        assert not both[row, frames:].any()
+        # a reflected end is the one thing that padding hides
+        inner = frames - 3
+        torch.testing.assert_close(
+            features[row, :inner], alone[0, :inner], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_variance_norm_is_instance_norm():
+    x = torch.randn(3, 50, 7) * 5 + 2
+    expected = torch.nn.InstanceNorm1d(7)(x.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(SentenceMeanVarNorm()(x), expected)
+
+
+def test_magnitudes_are_those_of_a_sine():
+    time = torch.arange(16000) / 16000
+    wavs = torch.sin(2 * torch.pi * 1000 * time).unsqueeze(0)
+    features = MagnitudeSpectrogram()(wavs)
+    assert features.shape == (1, 97, 257)
+    assert (features.argmax(dim=2) == 32).all()  # 1000 / (16000 / 512)
+    # half the sum of the window
+    torch.testing.assert_close(
+        features.amax(dim=2), torch.full((1, 97), 100.0), rtol=1e-3, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LogMelSpectrogram(window="povey"), "got 'povey'"),
+        (lambda: LogMelSpectrogram(pre_emphasis=1.0), "got 1.0"),
+        (lambda: LogMelSpectrogram()(torch.rand(1, 256)), r"got \[1, 256\]"),
+        (lambda: MagnitudeSpectrogram()(torch.rand(1, 9)), r"got \[1, 9\]"),
+    ],
+)
+def test_bad_arguments_of_clovas_front_ends(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -65,6 +65,20 @@ def test_block_without_a_tag_changes_single_keys(write):
     assert load_recipe(path, keys=KEYS)[0]["counter"] == {"a": 3, "b": 2}
 
 
+def test_child_takes_out_what_nothing_uses_any_more(write):
+    path = write(
+        "child.yaml",
+        "extends: base.yaml\nwithout: [size]\n"
+        "counter: !new:collections.Counter\n    b: 2\n",
+    )
+    assert load_recipe(path, keys=KEYS)[0]["counter"] == {"b": 2}
+    with pytest.raises(ValueError, match="unknown key 'size'"):
+        load_recipe(path, "size: 4", KEYS)
+    path = write("other.yaml", "extends: base.yaml\nwithout: [sise]\n")
+    with pytest.raises(ValueError, match="unknown key 'sise'.*'size'"):
+        load_recipe(path, keys=KEYS)
+
+
 def test_without_extends_it_is_plain_hyperpyyaml(write):
     path = write("plain.yaml", BASE)
     assert load_recipe(path, keys=KEYS)[0] == load_hyperpyyaml(BASE)

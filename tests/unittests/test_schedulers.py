@@ -4,7 +4,11 @@ import math
 
 import pytest
 
-from speechbrain_ext.nnet.schedulers import MarginSchedule, WarmupExponential
+from speechbrain_ext.nnet.schedulers import (
+    MarginSchedule,
+    StepSchedule,
+    WarmupExponential,
+)
 
 # wespeaker@dfa7419 wespeaker/utils/schedulers.py at the first iteration of
 # the epoch, computed by hand from its formulas
@@ -63,3 +67,17 @@ def test_margin_matches_wespeaker_half_way():
 def test_bad_arguments_are_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_steps_fall_at_their_epochs():
+    schedule = StepSchedule(0.01, [8, 14, 17, 20, 22])
+    found = [schedule(e) for e in (0, 7.99, 8, 13.5, 14, 17, 20, 22, 40)]
+    powers = [0, 0, 1, 1, 2, 3, 4, 5, 5]
+    assert found == pytest.approx([0.01 * 0.1**n for n in powers])
+    for arguments, message in (
+        ((0.0, [1]), "positive, got 0.0"),
+        ((0.1, [1], 1.0), r"\(0, 1\), got 1.0"),
+        ((0.1, [2, 1]), r"increasing, got \[2, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StepSchedule(*arguments)

@@ -12,6 +12,7 @@ import torch
 from speechbrain_ext.lobes.features import (
     KaldiFbank,
     LogMelSpectrogram,
+    MagnitudeSpectrogram,
     SentenceMeanNorm,
     SentenceMeanVarNorm,
 )
@@ -129,16 +130,14 @@ def _renamed(published, keys):
 
 
 def _blocks(model, arguments, clova=None):
-    """The three modules: of Kaldi's front end, or of Clova's."""
+    """The three modules, of Kaldi's front end or of one of Clova's."""
+    front, norm = clova, SentenceMeanVarNorm
     if clova is None:
-        front = (KaldiFbank, {"n_mels": arguments["input_size"]})
-        norm = (SentenceMeanNorm, {})
-    else:
-        front = (LogMelSpectrogram, clova)
-        norm = (SentenceMeanVarNorm, {})
+        front = KaldiFbank, {"n_mels": arguments["input_size"]}
+        norm = SentenceMeanNorm
     return {
         "compute_features": front,
-        "mean_var_norm": norm,
+        "mean_var_norm": (norm, {}),
         "embedding_model": (model, arguments),
     }
 
@@ -232,15 +231,20 @@ def _clova(architecture, tensor, input_size):
         arguments["input_size"] = input_size or 40
         keys |= {r"netcnn\.(\d+)\.(.*)": _vgg_layer}
         front = {"n_mels": arguments["input_size"], "window": "hann"}
-        return _blocks(VGG, arguments, front), keys
+        return _blocks(VGG, arguments, (LogMelSpectrogram, front)), keys
     keys |= {
         r"layer(\d)\.(.*)\.downsample\.(.*)": _stage_shortcut,
         r"layer(\d)\.(.*)": _stage,
     }
     arguments["channels"] = tensor("conv1.weight").shape[0]
+    front = {}
     if name == "ResNetSE34L":
         arguments["input_size"] = input_size or 40
-        front = {"n_mels": arguments["input_size"]}
+    elif name == "ResNetSE34":
+        thin = {"form": "thin", "strides": (1, 2, 2, 2)}
+        arguments |= {"input_size": 257, **thin}
+        front = (MagnitudeSpectrogram, {})
+        return _blocks(SEResNet, arguments, front), keys
     elif name == "ResNetSE34V2":
         arguments |= {
             "input_size": input_size or 64,
@@ -248,10 +252,12 @@ def _clova(architecture, tensor, input_size):
             "strides": (1, 2, 2, 2),
             "average_frequency": False,
         }
-        front = {"n_mels": arguments["input_size"], "pre_emphasis": 0.97}
+        front = {"pre_emphasis": 0.97}
     else:
-        _unknown(architecture, ["ResNetSE34L", "ResNetSE34V2", "VGGVox"])
-    return _blocks(SEResNet, arguments, front), keys
+        known = ["ResNetSE34", "ResNetSE34L", "ResNetSE34V2", "VGGVox"]
+        _unknown(architecture, known)
+    front["n_mels"] = arguments["input_size"]
+    return _blocks(SEResNet, arguments, (LogMelSpectrogram, front)), keys
 
 
 def _pooling(name, arguments):

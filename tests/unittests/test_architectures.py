@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from speechbrain_ext.lobes.features import (
+    LogMelSpectrogram,
+    MagnitudeSpectrogram,
+)
 from speechbrain_ext.lobes.models.DFResNet import DFResNet
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.utils.architectures import described
@@ -70,6 +74,29 @@ def test_df_resnets_differ_in_their_epsilon(family, name, embedding, epsilon):
     tiny = {"block_sizes": (1, 1, 1, 1), "channels": (4, 4, 4, 4, 4)}
     assert maker(**{**arguments, **tiny}).pooling.epsilon == epsilon
     assert "downsampling.0.0.weight" in tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "front", "form"),
+    [
+        ("ResNetSE34", MagnitudeSpectrogram, "thin"),
+        ("ResNetSE34L", LogMelSpectrogram, "fast"),
+        ("ResNetSE34V2", LogMelSpectrogram, "v2"),
+    ],
+)
+def test_clovas_networks_and_their_front_ends(name, front, form):
+    state = {
+        "fc.weight": torch.zeros(512, 128),
+        "conv1.weight": torch.zeros(16, 1, 7, 7),
+    }
+    found, _ = described("clova", name, state)
+    maker, arguments = found["embedding_model"]
+    model = maker(**arguments)
+    assert model.form == form
+    assert model.embedding.out_features == 512
+    assert found["compute_features"][0] is front
+    features = front(**found["compute_features"][1])(torch.rand(1, 16000))
+    assert features.shape[2] == model.input_size
 
 
 @pytest.mark.parametrize(

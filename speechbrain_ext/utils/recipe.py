@@ -118,6 +118,7 @@ def load_recipe(path, overrides="", keys=()):
     changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
     for key in changes:
         _check_known(key, composed, "The command line")
+        composed[key] = _changed(composed[key], changes[key])
     stream = io.StringIO()
     ruamel.yaml.YAML().dump(composed, stream)
     written = stream.getvalue()
@@ -129,8 +130,8 @@ def load_recipe(path, overrides="", keys=()):
         if key not in referenced and not key.startswith("__"):
             _check_known(key, referenced, path)
     try:
-        text = resolve_references(written, overrides).getvalue()
-        return load_hyperpyyaml(written, overrides), text
+        text = resolve_references(written).getvalue()
+        return load_hyperpyyaml(written), text
     except (TypeError, KeyError, ValueError, ImportError) as error:
         # hyperpyyaml adds the place in front of what the constructor said
         said = "; ".join(str(argument).strip() for argument in error.args)

@@ -10,6 +10,7 @@ from recipe_runs import run, train
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
 
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.metrics import EER
 
@@ -240,6 +241,32 @@ def test_every_network_trains_with_the_one_brain(
     embeddings = encoder.encode_batch(0.1 * torch.randn(2, 16000))
     assert embeddings.shape == (2, 1, 16)
     assert embeddings.isfinite().all()
+
+
+def test_label_noise_is_simulated_recorded_and_trained_on(
+    recipe, corpus, tmp_path
+):
+    noise = "{kind: split, rate: 1.0, parts: 2, by: session, seed: 3}"
+    done = train(
+        *(recipe, corpus, tmp_path), number_of_epochs=1, label_noise=noise
+    )
+    assert done.returncode == 0, done.stderr
+    save = tmp_path / "save"
+    report = json.loads((save / "label_noise.json").read_text())
+    assert report["classes_before"] == 4
+    assert report["classes_after"] == 8
+    noisy = read_manifest(save / "train_noisy.csv")
+    clean = read_manifest(save / "train.csv")
+    assert list(noisy["spk_id_clean"]) == list(clean["spk_id"])
+    head = torch.load(tmp_path / "pretrained" / "classifier.ckpt")
+    assert head["weight"].shape[0] == 8
+    assert "train_noisy.csv" in done.stdout
+    # what development is measured on stays as it was
+    dev = read_manifest(save / "dev.csv")
+    assert not set(dev["spk_id"]) & set(noisy["spk_id"])
+    done = train(recipe, corpus, tmp_path / "x", label_noise="{rate: 0.1}")
+    assert done.returncode == 1
+    assert "`label_noise` lacks 'kind'" in done.stderr
 
 
 def test_fine_tuning_goes_on_from_a_trained_encoder_and_its_head(

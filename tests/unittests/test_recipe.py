@@ -50,6 +50,16 @@ def test_later_parents_and_the_command_line_have_the_last_word(write):
     assert hparams["log"] == "results/both/log.txt"
 
 
+def test_command_line_changes_blocks_key_by_key_and_fills_empty_ones(write):
+    path = write("base2.yaml", BASE + "noise: null\n")
+    keys = (*KEYS, "noise")
+    overrides = "counter: {b: 5}\nnoise: {kind: pair, rate: 0.1}"
+    hparams, text = load_recipe(path, overrides, keys)
+    assert hparams["counter"] == {"a": 3, "b": 5}
+    assert hparams["noise"] == {"kind": "pair", "rate": 0.1}
+    assert load_hyperpyyaml(io.StringIO(text)) == hparams
+
+
 def test_block_with_a_tag_is_replaced_whole(write):
     path = write(
         "child.yaml",

@@ -12,6 +12,7 @@ trials.
 
 import functools
 import importlib.util
+import json
 import logging
 import pathlib
 import shlex
@@ -30,7 +31,12 @@ from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
 from speechbrain_ext.dataio.crops import CropDataset
-from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.label_noise import corrupt_labels
+from speechbrain_ext.dataio.manifests import (
+    read_manifest,
+    replacing,
+    write_manifest,
+)
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained
@@ -50,6 +56,7 @@ KEYS = (
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
+    "label_noise",
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
     *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
     "train_logger",
@@ -313,6 +320,32 @@ def prepare(hparams):
     )
 
 
+def training_manifest(hparams):
+    """What is trained on, and its file: as prepared, or labelled wrongly."""
+    folder = pathlib.Path(hparams["save_folder"])
+    path = folder / "train.csv"
+    manifest = read_manifest(path)
+    if not hparams["label_noise"]:
+        return manifest, path
+    options = {"seed": hparams["seed"], **hparams["label_noise"]}
+    for name in ("kind", "rate"):
+        if name not in options:
+            raise ValueError(f"`label_noise` lacks '{name}'.")
+    if "outside" in options:
+        options["outside"] = read_manifest(options["outside"])
+    manifest, report = corrupt_labels(manifest, **options)
+    path = folder / "train_noisy.csv"
+    if if_main_process():
+        write_manifest(manifest, path)
+        with replacing(folder / "label_noise.json") as file:
+            json.dump(report, file, indent=2)
+    logger.info(
+        f"Label noise: {report['corrupted']} of {report['utterances']} labels "
+        f"are wrong ({100 * report['rate_reached']:.2f} %)."
+    )
+    return manifest, path
+
+
 def encode_labels(hparams, manifest):
     """Class numbers by the label map, which a resumed run must share."""
     path = pathlib.Path(hparams["save_folder"], "label_encoder.txt")
@@ -353,9 +386,7 @@ def main(argv):
         hparams, text = load_recipe(recipe, overrides, KEYS)
         sb.utils.distributed.ddp_init_group(run_opts)
         prepare(hparams)
-        manifest = read_manifest(
-            pathlib.Path(hparams["save_folder"], "train.csv")
-        )
+        manifest, cohort = training_manifest(hparams)
         labels = encode_labels(hparams, manifest)
         sb.create_experiment_directory(hparams["output_folder"])
         output_folder = pathlib.Path(hparams["output_folder"])
@@ -387,7 +418,7 @@ def main(argv):
             hparams["label_encoder"],
             hparams["embedding_size"],
         )
-        offer_verification(hparams, recipe, folder)
+        offer_verification(hparams, recipe, folder, cohort)
     return folder
 
 
@@ -398,7 +429,7 @@ def highest_rate(hparams, steps_per_epoch):
     return max(hparams["lr_schedule"](float(done)) for done in steps)
 
 
-def offer_verification(hparams, recipe, folder):
+def offer_verification(hparams, recipe, folder, cohort):
     """Logs the command that verifies trials with this encoder."""
     verification = pathlib.Path(recipe).with_name(
         hparams["verification_recipe"]
@@ -409,7 +440,7 @@ def offer_verification(hparams, recipe, folder):
         str(verification),
         f"--data_folder={hparams['data_folder']}",
         f"--pretrained_folder={folder}",
-        f"--cohort_manifest={hparams['save_folder']}/train.csv",
+        f"--cohort_manifest={cohort}",
     ]
     logger.info(f"The encoder is in {folder}. To verify trials:")
     logger.info(shlex.join(command))

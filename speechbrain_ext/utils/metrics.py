@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 
 
 def error_curve(positive_scores, negative_scores):
@@ -55,6 +56,40 @@ def error_curve(positive_scores, negative_scores):
     negative = _sorted_scores(negative_scores, "negative_scores")
     thresholds, accepted, rejected = _count_errors(positive, negative)
     return thresholds, accepted / negative.size, rejected / positive.size
+
+
+def ROC_AUC(positive_scores, negative_scores):
+    """Computes the area under the receiver operating characteristic.
+
+    It is the chance that a positive score is above a negative one, equal
+    scores counting half.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor | np.ndarray | sequence
+        As in ``error_curve``.
+    negative_scores : torch.Tensor | np.ndarray | sequence
+        As in ``error_curve``.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0.5 is chance.
+
+    Raises
+    ------
+    ValueError
+        If a class has no score, or a score is NaN.
+
+    Example
+    -------
+    >>> ROC_AUC([0.2, 0.8], [0.1, 0.2])
+    0.875
+    """
+    _, accepted, rejected = error_curve(positive_scores, negative_scores)
+    # scores of -inf are accepted at no threshold: the end is not on the curve
+    true_rates = np.append(1 - rejected[::-1], 1.0)
+    return float(trapezoid(true_rates, np.append(accepted[::-1], 1.0)))
 
 
 def EER(positive_scores, negative_scores):

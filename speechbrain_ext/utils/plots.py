@@ -92,6 +92,69 @@ def det_plot(systems, path, title=None):
     return figure
 
 
+def histogram_plot(samples, path, label, title=None):
+    """Draws the histograms of one or more kinds of values over each other.
+
+    Each histogram has an area of 1, so that kinds of which there are few can
+    be seen too.
+
+    Arguments
+    ---------
+    samples : dict
+        Maps a name to its values, finite numbers.
+    path : str | pathlib.Path
+        File to write, whole or not at all; its folder is made.
+    label : str
+        What the values are.
+    title : str
+        Title of the plot, none where None.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        The drawn figure, for a logger.
+
+    Raises
+    ------
+    ValueError
+        If there is no kind, or one has no values.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "cosines.png"
+    >>> samples = {"right": [0.8, 0.9], "wrong": [0.1, 0.2]}
+    >>> figure = histogram_plot(samples, path, "cosine")
+    >>> path.exists()
+    True
+    """
+    values = {name: np.asarray(v, dtype=float) for name, v in samples.items()}
+    if not values or not all(v.size for v in values.values()):
+        raise ValueError("`samples` must hold kinds with values each.")
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), 60)
+    figure = Figure((SIZE, 0.7 * SIZE), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, (name, found) in enumerate(values.items()):
+        axes.hist(
+            found,
+            edges,
+            density=True,
+            histtype="stepfilled",
+            alpha=0.45,
+            edgecolor=COLOURS[i % len(COLOURS)],
+            facecolor=COLOURS[i % len(COLOURS)],
+            label=f"{name} ({found.size})",
+        )
+    axes.set_xlabel(label, fontsize=FONT_SIZE + 1)
+    axes.set_ylabel("density", fontsize=FONT_SIZE + 1)
+    axes.tick_params(labelsize=FONT_SIZE)
+    axes.legend(fontsize=FONT_SIZE)
+    if title is not None:
+        axes.set_title(title, fontsize=FONT_SIZE + 2)
+    _save(figure, pathlib.Path(path))
+    return figure
+
+
 def _draw_curves(axes, curves, equal):
     """One line a system, in the order given, and a dot at each EER."""
     for i, (label, curve) in enumerate(curves.items()):

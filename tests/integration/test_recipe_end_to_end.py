@@ -264,6 +264,19 @@ def test_label_noise_is_simulated_recorded_and_trained_on(
     # what development is measured on stays as it was
     dev = read_manifest(save / "dev.csv")
     assert not set(dev["spk_id"]) & set(noisy["spk_id"])
+    out = tmp_path / "labels"
+    command = [sys.executable, "noisy_label_report.py", "--drop=0.25"]
+    command += [tmp_path / "pretrained", save / "train_noisy.csv", out]
+    done = subprocess.run(
+        command, cwd=recipe, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "label_report.json").read_text())
+    assert found["utterances"] == len(noisy)
+    assert found["wrong"] == report["corrupted"]
+    assert 0 <= found["ROC AUC"] <= 1
+    assert len(read_manifest(out / "cleaned.csv")) == len(noisy) * 3 // 4
+    assert (out / "label_cosines.png").read_bytes().startswith(b"\x89PNG")
     done = train(recipe, corpus, tmp_path / "x", label_noise="{rate: 0.1}")
     assert done.returncode == 1
     assert "`label_noise` lacks 'kind'" in done.stderr

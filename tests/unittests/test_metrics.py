@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speechbrain.utils import metric_stats
 
 from speechbrain_ext.utils import metrics
-from speechbrain_ext.utils.metrics import EER, error_curve, minDCF
+from speechbrain_ext.utils.metrics import EER, ROC_AUC, error_curve, minDCF
 
 METRICS = {"EER": EER, "minDCF": minDCF}
 every_metric = pytest.mark.parametrize(
@@ -47,9 +47,19 @@ def test_registry_holds_every_metric():
     public = {
         name
         for name, value in vars(metrics).items()
-        if inspect.isfunction(value) and not name.startswith("_")
+        if inspect.isfunction(value)
+        and value.__module__ == metrics.__name__
+        and not name.startswith("_")
     }
-    assert public == {*METRICS, "error_curve"}
+    assert public == {*METRICS, "error_curve", "ROC_AUC"}
+
+
+@few
+@given(st.one_of(tied, any_scores), st.one_of(tied, any_scores))
+def test_area_is_the_chance_of_the_right_order(positive, negative):
+    pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+    expected = sum(pairs) / len(pairs)
+    assert ROC_AUC(positive, negative) == pytest.approx(expected, abs=1e-12)
 
 
 @few

@@ -11,7 +11,9 @@ AGAIN = "delete prepare.json in the save folder and run the preparation again"
 REMEDY = f"{AGAIN}: it lists unreadable files in rejected.csv"
 
 
-def read_audio(path, start=0, stop=None, sample_rate=16000, file_rate=None):
+def read_audio(
+    path, start=0, stop=None, sample_rate=16000, file_rate=None, speed=1.0
+):
     """Read a piece of an audio file as one channel at one sample rate.
 
     Only the piece is read. It is resampled and mixed down by SpeechBrain's
@@ -32,6 +34,9 @@ def read_audio(path, start=0, stop=None, sample_rate=16000, file_rate=None):
     file_rate : int or None
         Rate at which ``start`` and ``stop`` were counted. None takes whatever
         the file has.
+    speed : float
+        How many times as fast the speech is to be, pitch and all, positive:
+        0.9 makes a slower and deeper voice, without SoX.
 
     Returns
     -------
@@ -41,7 +46,8 @@ def read_audio(path, start=0, stop=None, sample_rate=16000, file_rate=None):
     Raises
     ------
     ValueError
-        If ``start`` and ``stop`` enclose no samples, if the file has fewer
+        If ``start`` and ``stop`` enclose no samples, the speed is not
+        positive, if the file has fewer
         samples than that, or if its rate is not ``file_rate``.
     RuntimeError
         If the file cannot be read.
@@ -58,6 +64,8 @@ def read_audio(path, start=0, stop=None, sample_rate=16000, file_rate=None):
             f"`start` and `stop` must enclose samples, got {start} to {stop} "
             f"of {path}; pass `stop` as the sample after the last."
         )
+    if not speed > 0:
+        raise ValueError(f"`speed` must be positive, got {speed}.")
     wanted = -1 if stop is None else stop - start
     try:
         # [time, channels]
@@ -84,6 +92,7 @@ def read_audio(path, start=0, stop=None, sample_rate=16000, file_rate=None):
             f"{path} has {rate} samples per second, but `file_rate` says "
             f"{file_rate}: the file has changed; {AGAIN}."
         )
+    rate = round(rate * speed)  # taken at another rate than it was sampled at
     if rate == sample_rate and audio.shape[1] == 1:
         return audio[:, 0]
     return _normalizer(sample_rate)(audio, rate)

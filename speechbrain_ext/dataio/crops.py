@@ -49,33 +49,55 @@ class CropDataset(torch.utils.data.Dataset):
         Columns ID, duration, wav, start and stop, as
         ``dataio.manifests.read_manifest`` gives them.
     labels : list of int
-        Class number of each row.
+        Class number of each row; or, for several speeds, of each row at each
+        of them, [rows, speeds].
     sentence_len : float
         Length of a crop, seconds.
     seed : int
         Seed of the run.
     sample_rate : int
         Samples a second that the crops shall have.
+    speeds : list of float
+        Speeds of which each draw takes one. A voice at another speed is
+        another speaker (WeSpeaker, 3D-Speaker): 0.9 and 1.1 make three
+        classes of one.
 
     Raises
     ------
     ValueError
-        If there are not as many labels as rows or the length is not
-        positive.
+        If there are not as many labels as rows (and speeds), or the length
+        or a speed is not positive.
     """
 
-    def __init__(self, manifest, labels, sentence_len, seed, sample_rate=16000):
+    def __init__(
+        self,
+        manifest,
+        labels,
+        sentence_len,
+        seed,
+        sample_rate=16000,
+        speeds=(1.0,),
+    ):
         if len(labels) != len(manifest):
             raise ValueError(
                 f"`labels` must be one a row of the manifest "
                 f"({len(manifest)}), got {len(labels)}."
+            )
+        if not speeds or not all(speed > 0 for speed in speeds):
+            raise ValueError(f"`speeds` must be positive, got {speeds}.")
+        labels = np.asarray(labels, dtype=np.int64).reshape(len(manifest), -1)
+        if labels.shape[1] != len(speeds):
+            raise ValueError(
+                f"`labels` must be one for each of the {len(speeds)} speeds, "
+                f"got {labels.shape[1]}."
             )
         if not sentence_len > 0:
             raise ValueError(
                 f"`sentence_len` must be positive seconds, got {sentence_len}."
             )
         self.manifest = {key: manifest[key].to_numpy() for key in manifest}
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = labels
+        self.speeds = list(speeds)
         self.sentence_len = sentence_len
         self.seed = seed
         self.sample_rate = sample_rate
@@ -105,7 +127,9 @@ class CropDataset(torch.utils.data.Dataset):
         start = int(self.manifest["start"][draw.row])
         stop = int(self.manifest["stop"][draw.row])
         file_rate = round((stop - start) / self.manifest["duration"][draw.row])
-        wanted = round(self.sentence_len * file_rate)
+        which = stable_seed(seed, "speed") % len(self.speeds)
+        speed = self.speeds[which]
+        wanted = round(self.sentence_len * file_rate * speed)
         if stop - start > wanted:
             start += int(rng.integers(stop - start - wanted + 1))
             stop = start + wanted
@@ -115,11 +139,12 @@ class CropDataset(torch.utils.data.Dataset):
             stop,
             sample_rate=self.sample_rate,
             file_rate=file_rate,
+            speed=speed,
         )
         return {
             "id": utterance,
             "sig": wrap(signal, round(self.sentence_len * self.sample_rate)),
-            "spk_id_encoded": torch.tensor([self.labels[draw.row]]),
+            "spk_id_encoded": torch.tensor([self.labels[draw.row, which]]),
             "seed": stable_seed(seed, "signal"),
         }
 

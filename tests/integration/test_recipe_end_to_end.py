@@ -243,6 +243,26 @@ def test_every_network_trains_with_the_one_brain(
     assert embeddings.isfinite().all()
 
 
+def test_speeds_triple_the_classes_and_fine_tuning_keeps_them(
+    recipe, corpus, tmp_path
+):
+    first = tmp_path / "first"
+    options = {"number_of_epochs": 1, "dev_speakers": 0}
+    done = train(recipe, corpus, first, speeds="[1.0, 0.9, 1.1]", **options)
+    assert done.returncode == 0, done.stderr
+    assert "6 speakers (18 classes)" in done.stdout
+    options |= {"start_from": first / "pretrained", "sentence_len": 1.0}
+    yaml = "resnet_csphereface2_lm.yaml"
+    done = train(recipe, corpus, tmp_path / "lm", yaml=yaml, **options)
+    assert done.returncode == 0, done.stderr
+    for folder in (first, tmp_path / "lm"):
+        head = torch.load(folder / "pretrained" / "classifier.ckpt")
+        assert head["weight"].shape[0] == 18
+        labels = (folder / "pretrained" / "label_encoder.ckpt").read_text()
+        assert "'id10001' => 0" in labels
+        assert "'id10001#speed1.1' => 12" in labels
+
+
 def test_label_noise_is_simulated_recorded_and_trained_on(
     recipe, corpus, tmp_path
 ):

@@ -87,6 +87,31 @@ def test_crop_is_what_stands_at_its_offset(manifest):
     assert len(offsets) == 5  # a new place each epoch
 
 
+def test_speeds_are_classes_of_their_own(tmp_path):
+    # a sine of 1 kHz becomes one of 900 and 1100 Hz, and the crop is as long
+    time = np.arange(32000) / 16000
+    path = tmp_path / "sine.wav"
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 1000 * time), 16000)
+    row = ("a/b/c", 2.0, str(path), 0, 32000, "a")
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    table = pd.DataFrame([row], columns=columns)
+    dataset = CropDataset(
+        table, [[4, 5, 6]], 1.0, seed=7, speeds=(1.0, 0.9, 1.1)
+    )
+    seen = {}
+    for epoch in range(30):
+        item = dataset[Draw(0, epoch, 0)]
+        assert item["sig"].shape == (16000,)
+        peak = int(np.abs(np.fft.rfft(item["sig"])).argmax())
+        seen.setdefault(item["spk_id_encoded"].item(), []).append(peak)
+    assert {label: set(peaks) for label, peaks in seen.items()} == {
+        4: {1000},
+        5: {900},
+        6: {1100},
+    }
+    assert min(map(len, seen.values())) > 4
+
+
 def test_short_is_wrapped_and_another_rate_resampled(manifest):
     dataset = CropDataset(manifest, range(6), sentence_len=0.5, seed=7)
     short = dataset[Draw(4, 1, 0)]["sig"]
@@ -115,6 +140,14 @@ def test_wrap_cuts_and_repeats():
     [
         (lambda m: CropDataset(m, [0], 1.0, 0), r"\(6\), got 1"),
         (lambda m: CropDataset(m, range(6), 0.0, 0), "got 0.0"),
+        (
+            lambda m: CropDataset(m, range(6), 1.0, 0, speeds=(1.0, 0.9)),
+            "each of the 2 speeds, got 1",
+        ),
+        (
+            lambda m: CropDataset(m, range(6), 1.0, 0, speeds=[-1]),
+            r"positive, got \[-1\]",
+        ),
     ],
 )
 def test_bad_arguments_are_rejected(make, message, manifest):

@@ -56,7 +56,7 @@ KEYS = (
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
-    "label_noise",
+    *("label_noise", "speeds"),
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
     *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
     "train_logger",
@@ -238,6 +238,7 @@ def train_loader(hparams, brain, manifest, labels):
         hparams["sentence_len"],
         hparams["seed"],
         hparams["sample_rate"],
+        hparams["speeds"],
     )
     distributed = torch.distributed.is_initialized()
     sampler = hparams["sampler"](
@@ -349,7 +350,12 @@ def training_manifest(hparams):
 def encode_labels(hparams, manifest):
     """Class numbers by the label map, which a resumed run must share."""
     path = pathlib.Path(hparams["save_folder"], "label_encoder.txt")
-    encoder, speakers = hparams["label_encoder"], set(manifest["spk_id"])
+    encoder = hparams["label_encoder"]
+    speakers = sorted(set(manifest["spk_id"]))
+    # a speaker at another speed is another speaker
+    labels = [
+        voice(name, speed) for speed in hparams["speeds"] for name in speakers
+    ]
     known = path
     if hparams["start_from"]:  # its head is kept, also where it knows more
         known = pathlib.Path(hparams["start_from"], "label_encoder.ckpt")
@@ -360,21 +366,31 @@ def encode_labels(hparams, manifest):
             )
     if known.exists():
         encoder.load(known)
-        unknown = sorted(speakers - set(encoder.lab2ind))
-        fits = hparams["start_from"] or len(encoder) == len(speakers)
+        unknown = sorted(set(labels) - set(encoder.lab2ind))
+        fits = hparams["start_from"] or len(encoder) == len(labels)
         if unknown or not fits:
             raise ValueError(
                 f"The label map {known} has {len(encoder)} speakers, the data "
-                f"{len(speakers)} ({len(unknown)} unknown, {unknown[:3]}): "
+                f"{len(labels)} ({len(unknown)} unknown, {unknown[:3]}): "
                 "they do not fit. Train into another output_folder, or "
                 "delete this one."
             )
     else:
-        encoder.update_from_iterable(sorted(speakers))
+        encoder.update_from_iterable(labels)
     encoder.expect_len(len(encoder))
     if if_main_process() and not path.exists():
         encoder.save(path)
-    return np.array([encoder.encode_label(s) for s in manifest["spk_id"]])
+    return np.array(
+        [
+            [encoder.encode_label(voice(n, s)) for s in hparams["speeds"]]
+            for n in manifest["spk_id"]
+        ]
+    )
+
+
+def voice(name, speed):
+    """The label of a speaker at a speed."""
+    return name if speed == 1 else f"{name}#speed{speed}"
 
 
 def main(argv):
@@ -398,8 +414,8 @@ def main(argv):
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     logger.info(
-        f"{len(manifest)} utterances of {len(hparams['label_encoder'])} "
-        f"speakers, {brain.steps_per_epoch} updates an epoch at a global "
+        f"{len(manifest)} utterances of {manifest['spk_id'].nunique()} "
+        f"speakers ({len(hparams['label_encoder'])} classes), {brain.steps_per_epoch} updates an epoch at a global "
         f"batch of {hparams['batch_size']}; highest learning rate "
         f"{highest_rate(hparams, brain.steps_per_epoch):.4g}."
     )

@@ -61,6 +61,9 @@ class CropDataset(torch.utils.data.Dataset):
         Speeds of which each draw takes one. A voice at another speed is
         another speaker (WeSpeaker, 3D-Speaker): 0.9 and 1.1 make three
         classes of one.
+    augment : callable
+        Changes a crop [time] by a seed
+        (``speechbrain_ext.augment.noise.NoiseAndReverberation``), or None.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class CropDataset(torch.utils.data.Dataset):
         seed,
         sample_rate=16000,
         speeds=(1.0,),
+        augment=None,
     ):
         if len(labels) != len(manifest):
             raise ValueError(
@@ -98,6 +102,7 @@ class CropDataset(torch.utils.data.Dataset):
         self.manifest = {key: manifest[key].to_numpy() for key in manifest}
         self.labels = labels
         self.speeds = list(speeds)
+        self.augment = augment
         self.sentence_len = sentence_len
         self.seed = seed
         self.sample_rate = sample_rate
@@ -141,9 +146,12 @@ class CropDataset(torch.utils.data.Dataset):
             file_rate=file_rate,
             speed=speed,
         )
+        signal = wrap(signal, round(self.sentence_len * self.sample_rate))
+        if self.augment is not None:
+            signal = self.augment(signal, stable_seed(seed, "augment"))
         return {
             "id": utterance,
-            "sig": wrap(signal, round(self.sentence_len * self.sample_rate)),
+            "sig": signal,
             "spk_id_encoded": torch.tensor([self.labels[draw.row, which]]),
             "seed": stable_seed(seed, "signal"),
         }

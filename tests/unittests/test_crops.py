@@ -1,5 +1,7 @@
 """Crops and their order: real files, any number of workers."""
 
+import pathlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import soundfile
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 
+from speechbrain_ext.augment.noise import NoiseAndReverberation
 from speechbrain_ext.dataio.crops import (
     CropDataset,
     Draw,
@@ -35,7 +38,15 @@ def manifest(tmp_path):
 
 def batches(manifest, workers, epochs=(1, 2)):
     """All batches of some epochs, by some workers."""
-    dataset = CropDataset(manifest, range(6), sentence_len=0.5, seed=7)
+    noises = pathlib.Path(manifest["wav"][0]).parent
+    dataset = CropDataset(
+        manifest,
+        [[row, 6 + row] for row in range(6)],
+        sentence_len=0.5,
+        seed=7,
+        speeds=(1.0, 0.9),
+        augment=NoiseAndReverberation(noises, noises),
+    )
     sampler = CropSampler(manifest, 3, seed=7, min_draws=2)
     loader = torch.utils.data.DataLoader(
         dataset,

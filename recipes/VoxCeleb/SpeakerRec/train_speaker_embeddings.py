@@ -56,7 +56,7 @@ KEYS = (
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
-    *("label_noise", "speeds"),
+    *("label_noise", "speeds", "augment"),
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
     *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
     "train_logger",
@@ -212,6 +212,9 @@ def make_brain(hparams, run_opts, classes):
     brain.dev_trials, brain.dev_utterances = None, 0
     if not hparams["dev_speakers"]:
         logger.info("No development EER: `dev_speakers` is 0.")
+    for name in ("noises", "responses"):
+        if not getattr(hparams["augment"], name, True):
+            logger.info(f"No augmentation with {name}: no folder is given.")
     return brain
 
 
@@ -239,6 +242,7 @@ def train_loader(hparams, brain, manifest, labels):
         hparams["seed"],
         hparams["sample_rate"],
         hparams["speeds"],
+        hparams["augment"],
     )
     distributed = torch.distributed.is_initialized()
     sampler = hparams["sampler"](

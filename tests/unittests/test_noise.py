@@ -1,0 +1,92 @@
+"""Noise and reverberation: real files, exact ratios, seeds alone."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain_ext.augment.noise import SNR, NoiseAndReverberation
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """MUSAN's three kinds, one of them at 8 kHz, and two rooms."""
+    rng = np.random.default_rng(0)
+    for kind, rate, seconds in (
+        ("noise/free-sound", 16000, 3.0),
+        ("music/jamendo", 8000, 3.0),
+        ("speech/librivox", 16000, 0.4),
+    ):
+        folder = tmp_path / "musan" / kind
+        folder.mkdir(parents=True)
+        noise = 0.1 * rng.standard_normal(int(rate * seconds))
+        soundfile.write(folder / "1.wav", noise, rate)
+    (tmp_path / "rirs").mkdir()
+    for name, delay in (("near.wav", 1), ("far.flac", 160)):
+        response = np.zeros(800)
+        response[0], response[delay] = 0.9, 0.3
+        soundfile.write(tmp_path / "rirs" / name, response, 16000)
+    return tmp_path / "musan", tmp_path / "rirs"
+
+
+def test_noise_has_the_ratio_of_its_kind(folders):
+    signal = 0.3 * torch.randn(16000)
+    augment = NoiseAndReverberation(folders[0], probability=1.0)
+    ratios = {kind: [] for kind in SNR}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        path = augment.noises[0]  # what the augmentation draws, drawn again
+        rng.random(), rng.integers(1)
+        path = augment.noises[rng.integers(3)]
+        added = augment(signal, seed) - signal
+        power = signal.square().mean() / added.square().mean()
+        kind = next(kind for kind in SNR if f"/{kind}/" in path)
+        ratios[kind].append(10 * power.log10().item())
+    for kind, (low, high) in SNR.items():
+        found = ratios[kind]
+        assert low - 0.01 <= min(found) < max(found) <= high + 0.01, kind
+        assert max(found) - min(found) > (high - low) / 2, kind
+
+
+def test_reverberation_is_a_convolution_of_energy_one(folders):
+    signal = torch.randn(4000)
+    augment = NoiseAndReverberation(rir_folder=folders[1], probability=1.0)
+    assert [path[-8:] for path in augment.responses] == ["far.flac", "near.wav"]
+    for seed in range(8):
+        found = augment(signal, seed)
+        delay = 160 if (found[1] - signal[1] * 0.9487).abs() < 1e-3 else 1
+        delayed = torch.nn.functional.pad(signal, (delay, 0))[:4000]
+        expected = (0.9 * signal + 0.3 * delayed) / 0.9**0.5
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_probability_and_seeds(folders):
+    signal = torch.randn(2000)
+    augment = NoiseAndReverberation(*folders, probability=0.6)
+    found = [augment(signal, seed) for seed in range(300)]
+    changed = [not torch.equal(one, signal) for one in found]
+    assert 0.5 < np.mean(changed) < 0.7
+    for seed in (0, 7, 123):
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        assert torch.equal(augment(signal, seed), found[seed])
+    assert all(one.isfinite().all() and len(one) == 2000 for one in found)
+
+
+def test_silence_stays_finite(folders):
+    augment = NoiseAndReverberation(*folders, probability=1.0)
+    for seed in range(6):
+        assert not augment(torch.zeros(1000), seed).any()
+    soundfile.write(folders[0] / "noise" / "0.wav", np.zeros(999), 16000)
+    augment = NoiseAndReverberation(folders[0] / "noise", probability=1.0)
+    signal = torch.randn(1000)
+    assert all(augment(signal, seed).isfinite().all() for seed in range(8))
+
+
+def test_bad_arguments_are_rejected(tmp_path):
+    with pytest.raises(ValueError, match=r"\[0, 1\], got 1.5"):
+        NoiseAndReverberation(probability=1.5)
+    with pytest.raises(ValueError, match="`noise_folder`.*nowhere"):
+        NoiseAndReverberation(noise_folder=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="`rir_folder` must hold audio"):
+        NoiseAndReverberation(rir_folder=tmp_path)

@@ -4,7 +4,8 @@ import pathlib
 
 import numpy as np
 import soundfile
-from torchaudio.functional import fftconvolve
+import torch
+from scipy.signal import fftconvolve
 
 from speechbrain_ext.dataio.audio import read_audio
 from speechbrain_ext.dataio.corpus import EXTENSIONS
@@ -98,7 +99,9 @@ class NoiseAndReverberation:
         energy = response.square().sum().sqrt()
         if not energy > 0:
             return signal
-        return fftconvolve(signal, response / energy)[: len(signal)]
+        # torch's transform depends on its threads, of which a worker has one
+        found = fftconvolve(signal.numpy(), (response / energy).numpy())
+        return torch.from_numpy(found[: len(signal)].astype(np.float32))
 
     def _mixed(self, signal, path, rng):
         header = soundfile.info(path)

@@ -147,6 +147,7 @@ def histogram_plot(samples, path, label, title=None):
         )
     axes.set_xlabel(label, fontsize=FONT_SIZE + 1)
     axes.set_ylabel("density", fontsize=FONT_SIZE + 1)
+    axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.12 * len(values)))  # names
     axes.tick_params(labelsize=FONT_SIZE)
     axes.legend(fontsize=FONT_SIZE)
     if title is not None:

@@ -96,8 +96,8 @@ class SpeakerBrain(sb.Brain):
         self.rate = self.hparams.lr_schedule(done)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        if hasattr(self.modules.loss, "margin"):
-            self.modules.loss.margin = self.hparams.margin_schedule(done)
+        if hasattr(self.trained["loss"], "margin"):
+            self.trained["loss"].margin = self.hparams.margin_schedule(done)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Counts utterances and starts the clock of waiting for data."""
@@ -165,8 +165,8 @@ class SpeakerBrain(sb.Brain):
     def end_epoch(self, epoch, eer=None):
         """Writes the log line and the checkpoint."""
         meta = {"epoch": epoch, "lr": self.rate}
-        if hasattr(self.modules.loss, "margin"):
-            meta["margin"] = float(self.modules.loss.margin)
+        if hasattr(self.trained["loss"], "margin"):
+            meta["margin"] = float(self.trained["loss"].margin)
         valid = None if eer is None else {"EER": 100 * eer}
         for train_logger in self.train_loggers:
             train_logger.log_stats(meta, self.train_stats, valid)
@@ -205,6 +205,8 @@ def make_brain(hparams, run_opts, classes):
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
+    # as they are, whatever SpeechBrain wraps them in to distribute them
+    brain.trained = {name: modules[name] for name in TRAINED}
     brain.train_loggers = [hparams["train_logger"]]
     if importlib.util.find_spec("tensorboard"):
         folder = pathlib.Path(hparams["output_folder"], "tensorboard")
@@ -291,7 +293,7 @@ def finish(hparams, brain, dev_set):
     )
     for name in TRAINED:
         state = average_checkpoints(last, name)
-        brain.raw_modules[name].load_state_dict(state)
+        brain.trained[name].load_state_dict(state)
     if dev_set is None:
         logger.info(f"Averaged the last {len(last)} checkpoints.")
         return
@@ -305,7 +307,7 @@ def finish(hparams, brain, dev_set):
     if best.meta["EER"] < eer:
         for name in TRAINED:
             state = torch.load(best.paramfiles[name], map_location="cpu")
-            brain.raw_modules[name].load_state_dict(state)
+            brain.trained[name].load_state_dict(state)
 
 
 def prepare(hparams):
@@ -434,7 +436,7 @@ def main(argv):
         export_pretrained(
             folder,
             text,
-            {name: brain.raw_modules[name] for name in TRAINED},
+            brain.trained,
             hparams["label_encoder"],
             hparams["embedding_size"],
         )

@@ -1,4 +1,81 @@
-"""SpeechBrain's contract of a loss, checked."""
+"""SpeechBrain's contract of a loss, checked and written once."""
+
+import abc
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+
+
+class ClassLoss(torch.nn.Module, abc.ABC):
+    """A loss on the cosines, or the logits, of every class.
+
+    A loss of this kind implements ``_loss(cosines [batch, classes], targets
+    [batch, 1])`` and says by ``largest_cosine`` what rounding may leave of a
+    cosine of 1, None where logits come in.
+    """
+
+    largest_cosine = 1.1
+
+    @fwd_default_precision
+    def forward(self, outputs, targets, length=None):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        outputs : torch.Tensor
+            Cosines or logits of shape [batch, 1, classes].
+        targets : torch.Tensor
+            Class numbers of shape [batch, 1].
+        length : torch.Tensor
+            Not used; SpeechBrain's contract.
+
+        Returns
+        -------
+        torch.Tensor
+            The mean loss over the batch, a scalar.
+        """
+        return self._loss(
+            *cosines_and_targets(outputs, targets, self.largest_cosine)
+        )
+
+    @abc.abstractmethod
+    def _loss(self, cosines, targets):
+        """The mean loss over the batch."""
+
+
+class EmbeddingLoss(torch.nn.Module, abc.ABC):
+    """A loss on the embeddings of several utterances a speaker.
+
+    A loss of this kind implements ``_loss(embeddings [batch, embedding],
+    speakers [batch], counts [speakers])`` and says by ``at_least`` how many
+    utterances of each speaker it needs.
+    """
+
+    at_least = 2
+
+    @fwd_default_precision
+    def forward(self, outputs, targets, length=None):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        outputs : torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+        targets : torch.Tensor
+            Speakers, any whole numbers, shape [batch, 1].
+        length : torch.Tensor
+            Not used; SpeechBrain's contract.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar.
+        """
+        return self._loss(*grouped(outputs, targets, self.at_least))
+
+    @abc.abstractmethod
+    def _loss(self, embeddings, speakers, counts):
+        """The loss of speakers numbered from 0."""
 
 
 def cosines_and_targets(outputs, targets, within=None):

@@ -14,12 +14,12 @@ from speechbrain.utils.autocast import fwd_default_precision
 from torch.nn.functional import cross_entropy, normalize
 
 from speechbrain_ext.nnet.classifiers import LinearClassifier
-from speechbrain_ext.nnet.losses.contract import grouped
+from speechbrain_ext.nnet.losses.contract import EmbeddingLoss
 from speechbrain_ext.nnet.losses.pairs import places, squared_distances
 from speechbrain_ext.nnet.losses.softmax import Softmax
 
 
-class Prototypical(torch.nn.Module):
+class Prototypical(EmbeddingLoss):
     """Distance of one utterance to the mean of its speaker's others.
 
     The first utterance of each speaker in the batch is the query x_s, the
@@ -36,32 +36,14 @@ class Prototypical(torch.nn.Module):
     >>> torch.testing.assert_close(loss.exp(), torch.tensor(-16.0).exp() + 1)
     """
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Embeddings of shape [batch, 1, embedding], two or more of each
-            speaker.
-        targets : torch.Tensor
-            Speakers, shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The mean loss over the speakers, a scalar.
-        """
-        queries, prototypes = _queries_and_prototypes(outputs, targets)
+    def _loss(self, x, speakers, counts):
+        queries, prototypes = _queries_and_prototypes(x, speakers, counts)
         logits = -squared_distances(queries, prototypes)
         # cross-entropy whose classes stand on the diagonal
         return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
 
-class AngularPrototypical(torch.nn.Module):
+class AngularPrototypical(EmbeddingLoss):
     """Scaled cosine of one utterance to the mean of its speaker's others.
 
     As ``Prototypical`` with logits w cos(x_s, c_k) + b. Reference code:
@@ -90,32 +72,14 @@ class AngularPrototypical(torch.nn.Module):
         super().__init__()
         self.affine = _LearnedScale(initial_scale, initial_bias)
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss; arguments and result as Prototypical's.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Embeddings of shape [batch, 1, embedding], two or more of each
-            speaker.
-        targets : torch.Tensor
-            Speakers, shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The mean loss over the speakers, a scalar.
-        """
-        queries, prototypes = _queries_and_prototypes(outputs, targets)
+    def _loss(self, x, speakers, counts):
+        queries, prototypes = _queries_and_prototypes(x, speakers, counts)
         cosines = normalize(queries) @ normalize(prototypes).T
         logits = self.affine(cosines)
         return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
 
-class GE2E(torch.nn.Module):
+class GE2E(EmbeddingLoss):
     """Scaled cosine of every utterance to every speaker's centroid.
 
     Wan et al., "Generalized End-to-End Loss for Speaker Verification", ICASSP
@@ -146,26 +110,7 @@ class GE2E(torch.nn.Module):
         super().__init__()
         self.affine = _LearnedScale(initial_scale, initial_bias)
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss; arguments and result as Prototypical's.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Embeddings of shape [batch, 1, embedding], two or more of each
-            speaker.
-        targets : torch.Tensor
-            Speakers, shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The mean loss over the utterances, a scalar.
-        """
-        x, speakers, counts = grouped(outputs, targets, at_least=2)
+    def _loss(self, x, speakers, counts):
         sums = x.new_zeros(len(counts), x.shape[1])
         sums = sums.index_add(0, speakers, x)
         others = (sums[speakers] - x) / (counts[speakers] - 1).unsqueeze(1)
@@ -257,9 +202,8 @@ class _LearnedScale(torch.nn.Module):
         return scale * cosines + self.bias
 
 
-def _queries_and_prototypes(outputs, targets):
+def _queries_and_prototypes(x, speakers, counts):
     """The first utterance of each speaker, and the mean of its others."""
-    x, speakers, counts = grouped(outputs, targets, at_least=2)
     first = places(speakers) == 0
     queries = x[first][speakers[first].argsort()]
     sums = x.new_zeros(len(counts), x.shape[1]).index_add(0, speakers, x)

@@ -9,13 +9,12 @@ matrix product.
 import math
 
 import torch
-from speechbrain.utils.autocast import fwd_default_precision
 from torch.nn.functional import normalize
 
-from speechbrain_ext.nnet.losses.contract import grouped
+from speechbrain_ext.nnet.losses.contract import EmbeddingLoss
 
 
-class Triplet(torch.nn.Module):
+class Triplet(EmbeddingLoss):
     """Hinge on squared distances of an anchor, its own and another speaker.
 
     Of each speaker's utterances the first is the anchor and the second the
@@ -82,26 +81,7 @@ class Triplet(torch.nn.Module):
         self.hard_probability = hard_probability
         self.generator = torch.Generator().manual_seed(seed)
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss; arguments as the contract's.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Embeddings of shape [batch, 1, embedding], two or more of each
-            speaker.
-        targets : torch.Tensor
-            Speakers, shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The mean loss over the speakers, a scalar.
-        """
-        x, speakers, _ = grouped(outputs, targets, at_least=2)
+    def _loss(self, x, speakers, counts):
         unit = normalize(x)
         place = places(speakers)
         anchors, positives = unit[place == 0], unit[place == 1]
@@ -134,7 +114,7 @@ class Triplet(torch.nn.Module):
         ).squeeze(1)
 
 
-class Contrastive(torch.nn.Module):
+class Contrastive(EmbeddingLoss):
     """Pulls pairs of a speaker together, pushes others beyond a margin.
 
     Over all pairs of the batch, on embeddings of unit length: the mean of
@@ -159,6 +139,8 @@ class Contrastive(torch.nn.Module):
     True
     """
 
+    at_least = 1  # and of one speaker two
+
     def __init__(self, margin=1.0):
         super().__init__()
         if not 0 < margin <= 2:
@@ -167,25 +149,7 @@ class Contrastive(torch.nn.Module):
             )
         self.margin = margin
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Embeddings of shape [batch, 1, embedding].
-        targets : torch.Tensor
-            Speakers, shape [batch, 1]; one of them twice, and two of them.
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar.
-        """
-        x, speakers, counts = grouped(outputs, targets, at_least=1)
+    def _loss(self, x, speakers, counts):
         if counts.max() < 2:
             raise ValueError(
                 "`targets` must hold two utterances of a speaker, got "

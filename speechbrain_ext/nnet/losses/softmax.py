@@ -1,7 +1,6 @@
 """Softmax losses: plain, with an additive margin, with an angular one."""
 
 import torch
-from speechbrain.utils.autocast import fwd_default_precision
 from torch.nn.functional import cross_entropy
 
 from speechbrain_ext.nnet.losses.angles import (
@@ -9,10 +8,10 @@ from speechbrain_ext.nnet.losses.angles import (
     shifted_down,
     shifted_up,
 )
-from speechbrain_ext.nnet.losses.contract import cosines_and_targets
+from speechbrain_ext.nnet.losses.contract import ClassLoss
 
 
-class Softmax(torch.nn.Module):
+class Softmax(ClassLoss):
     """Cross-entropy of a linear layer's logits, without any margin.
 
     Its classifier is ``speechbrain_ext.nnet.classifiers.LinearClassifier``.
@@ -25,29 +24,13 @@ class Softmax(torch.nn.Module):
     tensor(0.6931)
     """
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss.
+    largest_cosine = None  # logits
 
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Logits of shape [batch, 1, classes].
-        targets : torch.Tensor
-            Class numbers of shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The mean loss over the batch, a scalar.
-        """
-        logits, targets = cosines_and_targets(outputs, targets)
-        return cross_entropy(logits, targets.squeeze(1))
+    def _loss(self, cosines, targets):
+        return cross_entropy(cosines, targets.squeeze(1))
 
 
-class AMSoftmax(torch.nn.Module):
+class AMSoftmax(ClassLoss):
     """Softmax with an additive margin on the cosine (CosFace).
 
     Wang et al., "Additive Margin Softmax for Face Verification", 2018,
@@ -95,31 +78,13 @@ class AMSoftmax(torch.nn.Module):
             )
         self._margin = margin
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss; arguments and result as SphereFace2's.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Cosines of shape [batch, 1, classes].
-        targets : torch.Tensor
-            Class numbers of shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The mean loss over the batch, a scalar.
-        """
-        cosines, targets = cosines_and_targets(outputs, targets, within=1.1)
+    def _loss(self, cosines, targets):
         positive = cosines.gather(1, targets) - self.margin
         logits = self.scale * cosines.scatter(1, targets, positive)
         return cross_entropy(logits, targets.squeeze(1))
 
 
-class AAMSoftmax(torch.nn.Module):
+class AAMSoftmax(ClassLoss):
     """Softmax with an additive angular margin (ArcFace).
 
     Deng et al., "ArcFace", CVPR 2019, https://arxiv.org/abs/1801.07698.
@@ -179,25 +144,7 @@ class AAMSoftmax(torch.nn.Module):
         check_angle(margin)
         self._margin = margin
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss; arguments and result as SphereFace2's.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Cosines of shape [batch, 1, classes].
-        targets : torch.Tensor
-            Class numbers of shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The mean loss over the batch, a scalar.
-        """
-        cosines, targets = cosines_and_targets(outputs, targets, within=1.1)
+    def _loss(self, cosines, targets):
         positive = shifted_up(cosines.gather(1, targets), self.margin)
         top_k = min(self.top_k, cosines.shape[1] - 1)
         if top_k:

@@ -6,7 +6,7 @@ gradients, so that what is computed of all processes' data, or of a part of
 the classes, hands ``world_size`` times its gradient to what is replicated.
 """
 
-import datetime
+import dataclasses
 import os
 import sys
 
@@ -66,7 +66,7 @@ def join_processes(run_opts):
 
     Returns
     -------
-    dict
+    speechbrain.utils.run_opts.RunOptions
         The options, the backend being one that the device has.
 
     Raises
@@ -80,20 +80,18 @@ def join_processes(run_opts):
     >>> join_processes(RunOptions(device="cpu"))["device"]
     'cpu'
     """
-    options = dict(run_opts.items())
     if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
-        return options
-    options["device"] = options["device"] or infer_device()
-    if options["device"] == "cpu":
-        options["distributed_backend"] = "gloo"
-    elif int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+        return run_opts
+    if (run_opts["device"] or infer_device()) == "cpu":
+        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
+    elif int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
         raise ValueError(
-            f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on "
-            f"a machine of {torch.cuda.device_count()} GPUs; lower "
-            "`--nproc_per_node`, or train with --device=cpu."
+            f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a "
+            f"machine of {torch.cuda.device_count()} GPUs; lower "
+            "`--nproc_per_node`, or pass --device=cpu."
         )
     try:
-        ddp_init_group(options)
+        ddp_init_group(run_opts)
     except (RuntimeError, ValueError) as error:
         place = f"{os.getenv('MASTER_ADDR')}:{os.getenv('MASTER_PORT')}"
         raise ValueError(
@@ -101,7 +99,11 @@ def join_processes(run_opts):
             f"{str(error).splitlines()[0]} Give torchrun another "
             "`--master_port`."
         ) from error
-    return options
+    return run_opts
+
+
+class CommonFailureError(ValueError):
+    """An error that every process has raised, which one need report."""
 
 
 def fail_together(function, *arguments):
@@ -121,8 +123,9 @@ def fail_together(function, *arguments):
 
     Raises
     ------
-    ValueError
-        On every process, with the message of the first that failed.
+    CommonFailureError
+        On every process, with the message of the first that failed. Where
+        there is one process, its error.
 
     Example
     -------
@@ -143,72 +146,78 @@ def fail_together(function, *arguments):
             if message is not None:
                 distinct = any(other is None for other in every)
                 where = f" (process {number})" if distinct else ""
-                raise ValueError(message + where)
+                raise CommonFailureError(message + where)
     return result
 
 
-def one_by_one(function, *arguments):
-    """Calls a function on the first process, then on one of each other node.
+def main_first(function, *arguments, once_per_node=False):
+    """Calls a function on the main process, then on the others.
 
-    What the first has written, the others find where the machines share a
-    disk, and make again where each has its own.
+    What the main one has written the others find. If it fails on one, all
+    end with its error.
 
     Arguments
     ---------
     function : callable
-        What is called.
+        What is called. It may raise ValueError or OSError.
     *arguments : tuple
         What it is called with.
+    once_per_node : bool
+        Call it on one process of each machine alone: where machines share no
+        disk, each makes its own.
+
+    Returns
+    -------
+    object
+        What the function returned on this process, None if not called here.
 
     Raises
     ------
-    ValueError
-        On every process, if it failed on one.
+    CommonFailureError
+        On every process, with the message of the first that failed. Where
+        there is one process, its error.
 
     Example
     -------
-    >>> one_by_one(print, "prepared")
-    prepared
+    >>> main_first(max, 1, 2)
+    2
     """
-    first = if_main_process()
-    fail_together(lambda: function(*arguments) if first else None)
-    if world_size() > 1:
-        other = not first and os.environ.get("LOCAL_RANK") == "0"
-        fail_together(lambda: function(*arguments) if other else None)
+    main = if_main_process()
+    other = not main and (
+        not once_per_node or os.environ.get("LOCAL_RANK") == "0"
+    )
+    result = None
+    for turn in (main, other):
+        made = fail_together(
+            lambda turn=turn: function(*arguments) if turn else None
+        )
+        result = made if turn else result
+    return result
 
 
-def leave(message):
-    """Ends every process with code 1 and one message, of the first.
+def leave(error):
+    """Ends this process with code 1 and a message.
 
     Arguments
     ---------
-    message : str
-        What the user reads.
+    error : Exception
+        What the user reads; from the main process alone, if every process
+        has the same.
 
     Raises
     ------
     SystemExit
         Always.
     """
-    number = os.environ.get("RANK", "0")
-    if is_distributed_initialized():
-        torch.distributed.destroy_process_group()
-    sys.exit(f"error: {message}" if number == "0" else 1)
-
-
-def set_patience(seconds):
-    """How long a process waits for another that says nothing.
-
-    Arguments
-    ---------
-    seconds : float
-        Seconds. A process that has died is noticed at once on gloo, and by
-        torchrun; this is for one that hangs.
-    """
-    if is_distributed_initialized():
-        torch.distributed.distributed_c10d._set_pg_timeout(
-            datetime.timedelta(seconds=seconds), torch.distributed.group.WORLD
-        )
+    common = isinstance(error, (CommonFailureError, FloatingPointError))
+    if not common or world_size() == 1:
+        sys.exit(f"error: {error}")
+    if rank() == 0:
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
+    # torchrun ends all once one has left: not before it is said
+    torch.distributed.barrier()
+    sys.exit(1)
 
 
 def mean_over_processes(value):

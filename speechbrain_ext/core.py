@@ -190,6 +190,14 @@ class ResumableBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        # at its end the epoch's own checkpoint comes
+        return self.step < len(
+            self.train_sampler
+        ) and super()._should_save_intra_epoch_ckpt(
+            last_ckpt_time, steps_since_ckpt
+        )
+
     def save_epoch(self, meta, keep):
         """Saves an epoch's checkpoint and deletes those that are not needed.
 

@@ -12,7 +12,6 @@ trials.
 
 import functools
 import importlib.util
-import json
 import logging
 import pathlib
 import shlex
@@ -31,15 +30,12 @@ from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
 from speechbrain_ext.dataio.crops import CropDataset
-from speechbrain_ext.dataio.label_noise import corrupt_labels
-from speechbrain_ext.dataio.manifests import (
-    read_manifest,
-    replacing,
-    write_manifest,
-)
+from speechbrain_ext.dataio.encoder import speaker_classes
+from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
+from speechbrain_ext.dataio.manifests import read_manifest, replacing
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
-from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.recipe import load_recipe
@@ -197,7 +193,10 @@ def make_brain(hparams, run_opts, classes):
     for name in TRAINED:
         hparams["checkpointer"].add_recoverable(name, modules[name])
     if hparams["start_from"]:
-        load_start(pathlib.Path(hparams["start_from"]), modules)
+        load_pretrained(
+            hparams["start_from"], {name: modules[name] for name in TRAINED}
+        )
+        logger.info(f"Going on from {hparams['start_from']}.")
     brain = SpeakerBrain(
         modules=modules,
         opt_class=hparams["opt_class"],
@@ -218,21 +217,6 @@ def make_brain(hparams, run_opts, classes):
         if not getattr(hparams["augment"], name, True):
             logger.info(f"No augmentation with {name}: no folder is given.")
     return brain
-
-
-def load_start(folder, modules):
-    """Loads an exported encoder with its head, to go on from."""
-    for name in TRAINED:
-        state = torch.load(folder / f"{name}.ckpt", map_location="cpu")
-        try:
-            modules[name].load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{folder / name}.ckpt does not fit the recipe's {name}: "
-                f"{' '.join(str(error).split())} Start from a run of the same "
-                "network and loss."
-            ) from error
-    logger.info(f"Going on from {folder}.")
 
 
 def train_loader(hparams, brain, manifest, labels):
@@ -343,60 +327,12 @@ def training_manifest(hparams):
     manifest, report = corrupt_labels(manifest, **options)
     path = folder / "train_noisy.csv"
     if if_main_process():
-        write_manifest(manifest, path)
-        with replacing(folder / "label_noise.json") as file:
-            json.dump(report, file, indent=2)
+        write_corrupted(manifest, report, path)
     logger.info(
         f"Label noise: {report['corrupted']} of {report['utterances']} labels "
         f"are wrong ({100 * report['rate_reached']:.2f} %)."
     )
     return manifest, path
-
-
-def encode_labels(hparams, manifest):
-    """Class numbers by the label map, which a resumed run must share."""
-    path = pathlib.Path(hparams["save_folder"], "label_encoder.txt")
-    encoder = hparams["label_encoder"]
-    speakers = sorted(set(manifest["spk_id"]))
-    # a speaker at another speed is another speaker
-    labels = [
-        voice(name, speed) for speed in hparams["speeds"] for name in speakers
-    ]
-    known = path
-    if hparams["start_from"]:  # its head is kept, also where it knows more
-        known = pathlib.Path(hparams["start_from"], "label_encoder.ckpt")
-        if not known.exists():
-            raise ValueError(
-                f"`start_from` must be a folder that training exported, but "
-                f"{known} does not exist; train the first stage first."
-            )
-    if known.exists():
-        encoder.load(known)
-        unknown = sorted(set(labels) - set(encoder.lab2ind))
-        fits = hparams["start_from"] or len(encoder) == len(labels)
-        if unknown or not fits:
-            raise ValueError(
-                f"The label map {known} has {len(encoder)} speakers, the data "
-                f"{len(labels)} ({len(unknown)} unknown, {unknown[:3]}): "
-                "they do not fit. Train into another output_folder, or "
-                "delete this one."
-            )
-    else:
-        encoder.update_from_iterable(labels)
-    encoder.expect_len(len(encoder))
-    if if_main_process() and not path.exists():
-        encoder.save(path)
-    return np.array(
-        [
-            [encoder.encode_label(voice(n, s)) for s in hparams["speeds"]]
-            for n in manifest["spk_id"]
-        ]
-    )
-
-
-def voice(name, speed):
-    """The label of a speaker at a speed."""
-    return name if speed == 1 else f"{name}#speed{speed}"
 
 
 def main(argv):
@@ -409,7 +345,13 @@ def main(argv):
         sb.utils.distributed.ddp_init_group(run_opts)
         prepare(hparams)
         manifest, cohort = training_manifest(hparams)
-        labels = encode_labels(hparams, manifest)
+        labels = speaker_classes(
+            manifest["spk_id"],
+            hparams["label_encoder"],
+            pathlib.Path(hparams["save_folder"], "label_encoder.txt"),
+            hparams["start_from"],
+            hparams["speeds"],
+        )
         sb.create_experiment_directory(hparams["output_folder"])
         output_folder = pathlib.Path(hparams["output_folder"])
         with replacing(output_folder / "hyperparams.yaml") as file:
@@ -421,8 +363,9 @@ def main(argv):
         sys.exit(f"error: {error}")
     logger.info(
         f"{len(manifest)} utterances of {manifest['spk_id'].nunique()} "
-        f"speakers ({len(hparams['label_encoder'])} classes), {brain.steps_per_epoch} updates an epoch at a global "
-        f"batch of {hparams['batch_size']}; highest learning rate "
+        f"speakers ({len(hparams['label_encoder'])} classes), "
+        f"{brain.steps_per_epoch} updates an epoch at a global batch of "
+        f"{hparams['batch_size']}; highest learning rate "
         f"{highest_rate(hparams, brain.steps_per_epoch):.4g}."
     )
     try:

@@ -52,7 +52,7 @@ KEYS = (
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
-    *("label_noise", "speeds", "augment"),
+    *("label_noise", "speeds", "augment", "spec_augment"),
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
     *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
     "train_logger",
@@ -65,13 +65,17 @@ class SpeakerBrain(sb.Brain):
     def compute_forward(self, batch, stage):
         """From waveforms to cosines (training) or embeddings (validation)."""
         train, options = stage == sb.Stage.TRAIN, {}
+        seeds = batch.seed.tolist() if train else None
         if train and getattr(self.modules.compute_features, "dither", 0) > 0:
-            options["seeds"] = batch.seed.tolist()
+            options["seeds"] = seeds
+        whole = train and bool((batch.sig.lengths == 1).all())
         wavs, lengths = batch.to(self.device).sig
-        if train:
-            lengths = None  # crops are of one length: nothing to mask
+        if whole:
+            lengths = None  # crops of one length: nothing to mask
         features = self.modules.compute_features(wavs, **options)
         features = self.modules.mean_var_norm(features, lengths)
+        if train and self.hparams.spec_augment is not None:
+            features = self.hparams.spec_augment(features, seeds)
         embeddings = self.modules.embedding_model(features, lengths)
         return self.modules.classifier(embeddings) if train else embeddings
 

@@ -33,6 +33,7 @@ from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.encoder import speaker_classes
 from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
@@ -49,6 +50,7 @@ TRAINED = ("embedding_model", "classifier", "loss")
 KEYS = (
     *("seed", "output_folder", "save_folder", "data_folder", "trial_lists"),
     *("dev_speakers", "dev_trials", "max_unreadable", "skip_prep"),
+    *("file_list", "shards"),
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
@@ -311,6 +313,7 @@ def prepare(hparams):
             "max_unreadable": hparams["max_unreadable"],
             "seed": hparams["seed"],
             "skip_prep": hparams["skip_prep"],
+            "file_list": hparams["file_list"],
         },
     )
 
@@ -349,6 +352,9 @@ def main(argv):
         sb.utils.distributed.ddp_init_group(run_opts)
         prepare(hparams)
         manifest, cohort = training_manifest(hparams)
+        if hparams["shards"]:  # written once, whatever the labels are
+            run_on_main(write_shards, [manifest, hparams["shards"]])
+            manifest = write_shards(manifest, hparams["shards"])
         labels = speaker_classes(
             manifest["spk_id"],
             hparams["label_encoder"],

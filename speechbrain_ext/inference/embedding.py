@@ -88,7 +88,9 @@ def length_sorted_batches(durations, batch_seconds):
     return batches
 
 
-def utterance_loader(manifest, batch_seconds=120.0, num_workers=0):
+def utterance_loader(
+    manifest, batch_seconds=120.0, num_workers=0, rank=0, world_size=1
+):
     """A DataLoader of whole utterances in length-sorted padded batches.
 
     Arguments
@@ -99,6 +101,10 @@ def utterance_loader(manifest, batch_seconds=120.0, num_workers=0):
         Seconds of a batch with its padding.
     num_workers : int
         Processes that read; 0 reads in this one.
+    rank : int
+        Number of this process.
+    world_size : int
+        Number of processes, which share the batches; none is cut.
 
     Returns
     -------
@@ -109,7 +115,7 @@ def utterance_loader(manifest, batch_seconds=120.0, num_workers=0):
         UtteranceDataset(manifest),
         batch_sampler=length_sorted_batches(
             manifest["duration"].tolist(), batch_seconds
-        ),
+        )[rank::world_size],
         num_workers=num_workers,
         collate_fn=PaddedBatch,
     )

@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 
 from speechbrain_ext.nnet.losses.angles import check_angle, shifted_up, sine
 from speechbrain_ext.nnet.losses.contract import ClassLoss
+from speechbrain_ext.utils.distributed import replicated, summed
 
 logger = get_logger(__name__)
 
@@ -176,7 +177,15 @@ class SphereFace2(ClassLoss):
         self._margin = margin
 
     def _loss(self, cosines, targets):
-        return _OneVsAll.apply(cosines, self.bias, targets, self)
+        rows = torch.arange(len(targets), device=targets.device)
+        columns = targets.squeeze(1)
+        return _OneVsAll.apply(cosines, self.bias, targets, rows, columns, self)
+
+    def _shard_loss(self, cosines, targets, rows, columns):
+        # binary classifiers: the loss is the sum of each class's own
+        bias = replicated(self.bias)
+        part = _OneVsAll.apply(cosines, bias, targets, rows, columns, self)
+        return summed(part)
 
     def _positive_logits(self, cosines):
         """Logits of true classes, without the bias."""
@@ -224,7 +233,7 @@ class _OneVsAll(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, cosines, bias, targets, loss):
+    def forward(ctx, cosines, bias, targets, rows, columns, loss):
         weight = loss.loss_weight / len(cosines)
         if loss.form == "face":
             weight = weight / loss.scale
@@ -248,14 +257,14 @@ class _OneVsAll(torch.autograd.Function):
             loss, cosines, targets, constants
         )
         with torch.enable_grad():
-            own = cosines.detach().gather(1, targets).requires_grad_()
+            own = cosines.detach()[rows, columns].requires_grad_()
             logits = loss._positive_logits(own)
             (slope,) = torch.autograd.grad(logits.sum(), own)
         if loss.form == "face":
             slope = torch.full_like(slope, loss.scale)
         logits = logits.detach() + bias
         pulls = torch.sigmoid(-logits) * -positive_weight
-        gradient.scatter_(1, targets, pulls * slope)
+        gradient[rows, columns] = pulls * slope
         bias_gradient = (negative_weight * pull + pulls.sum()).reshape(1)
         ctx.save_for_backward(gradient, bias_gradient)
         return (
@@ -269,8 +278,9 @@ class _OneVsAll(torch.autograd.Function):
         # on a processor fresh memory costs as much as all the rest, and to
         # look at a number nothing
         if outer.device.type == "cpu" and outer == 1:
-            return gradient, bias_gradient, None, None
-        return gradient * outer, bias_gradient * outer, None, None
+            return gradient, bias_gradient, None, None, None, None
+        gradient, bias_gradient = gradient * outer, bias_gradient * outer
+        return gradient, bias_gradient, None, None, None, None
 
 
 def _all_negatives(loss, cosines, targets, constants):
@@ -297,9 +307,9 @@ def _all_negatives(loss, cosines, targets, constants):
     batch, classes = cosines.shape
     gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
     # a sixteenth of the batch at a time, unless that would be little
-    rows = max(-(-batch // 16), 2**18 // classes, 1)
-    for start in range(0, batch, rows):
-        part = slice(start, start + rows)
+    step = max(-(-batch // 16), 2**18 // classes, 1)
+    for start in range(0, batch, step):
+        part = slice(start, start + step)
         terms = _negatives(cosines[part], targets[part], *constants)
         total = total + terms[0].sum()
         pull = pull + terms[1].sum()

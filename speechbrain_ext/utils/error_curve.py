@@ -116,14 +116,16 @@ class ErrorCurve(NamedTuple):
         tuple of float
             Equal error rate and threshold.
         """
-        # |FAR - FRR| times both class sizes, in integers: a tie is a tie.
-        gaps = self.accepted * self.positives
-        gaps -= self.rejected * self.negatives
-        np.abs(gaps, out=gaps)
-        best = int(np.argmin(gaps))
-        if best == 0 and gaps[0] == gaps[1:].min(initial=gaps[0] + 1):
-            # A tie of -inf with a score: prefer a threshold that is finite.
-            best = 1 + int(np.argmin(gaps[1:]))
+        # FAR - FRR falls along the curve: two bisections find its least size.
+        last = len(self.thresholds) - 1
+        after = self._first_at_most(0, last)
+        best = after
+        if after > 0:
+            before = self._first_at_most(self._gap(after - 1), after)
+            lower = self._gap(before) <= -self._gap(after)
+            # of a tie with accepting all the other, whose threshold is finite
+            if lower and (before or self._gap(before) != -self._gap(after)):
+                best = before
         accepted = self.accepted[best] / self.negatives
         rejected = self.rejected[best] / self.positives
         return float((accepted + rejected) / 2), float(self.thresholds[best])
@@ -221,6 +223,22 @@ class ErrorCurve(NamedTuple):
         # -inf is accepted at no threshold: the end is not on the curve
         true_rates = np.append(1 - rejected[::-1], 1.0)
         return float(trapezoid(true_rates, np.append(accepted[::-1], 1.0)))
+
+    def _gap(self, point):
+        """FAR - FRR times both class sizes, in integers: a tie is a tie."""
+        accepted = int(self.accepted[point]) * int(self.positives)
+        return accepted - int(self.rejected[point]) * int(self.negatives)
+
+    def _first_at_most(self, gap, high):
+        """The first point whose gap is at most ``gap``; ``high`` has one."""
+        low = 0
+        while low < high:
+            middle = (low + high) // 2
+            if self._gap(middle) <= gap:
+                high = middle
+            else:
+                low = middle + 1
+        return low
 
     def _masses(self):
         """Positive and negative trials at each threshold, [points]."""

@@ -372,7 +372,7 @@ def _least(thresholds, rates, bounded, bound, name):
             "fraction, not percent."
         )
     allowed = bounded <= bound
-    if not allowed.any():  # scores of -inf are rejected at every threshold
-        return 1.0, float(thresholds[-1])
+    if not allowed.any():  # positive scores of -inf: all must be accepted
+        return 1.0, float(thresholds[0])
     best = int(np.argmin(np.where(allowed, rates, 2.0)))
     return float(rates[best]), float(thresholds[best])

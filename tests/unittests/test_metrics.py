@@ -296,10 +296,10 @@ def test_rates_at_a_bound_match_brute_force(positive, negative):
     for bound in (0.0, 0.2, 0.5, 1.0):
         value, threshold = FAR_at_FRR(positive, negative, bound)
         allowed = [(a, t) for t, a, r in points if r <= bound]
-        assert (value, threshold) == (min(allowed)[0], min(allowed)[1])
+        assert (value, threshold) == min(allowed, default=(1.0, -math.inf))
         value, threshold = FRR_at_FAR(positive, negative, bound)
         allowed = [(r, t) for t, a, r in points if a <= bound]
-        assert (value, threshold) == (min(allowed)[0], min(allowed)[1])
+        assert (value, threshold) == min(allowed)
 
 
 @few

@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from speechbrain_ext.dataio.manifests import replacing
 
-# What the cap on durations and the four forms of a pair are called in files
+# The forms of a pair of measures, and what they are called in files
 QUALITY_FORMS = ("min", "max", "difference", "ratio")
 
 
@@ -231,7 +231,7 @@ def quality_measures(enrol, test, name):
 
     The least and the greater of both, their difference and their ratio: the
     same in either order. So in WeSpeaker's ``score_calibration.py``, for
-    durations (at most 6 s there), embedding norms and cohort means. The
+    durations (at most 20 s there), embedding norms and cohort means. The
     ratio is that of the magnitudes to the less, at most 1e3, as a cohort mean
     can be close to 0.
 

@@ -77,40 +77,100 @@ def normalise_scores(
     >>> normalise_scores(score, [0], [1], embeddings, cohort, 2, kind="z")
     tensor([0.5000])
     """
-    if kind not in SIDES or chooser not in ("own", "other"):
-        raise ValueError(
-            f"`kind` must be of {sorted(SIDES)} and `chooser` own or other, "
-            f"got {kind!r} and {chooser!r}."
-        )
+    if kind not in SIDES:
+        raise ValueError(f"`kind` must be of {sorted(SIDES)}, got {kind!r}.")
+    statistics = cohort_measures(
+        *(scores, enrol, test, embeddings, cohort, top_n, chooser),
+        *(speakers, cohort_speakers),
+    )
+    total = 0.0
+    for side in SIDES[kind]:
+        means, stds = statistics[side]
+        total = total + (scores.to(means) - means) / stds
+    dtype = torch.promote_types(scores.dtype, embeddings.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    return (total / len(SIDES[kind])).to(dtype)
+
+
+@torch.no_grad()
+def cohort_measures(
+    scores,
+    enrol,
+    test,
+    embeddings,
+    cohort,
+    top_n=None,
+    chooser="own",
+    speakers=None,
+    cohort_speakers=None,
+):
+    """Mean and deviation of both sides' scores with the cohort.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Same as in ``normalise_scores``.
+    enrol : torch.Tensor | sequence
+        Same as in ``normalise_scores``.
+    test : torch.Tensor | sequence
+        Same as in ``normalise_scores``.
+    embeddings : torch.Tensor
+        Same as in ``normalise_scores``.
+    cohort : torch.Tensor
+        Same as in ``normalise_scores``.
+    top_n : int
+        Same as in ``normalise_scores``.
+    chooser : str
+        Same as in ``normalise_scores``.
+    speakers : sequence
+        Same as in ``normalise_scores``.
+    cohort_speakers : sequence
+        Same as in ``normalise_scores``.
+
+    Returns
+    -------
+    dict
+        Maps ``enrol`` and ``test`` to means and deviations, float64 of shape
+        [trials] each.
+
+    Raises
+    ------
+    ValueError
+        Same as ``normalise_scores``.
+    """
+    if chooser not in ("own", "other"):
+        raise ValueError(f"`chooser` must be own or other, got {chooser!r}.")
     if (speakers is None) != (cohort_speakers is None):
         raise ValueError(
             "`speakers` and `cohort_speakers` go together; name both or none."
         )
-    trials = scoring.checked_trials(
+    unit, rows, enrol, test, cohort, top_n = scoring.checked_trials(
         scores, enrol, test, embeddings, cohort, top_n
     )
-    unit, rows, enrol, test, cohort, top_n = trials
-    sides = {"enrol": (enrol, test), "test": (test, enrol)}
-    if speakers is not None:
-        speakers = [speakers[row] for row in rows.tolist()]
-        codes = _codes(speakers, cohort_speakers, unit.device)
-    total = 0.0
-    for name in SIDES[kind]:
-        own, other = sides[name]
-        if speakers is None and chooser == "own":
-            # one statistic an utterance, however many its trials
-            means, stds = scoring.cohort_statistics(unit, cohort, top_n)
-            means, stds = means[own], stds[own]
-        else:
-            chosen = own if chooser == "own" else other
-            excluded = None if speakers is None else (codes, own, other)
-            means, stds = _trial_statistics(
-                unit, cohort, top_n, own, chosen, excluded
+    excluded = speakers is not None
+    if not excluded and chooser == "own":
+        # one statistic an utterance, however many its trials
+        found = scoring.cohort_statistics(unit, cohort, top_n)
+        sides = {
+            "enrol": [values[enrol] for values in found],
+            "test": [values[test] for values in found],
+        }
+    else:
+        codes = None
+        if excluded:
+            names = [speakers[row] for row in rows.tolist()]
+            codes = _codes(names, cohort_speakers, unit.device)
+        both = {"enrol": (enrol, test), "test": (test, enrol)}
+        sides = {
+            name: _trial_statistics(
+                *(unit, cohort, top_n, own),
+                *(own if chooser == "own" else other, other, codes),
             )
-        scoring.check_spread(stds, unit, top_n, rows[own])
-        total = total + (scores.to(means) - means) / stds
-    dtype = torch.promote_types(scores.dtype, unit.dtype)
-    return (total / len(SIDES[kind])).to(dtype)
+            for name, (own, other) in both.items()
+        }
+    for name, own in (("enrol", enrol), ("test", test)):
+        scoring.check_spread(sides[name][1], unit, top_n, rows[own])
+    return sides
 
 
 def _codes(speakers, cohort_speakers, device):
@@ -122,11 +182,11 @@ def _codes(speakers, cohort_speakers, device):
     )
 
 
-def _trial_statistics(unit, cohort, top_n, own, chooser, excluded):
+def _trial_statistics(unit, cohort, top_n, own, chooser, other, codes):
     """Mean and deviation of each trial's own cohort scores, [trials]."""
     cohort = cohort.double()
     top = None
-    if excluded is None:
+    if codes is None:
         top = _top_rows(unit, cohort, top_n)
     means = unit.new_empty(len(own), dtype=torch.float64)
     stds = torch.empty_like(means)
@@ -140,7 +200,7 @@ def _trial_statistics(unit, cohort, top_n, own, chooser, excluded):
             picked = cosines[place.unsqueeze(1), top[chooser[block]].long()]
             stds[block], means[block] = torch.std_mean(picked, 1, correction=0)
             continue
-        left = _left_out(excluded, block)
+        left = _left_out(codes, own[block], other[block])
         cosines = cosines[place]
         nearest = cosines
         if chooser is not own:
@@ -162,11 +222,11 @@ def _trial_statistics(unit, cohort, top_n, own, chooser, excluded):
     return means, stds
 
 
-def _left_out(excluded, block):
+def _left_out(codes, own, other):
     """Cohort rows of either speaker of each trial, [block, cohort]."""
-    (speakers, cohort_speakers), own, other = excluded
-    sides = [speakers[side[block]].unsqueeze(1) for side in (own, other)]
-    return (cohort_speakers == sides[0]) | (cohort_speakers == sides[1])
+    speakers, cohort_speakers = codes
+    one, two = (speakers[side].unsqueeze(1) for side in (own, other))
+    return (cohort_speakers == one) | (cohort_speakers == two)
 
 
 def _top_rows(unit, cohort, top_n):

@@ -121,6 +121,4 @@ def condition_table(scores, targets, labels):
         if len(positive) and len(negative):
             row["EER %"] = 100 * EER(positive, negative)[0]
         rows.append(row)
-    return pd.DataFrame(rows).astype(
-        {name: object for name in ("EER %", "FRR %", "FAR %")}
-    )
+    return pd.DataFrame(rows, dtype=object)

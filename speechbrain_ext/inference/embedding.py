@@ -146,7 +146,7 @@ def embed_batches(
     embeddings : torch.Tensor
         float32, on the CPU, [rows, embedding].
     """
-    loader = utterance_loader(manifest, batch_seconds, num_workers, share)
+    loader = utterance_loader(manifest, batch_seconds, num_workers, *share)
     for batch in loader:
         with torch.inference_mode():
             found = encoder.encode_batch(*batch.sig).squeeze(1).float().cpu()

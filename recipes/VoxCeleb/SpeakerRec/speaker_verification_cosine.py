@@ -370,7 +370,7 @@ def verify(hparams, output_folder, back_end, fitted, utterances):
     results, curves, sections = [], {}, []
     for path in trial_paths(hparams):
         trials, numbers = utterances.trials(path)
-        targets = trials["target"].to_numpy(dtype=bool)
+        targets = trials["target"].to_numpy(dtype=bool, copy=True)
         bootstrap = bootstrap_of(
             hparams, trials, numbers, utterances, path.name
         )

@@ -8,16 +8,10 @@ utterance of two seconds (200 frames). Milliseconds are of one forward pass of
 that utterance, the median of five.
 """
 
-import argparse
-import json
-import os
-import pathlib
-import platform
-import subprocess
-import sys
 import time
 
 import torch
+from record import finish, parser, print_header
 from torch.utils.flop_counter import FlopCounterMode
 
 from speechbrain_ext.lobes.models.DFResNet import DFResNet
@@ -28,7 +22,6 @@ from speechbrain_ext.lobes.models.VGG import VGG
 from speechbrain_ext.nnet.pooling import AttentiveStatisticsPooling
 from speechbrain_ext.utils.architectures import BASIC, BOTTLENECK, DF
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 V2 = {
     "channels": 32,
     "form": "v2",
@@ -111,21 +104,8 @@ def row(name, value, unit, published, quick, held=True):
 
 def main():
     """Prints the table and writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three of them")
-    parser.add_argument("--json", type=pathlib.Path)
-    arguments = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} "
-        f"cores, Python {platform.python_version()}, torch "
-        f"{torch.__version__}, commit {commit}"
-    )
+    arguments = parser(__doc__, "three of them").parse_args()
+    print_header()
     record = []
     for name, (bins, maker, parameters, macs) in NETWORKS.items():
         if arguments.quick and name not in SMALL:
@@ -151,9 +131,7 @@ def main():
             for r in rows
         )
         print(f"{name:20} {said}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
-    sys.exit(not all(r.get("holds", True) for r in record))
+    finish(record, arguments.json)
 
 
 if __name__ == "__main__":

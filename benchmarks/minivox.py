@@ -11,18 +11,15 @@ bounds are what WeSpeaker's ResNet and losses reach there at the same size,
 by one run each; they are held against the mean of the seeds.
 """
 
-import argparse
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 import time
 
-import torch
+import record
+from record import ROOT, finish, parser, print_header, print_row
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "VoxCeleb" / "SpeakerRec"
 MINUTES = 30  # on two idle cores
 
@@ -93,11 +90,9 @@ def rows_of(loss, seeds, found, quick):
     """The record's rows of one recipe; a quick run is held to no bound."""
 
     def row(name, value, unit, bound=None):
-        made = {"name": f"{loss} {name}", "value": round(value, 2)}
-        made["unit"] = unit
-        if bound is not None and not quick:
-            made |= {"bound": bound, "holds": made["value"] <= bound}
-        return made
+        return record.row(
+            f"{loss} {name}", value, unit, None if quick else bound
+        )
 
     for seed, (minutes, _) in zip(seeds, found, strict=True):
         yield row(f"seed {seed} minutes", minutes, "min", MINUTES)
@@ -114,28 +109,16 @@ def rows_of(loss, seeds, found, quick):
 
 def main():
     """Prints the table and writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_folder", required=True)
-    parser.add_argument("--output_folder", default=ROOT / "results/minivox")
-    parser.add_argument("--losses", nargs="+", default=LOSSES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
-    parser.add_argument("--quick", action="store_true", help="one epoch")
-    parser.add_argument("--json", type=pathlib.Path)
-    arguments = parser.parse_args()
+    options = parser(__doc__, "one epoch")
+    options.add_argument("--data_folder", required=True)
+    options.add_argument("--output_folder", default=ROOT / "results/minivox")
+    options.add_argument("--losses", nargs="+", default=LOSSES)
+    options.add_argument("--seeds", nargs="+", type=int, default=[42])
+    arguments = options.parse_args()
     output_folder = pathlib.Path(arguments.output_folder).resolve()
     data_folder = pathlib.Path(arguments.data_folder).resolve()
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} "
-        f"cores, Python {platform.python_version()}, torch "
-        f"{torch.__version__}, commit {commit}"
-    )
-    record = []
+    print_header()
+    rows = []
     options = {"number_of_epochs": 1} if arguments.quick else {}
     seeds = arguments.seeds
     for loss in arguments.losses:
@@ -143,16 +126,10 @@ def main():
             measure(loss, seed, data_folder, output_folder, options)
             for seed in seeds
         ]
-        record += rows_of(loss, seeds, found, arguments.quick)
-    for row in record:
-        bound = f"  at most {row['bound']}" if "bound" in row else ""
-        holds = "" if row.get("holds", True) else "  DOES NOT HOLD"
-        print(
-            f"{row['name']:50} {row['value']:8.2f} {row['unit']}{bound}{holds}"
-        )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
-    sys.exit(not all(row.get("holds", True) for row in record))
+        rows += rows_of(loss, seeds, found, arguments.quick)
+    for row in rows:
+        print_row(row)
+    finish(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ processes change nothing.
 
 import collections
 import hashlib
+import json
+import pathlib
 
 import numpy as np
 import pandas as pd
 
 from speechbrain_ext.dataio.crops import stable_seed
+from speechbrain_ext.dataio.manifests import replacing, write_manifest
 
 NEEDED = ("ID", "spk_id", "wav")
 
@@ -105,6 +108,30 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
     manifest["spk_id_clean"] = manifest["spk_id"]
     manifest = function(manifest, rate, seed, **options)
     return manifest, _report(manifest, kind, rate, seed, options)
+
+
+def write_corrupted(manifest, report, path):
+    """Writes a corrupted manifest and, beside it, its report.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        The manifest that ``corrupt_labels`` returned.
+    report : dict
+        The report that it returned.
+    path : str
+        The manifest's file.
+
+    Returns
+    -------
+    pathlib.Path
+        The report's file, ``label_noise.json`` in the same folder.
+    """
+    write_manifest(manifest, path)
+    beside = pathlib.Path(path).with_name("label_noise.json")
+    with replacing(beside) as file:
+        json.dump(report, file, indent=2)
+    return beside
 
 
 def _check(manifest, name):

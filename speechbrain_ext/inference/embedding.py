@@ -89,7 +89,7 @@ def length_sorted_batches(durations, batch_seconds):
 
 
 def utterance_loader(
-    manifest, batch_seconds=120.0, num_workers=0, share=(0, 1)
+    manifest, batch_seconds=120.0, num_workers=0, rank=0, world_size=1
 ):
     """A DataLoader of whole utterances in length-sorted padded batches.
 
@@ -101,21 +101,21 @@ def utterance_loader(
         Seconds of a batch with its padding.
     num_workers : int
         Processes that read; 0 reads in this one.
-    share : tuple of int
-        ``(rank, processes)``: every so manieth batch, from the rank's on.
+    rank : int
+        Number of this process.
+    world_size : int
+        Number of processes, which share the batches; none is cut.
 
     Returns
     -------
     torch.utils.data.DataLoader
         Yields PaddedBatch with ``id``, ``sig`` and ``row``.
     """
-    rank, processes = share
-    batches = length_sorted_batches(
-        manifest["duration"].tolist(), batch_seconds
-    )
     return torch.utils.data.DataLoader(
         UtteranceDataset(manifest),
-        batch_sampler=batches[rank::processes],
+        batch_sampler=length_sorted_batches(
+            manifest["duration"].tolist(), batch_seconds
+        )[rank::world_size],
         num_workers=num_workers,
         collate_fn=PaddedBatch,
     )
@@ -146,7 +146,7 @@ def embed_batches(
     embeddings : torch.Tensor
         float32, on the CPU, [rows, embedding].
     """
-    loader = utterance_loader(manifest, batch_seconds, num_workers, share)
+    loader = utterance_loader(manifest, batch_seconds, num_workers, *share)
     for batch in loader:
         with torch.inference_mode():
             found = encoder.encode_batch(*batch.sig).squeeze(1).float().cpu()

@@ -92,6 +92,33 @@ def export_pretrained(
     return folder
 
 
+def load_pretrained(folder, modules):
+    """Loads what training exported, to go on from.
+
+    Arguments
+    ---------
+    folder : str
+        The folder that ``export_pretrained`` wrote.
+    modules : dict of torch.nn.Module
+        The modules to load into, by their names there.
+
+    Raises
+    ------
+    ValueError
+        If a module does not fit what was exported.
+    """
+    for name, module in modules.items():
+        path = pathlib.Path(folder, f"{name}.ckpt")
+        try:
+            module.load_state_dict(torch.load(path, map_location="cpu"))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} does not fit the recipe's {name}: "
+                f"{' '.join(str(error).split())} Start from a run of the same "
+                "network and loss."
+            ) from error
+
+
 def _modules_yaml(recipe, classes):
     """The recipe's blocks of the modules, the number of classes filled in."""
     yaml = ruamel.yaml.YAML()

@@ -1,10 +1,6 @@
-"""Pooling of frames into one vector, exact for padded batches.
+"""Pooling of frames into one vector, exact for padded batches."""
 
-Every pooling is made with the number of channels that come in, is called as
-``pooling(x [batch, time, channel], lengths)``, gives [batch, 1, channels],
-and says by ``widening`` how many numbers it makes of a channel.
-"""
-
+import abc
 import math
 
 import torch
@@ -13,7 +9,43 @@ from speechbrain.utils.autocast import fwd_default_precision
 from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
 
 
-class TemporalStatisticsPooling(torch.nn.Module):
+class Pooling(torch.nn.Module, abc.ABC):
+    """What every pooling over time is.
+
+    It is made with the number of channels that come in, says by ``widening``
+    how many numbers it makes of a channel, and implements ``_pool(x [batch,
+    channel, time], frames)``, zero where padded, which gives [batch, widening
+    * channel].
+    """
+
+    widening = 1
+
+    @fwd_default_precision
+    def forward(self, x, lengths=None):
+        """Pools over time.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, 1, widening * channel]; means before deviations.
+        """
+        frames = frame_counts(x, lengths)
+        x = mask_frames(x.transpose(1, 2), frames)
+        return self._pool(x, frames).unsqueeze(1)
+
+    @abc.abstractmethod
+    def _pool(self, x, frames):
+        """Pools frames that are zero where padded."""
+
+
+class TemporalStatisticsPooling(Pooling):
     """Mean and standard deviation over time (TSTP).
 
     The deviation is sqrt(variance + epsilon) with the unbiased variance, as
@@ -46,29 +78,12 @@ class TemporalStatisticsPooling(torch.nn.Module):
         self.epsilon = epsilon
         self.unbiased = unbiased
 
-    @fwd_default_precision
-    def forward(self, x, lengths=None):
-        """Pools over time.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Means, then deviations, of shape [batch, 1, 2 * channel].
-        """
-        x, frames = _channels_first(x, lengths)
+    def _pool(self, x, frames):
         mean, variance = _statistics(x, frames, self.unbiased)
-        pooled = torch.cat([mean, (variance + self.epsilon).sqrt()], dim=1)
-        return pooled.unsqueeze(1)
+        return torch.cat([mean, (variance + self.epsilon).sqrt()], dim=1)
 
 
-class TemporalAveragePooling(torch.nn.Module):
+class TemporalAveragePooling(Pooling):
     """Mean over time (TAP).
 
     Arguments
@@ -82,31 +97,14 @@ class TemporalAveragePooling(torch.nn.Module):
     tensor(2.)
     """
 
-    widening = 1
-
     def __init__(self, input_size=None):
         super().__init__()
 
-    @fwd_default_precision
-    def forward(self, x, lengths=None):
-        """Pools over time.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Means of shape [batch, 1, channel].
-        """
-        return _statistics(*_channels_first(x, lengths))[0].unsqueeze(1)
+    def _pool(self, x, frames):
+        return _statistics(x, frames)[0]
 
 
-class MaxPooling(torch.nn.Module):
+class MaxPooling(Pooling):
     """Maximum over time (MAX).
 
     Arguments
@@ -120,32 +118,14 @@ class MaxPooling(torch.nn.Module):
     tensor(3.)
     """
 
-    widening = 1
-
     def __init__(self, input_size=None):
         super().__init__()
 
-    @fwd_default_precision
-    def forward(self, x, lengths=None):
-        """Pools over time.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Maxima of shape [batch, 1, channel].
-        """
-        x, frames = _channels_first(x, lengths)
-        return mask_frames(x, frames, -math.inf).amax(dim=2).unsqueeze(1)
+    def _pool(self, x, frames):
+        return mask_frames(x, frames, -math.inf).amax(dim=2)
 
 
-class SelfAttentivePooling(torch.nn.Module):
+class SelfAttentivePooling(Pooling):
     """Mean over time weighted by one attention vector (SAP).
 
     Cai, Chen, Li, "Exploring the Encoding Layer and Loss Function in
@@ -164,37 +144,20 @@ class SelfAttentivePooling(torch.nn.Module):
     torch.Size([2, 1, 8])
     """
 
-    widening = 1
-
     def __init__(self, input_size):
         super().__init__()
         self.linear = torch.nn.Linear(input_size, input_size)
         self.attention = torch.nn.Parameter(torch.empty(input_size, 1))
         torch.nn.init.xavier_normal_(self.attention)
 
-    @fwd_default_precision
-    def forward(self, x, lengths=None):
-        """Pools over time.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Means of shape [batch, 1, channel].
-        """
-        frames = frame_counts(x, lengths)
+    def _pool(self, x, frames):
+        x = x.transpose(1, 2)
         logits = self.linear(x).tanh() @ self.attention  # [batch, time, 1]
         weights = _masked_softmax(logits.transpose(1, 2), frames)
-        return weights @ mask_frames(x.transpose(1, 2), frames).transpose(1, 2)
+        return (weights @ x).squeeze(1)
 
 
-class AttentiveStatisticsPooling(torch.nn.Module):
+class AttentiveStatisticsPooling(Pooling):
     """Mean and deviation weighted over time, channel by channel (ASP).
 
     Okabe, Koshinaka, Shinoda, Interspeech 2018, with weights for each
@@ -227,29 +190,13 @@ class AttentiveStatisticsPooling(torch.nn.Module):
             torch.nn.Conv1d(attention_channels, input_size, 1),
         )
 
-    @fwd_default_precision
-    def forward(self, x, lengths=None):
-        """Pools over time.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Means, then deviations, of shape [batch, 1, 2 * channel].
-        """
-        x, frames = _channels_first(x, lengths)
+    def _pool(self, x, frames):
         weights = _masked_softmax(self._logits(x, frames), frames)
         mean = (weights * x).sum(dim=2, keepdim=True)
         # as sum(w x^2) - mean^2, without its cancellation
         variance = (weights * (x - mean).square()).sum(dim=2)
         deviation = variance.clamp(min=self.smallest_variance).sqrt()
-        return torch.cat([mean.squeeze(2), deviation], dim=1).unsqueeze(1)
+        return torch.cat([mean.squeeze(2), deviation], dim=1)
 
     def _logits(self, x, frames):
         return self.attention(x)
@@ -302,7 +249,7 @@ class ChannelAttentiveStatisticsPooling(AttentiveStatisticsPooling):
         return self.attention(x)
 
 
-class MultiHeadAttentivePooling(torch.nn.Module):
+class MultiHeadAttentivePooling(Pooling):
     """Mean over time, weighted for each head of channels by itself.
 
     India, Safari, Hernando, "Self Multi-Head Attention for Speaker
@@ -327,8 +274,6 @@ class MultiHeadAttentivePooling(torch.nn.Module):
     torch.Size([2, 1, 8])
     """
 
-    widening = 1
-
     def __init__(self, input_size, heads=4):
         super().__init__()
         if heads < 1 or input_size % heads:
@@ -339,35 +284,13 @@ class MultiHeadAttentivePooling(torch.nn.Module):
         self.attention = torch.nn.Parameter(torch.empty(heads, size))
         torch.nn.init.xavier_normal_(self.attention)
 
-    @fwd_default_precision
-    def forward(self, x, lengths=None):
-        """Pools over time.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Means of shape [batch, 1, channel].
-        """
-        x, frames = _channels_first(x, lengths)
+    def _pool(self, x, frames):
         heads = x.unflatten(1, self.attention.shape)  # [batch, head, d, time]
         logits = torch.einsum("bhdt,hd->bht", heads, self.attention)
         logits = logits / math.sqrt(self.attention.shape[1])
         weights = _masked_softmax(logits, frames)
         pooled = torch.einsum("bhdt,bht->bhd", heads, weights)
-        return pooled.flatten(1).unsqueeze(1)
-
-
-def _channels_first(x, lengths):
-    """[batch, channel, time], zero where padded, and the frames."""
-    frames = frame_counts(x, lengths)
-    return mask_frames(x.transpose(1, 2), frames), frames
+        return pooled.flatten(1)
 
 
 def _statistics(x, frames, unbiased=True):

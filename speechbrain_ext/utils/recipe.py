@@ -16,7 +16,8 @@ def compose_recipe(path):
     later ones having the last word, paths beside the recipe). Its own keys
     replace those of these files; a key that they lack is an error, since it
     would change nothing. A block without a tag changes single keys of the
-    block that was there, as SpeechBrain's command line does; a block with a
+    block that was there, as SpeechBrain's command line does (an empty one
+    takes any, and one with a tag those that it can be built of); a block with a
     tag (``!new:...``) replaces it whole, and ``without: [key, ...]`` takes out
     what nothing uses any more.
 
@@ -56,21 +57,28 @@ def compose_recipe(path):
     for source, keys in [*fragments, (path, recipe)]:
         for key in keys:
             _check_known(key, composed, source)
-            composed[key] = _changed(composed[key], keys[key])
+            composed[key] = _changed(composed[key], keys[key], source)
     for key in dropped:
         _check_known(key, composed, path)
         del composed[key]
     return composed
 
 
-def _changed(old, new):
+def _changed(old, new, source):
     """A block changed key by key, or replaced where the new one has a tag."""
-    tag = getattr(getattr(new, "tag", None), "value", None)
-    if tag or not isinstance(new, dict) or not isinstance(old, dict):
+    if _tag(new) or not isinstance(new, dict) or not isinstance(old, dict):
         return new
+    # what a tag builds knows its own keys; an empty block takes any
+    closed = bool(old) and not _tag(old)
     for key in new:
-        old[key] = _changed(old.get(key), new[key])
+        if closed:
+            _check_known(key, old, source)
+        old[key] = _changed(old.get(key), new[key], source)
     return old
+
+
+def _tag(block):
+    return getattr(getattr(block, "tag", None), "value", None)
 
 
 def _fragment(path):
@@ -116,9 +124,10 @@ def load_recipe(path, overrides="", keys=()):
     """
     composed = compose_recipe(path)
     changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
+    source = "The command line"
     for key in changes:
-        _check_known(key, composed, "The command line")
-        composed[key] = _changed(composed[key], changes[key])
+        _check_known(key, composed, source)
+        composed[key] = _changed(composed[key], changes[key], source)
     stream = io.StringIO()
     ruamel.yaml.YAML().dump(composed, stream)
     written = stream.getvalue()

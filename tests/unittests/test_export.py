@@ -5,7 +5,7 @@ import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import SphereFace2
@@ -78,3 +78,18 @@ def test_folder_is_replaced_whole_or_not_at_all(tmp_path, parts, monkeypatch):
         "embedding_model.ckpt"
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["pretrained"]
+
+
+def test_what_was_exported_is_gone_on_from(tmp_path, parts):
+    folder = export_pretrained(tmp_path / "p", RECIPE, *parts, 8)
+    other = {
+        "embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8),
+        "classifier": CosineClassifier(8, 3),
+        "loss": SphereFace2(),
+    }
+    load_pretrained(folder, other)
+    for name, module in other.items():
+        for key, value in module.state_dict().items():
+            assert torch.equal(parts[0][name].state_dict()[key], value)
+    with pytest.raises(ValueError, match="not fit the recipe's classifier"):
+        load_pretrained(folder, {"classifier": CosineClassifier(8, 4)})

@@ -11,7 +11,7 @@ from conftest import RECIPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ext.dataio.label_noise import corrupt_labels
+from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
 
 KINDS = ("symmetric", "pair", "open_set", "split", "merge")
@@ -200,6 +200,17 @@ def test_bad_manifests_are_rejected():
         corrupt_labels(table().head(0), "pair", 0.1, 0)
     with pytest.raises(ValueError, match="column wav"):
         corrupt_labels(table().drop(columns="wav"), "pair", 0.1, 0)
+
+
+def test_manifest_and_report_stand_side_by_side(tmp_path):
+    manifest = table()
+    manifest["duration"], manifest["start"], manifest["stop"] = 1.0, 0, 16000
+    noisy, report = corrupt_labels(manifest, "merge", 0.5, 1)
+    written = write_corrupted(noisy, report, tmp_path / "noisy.csv")
+    assert written == tmp_path / "label_noise.json"
+    assert json.loads(written.read_text()) == report
+    found = read_manifest(tmp_path / "noisy.csv")
+    assert list(found["spk_id"]) == list(noisy["spk_id"])
 
 
 def test_command_writes_what_the_function_makes(tmp_path):

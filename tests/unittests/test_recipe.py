@@ -51,12 +51,16 @@ def test_later_parents_and_the_command_line_have_the_last_word(write):
 
 
 def test_command_line_changes_blocks_key_by_key_and_fills_empty_ones(write):
-    path = write("base2.yaml", BASE + "noise: null\n")
-    keys = (*KEYS, "noise")
-    overrides = "counter: {b: 5}\nnoise: {kind: pair, rate: 0.1}"
+    path = write("base2.yaml", BASE + "noise: null\nopts: {}\nmore: {a: 1}\n")
+    keys = (*KEYS, "noise", "opts", "more")
+    overrides = (
+        "counter: {b: 5}\nnoise: {kind: pair, rate: 0.1}\n"
+        "opts: {a: 1, b: 2}\nmore: {a: 2}"
+    )
     hparams, text = load_recipe(path, overrides, keys)
     assert hparams["counter"] == {"a": 3, "b": 5}
     assert hparams["noise"] == {"kind": "pair", "rate": 0.1}
+    assert hparams["opts"] == {"a": 1, "b": 2} and hparams["more"] == {"a": 2}
     assert load_hyperpyyaml(io.StringIO(text)) == hparams
 
 
@@ -98,6 +102,11 @@ def test_without_extends_it_is_plain_hyperpyyaml(write):
     ("text", "overrides", "message"),
     [
         (BASE + "sizes: 4\n", "", "unknown key 'sizes'; did you mean 'size'"),
+        (
+            BASE + "opts:\n    num_workers: 4\n",
+            "opts: {num_worker: 0}",
+            "command line has an unknown key 'num_worker'.*'num_workers'",
+        ),
         (BASE, "sice: 4", "command line has an unknown key 'sice'.*'size'"),
         (BASE.replace("log:", "lok:"), "", "lacks the key 'log'"),
         ("extends: base.yaml\nsise: 4\n", "", "unknown key 'sise'.*'size'"),

@@ -9,23 +9,17 @@ recipe does the same by its key `label_noise`.
 """
 
 import argparse
-import json
-import pathlib
 import sys
 
-from speechbrain_ext.dataio.label_noise import corrupt_labels
-from speechbrain_ext.dataio.manifests import (
-    read_manifest,
-    replacing,
-    write_manifest,
-)
+from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
+from speechbrain_ext.dataio.manifests import read_manifest
 
 
 def main(argv=None):
     """Writes the manifest and its report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("manifest")
-    parser.add_argument("noisy_manifest", type=pathlib.Path)
+    parser.add_argument("noisy_manifest")
     parser.add_argument(
         "--kind",
         required=True,
@@ -56,10 +50,7 @@ def main(argv=None):
             arguments.seed,
             **options,
         )
-        write_manifest(noisy, arguments.noisy_manifest)
-        path = arguments.noisy_manifest.with_name("label_noise.json")
-        with replacing(path) as file:
-            json.dump(report, file, indent=2)
+        path = write_corrupted(noisy, report, arguments.noisy_manifest)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(

@@ -11,15 +11,11 @@ import torch
 
 from speechbrain_ext.lobes.models.blocks import (
     Embedding,
-    check_features,
+    Encoder,
     pool_maps,
 )
 from speechbrain_ext.lobes.models.ResNet import GOLDEN_GEMINI
-from speechbrain_ext.nnet.lengths import (
-    frame_counts,
-    mask_frames,
-    strided_frames,
-)
+from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 
@@ -70,7 +66,7 @@ class InvertedBottleneck(torch.nn.Module):
         return mask_frames(torch.relu(y + x), frames)
 
 
-class DFResNet(torch.nn.Module):
+class DFResNet(Encoder):
     """Gemini DF-ResNet: 60 layers (3, 3, 9, 3), 114 (3, 3, 27, 3), 183
     (3, 8, 45, 3), 237 (3, 8, 63, 3).
 
@@ -90,11 +86,6 @@ class DFResNet(torch.nn.Module):
         Makes the pooling of its number of channels (a class of
         ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
 
-    Raises
-    ------
-    ValueError
-        If the features have another number of channels.
-
     Example
     -------
     >>> model = DFResNet(80, (1, 1, 1, 1), (4, 4, 8, 8, 8), lin_neurons=16)
@@ -111,8 +102,7 @@ class DFResNet(torch.nn.Module):
         strides=GOLDEN_GEMINI,
         pooling=TemporalStatisticsPooling,
     ):
-        super().__init__()
-        self.input_size = input_size
+        super().__init__(input_size)
         self.strides = [tuple(stride) for stride in strides]
         # the stem, and a convolution that strides before each stage
         self.downsampling = torch.nn.ModuleList()
@@ -139,27 +129,9 @@ class DFResNet(torch.nn.Module):
             self.pooling.widening * channels[-1] * bins, lin_neurons
         )
 
-    def forward(self, x, lengths=None):
-        """Computes the embedding of each utterance.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Features of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None. An utterance in a
-            padded batch gets the embedding that it gets alone.
-
-        Returns
-        -------
-        torch.Tensor
-            Embeddings of shape [batch, 1, embedding].
-        """
-        check_features(x, self.input_size)
-        frames = frame_counts(x, lengths)
-        x = mask_frames(x.transpose(1, 2), frames).unsqueeze(1)
+    def _pooled(self, x, frames):
         stem, *downsampling = self.downsampling
-        x = mask_frames(torch.relu(stem(x)), frames)
+        x = mask_frames(torch.relu(stem(x.unsqueeze(1))), frames)
         for convolution, stride, stage in zip(
             downsampling, self.strides, self.stages, strict=True
         ):
@@ -167,4 +139,4 @@ class DFResNet(torch.nn.Module):
             x = mask_frames(convolution(x), frames)
             for block in stage:
                 x = block(x, frames)
-        return self.embedding(pool_maps(self.pooling, x, frames))
+        return pool_maps(self.pooling, x, frames)

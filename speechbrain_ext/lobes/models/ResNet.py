@@ -17,21 +17,20 @@ stages (MSEA) and an activated embedding are those of Open Speaker
 Verification (1017549629/open-speaker-verification@0d415d5 mmcls/models).
 """
 
+import functools
+
 import torch
 
 from speechbrain_ext.lobes.models.blocks import (
     Embedding,
+    Encoder,
     SqueezeExcitation,
-    check_features,
     pool_maps,
+    residual_stages,
     set_norm_momentum,
     shortcut,
 )
-from speechbrain_ext.nnet.lengths import (
-    frame_counts,
-    mask_frames,
-    strided_frames,
-)
+from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 # Strides of the four stages, in frequency and in time
@@ -94,12 +93,15 @@ class BasicBlock(torch.nn.Module):
             Shape [batch, channel, mel, time], zero where padded.
         """
         frames = strided_frames(frames, self.stride[1])
-        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self._first(x)
         # batch norm shifts the zeros of the padding, the next kernel sees it
         y = self.bn2(self.conv2(mask_frames(y, frames)))
         if self.se is not None:
             y = self.se(mask_frames(y, frames), frames)
         return mask_frames(torch.relu(y + self.shortcut(x)), frames)
+
+    def _first(self, x):
+        return torch.relu(self.bn1(self.conv1(x)))
 
 
 class Bottleneck(torch.nn.Module):
@@ -170,7 +172,7 @@ class Bottleneck(torch.nn.Module):
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-class ResNet(torch.nn.Module):
+class ResNet(Encoder):
     """ResNet with pooling over time.
 
     ====== ============== ===========
@@ -215,8 +217,7 @@ class ResNet(torch.nn.Module):
     Raises
     ------
     ValueError
-        If a block is unknown, there is not a stride a stage, or the features
-        have another number of channels.
+        If a block is unknown, or there is not a stride a stage.
 
     Example
     -------
@@ -239,37 +240,19 @@ class ResNet(torch.nn.Module):
         activated=False,
         norm_momentum=0.1,
     ):
-        super().__init__()
+        super().__init__(input_size)
         if block not in BLOCKS:
             raise ValueError(
                 f"`block` must be one of {sorted(BLOCKS)}, got {block!r}."
             )
-        if len(strides) != len(block_sizes):
-            raise ValueError(
-                f"`strides` must be one for each of the {len(block_sizes)} "
-                f"stages, got {list(strides)}."
-            )
-        block = BLOCKS[block]
-        self.input_size = input_size
+        block = functools.partial(BLOCKS[block], reduction=reduction)
         self.conv1 = torch.nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = torch.nn.BatchNorm2d(channels)
         self.all_stages = all_stages
-        self.stages = torch.nn.ModuleList()
-        width, bins, sizes = channels, input_size, []
-        for stage, (blocks, stride) in enumerate(
-            zip(block_sizes, strides, strict=True)
-        ):
-            stride = (stride, stride) if isinstance(stride, int) else stride
-            bins = -(-bins // stride[0])
-            layers = torch.nn.ModuleList()
-            for index in range(blocks):
-                here = stride if index == 0 else (1, 1)
-                layers.append(
-                    block(width, channels * 2**stage, tuple(here), reduction)
-                )
-                width = block.expansion * channels * 2**stage
-            self.stages.append(layers)
-            sizes.append(width * bins)
+        self.stages, shapes = residual_stages(
+            block, channels, channels, block_sizes, strides, input_size
+        )
+        sizes = [width * bins for width, bins in shapes]
         if all_stages:
             self.pooling = torch.nn.ModuleList(pooling(s) for s in sizes)
             pooled = sum(
@@ -281,26 +264,9 @@ class ResNet(torch.nn.Module):
         self.embedding = Embedding(pooled, lin_neurons, activated)
         set_norm_momentum(self, norm_momentum)
 
-    def forward(self, x, lengths=None):
-        """Computes the embedding of each utterance.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Features of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None. An utterance in a
-            padded batch gets the embedding that it gets alone.
-
-        Returns
-        -------
-        torch.Tensor
-            Embeddings of shape [batch, 1, embedding].
-        """
-        check_features(x, self.input_size)
-        frames = frame_counts(x, lengths)
-        x = mask_frames(x.transpose(1, 2), frames).unsqueeze(1)
-        x = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
+    def _pooled(self, x, frames):
+        x = self.bn1(self.conv1(x.unsqueeze(1)))
+        x = mask_frames(torch.relu(x), frames)
         pooled = []
         for index, stage in enumerate(self.stages):
             for block in stage:
@@ -309,5 +275,5 @@ class ResNet(torch.nn.Module):
             if self.all_stages:
                 pooled.append(pool_maps(self.pooling[index], x, frames))
         if not self.all_stages:
-            pooled.append(pool_maps(self.pooling, x, frames))
-        return self.embedding(torch.cat(pooled, dim=2))
+            return pool_maps(self.pooling, x, frames)
+        return torch.cat(pooled, dim=2)

@@ -9,16 +9,12 @@ import torch
 
 from speechbrain_ext.lobes.models.blocks import (
     Embedding,
-    SqueezeExcitation,
-    check_features,
+    Encoder,
     pool_maps,
-    shortcut,
+    residual_stages,
 )
-from speechbrain_ext.nnet.lengths import (
-    frame_counts,
-    mask_frames,
-    strided_frames,
-)
+from speechbrain_ext.lobes.models.ResNet import BasicBlock
+from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
 from speechbrain_ext.nnet.pooling import SelfAttentivePooling
 
 # What the published forms do before the first stage
@@ -29,8 +25,8 @@ STEMS = {
 }
 
 
-class SEBasicBlock(torch.nn.Module):
-    """Two 3x3 convolutions and squeeze-excitation beside a shortcut.
+class SEBasicBlock(BasicBlock):
+    """A ``BasicBlock`` with squeeze-excitation and batch norm after ReLU.
 
     Arguments
     ---------
@@ -49,44 +45,13 @@ class SEBasicBlock(torch.nn.Module):
     """
 
     def __init__(self, in_channels, channels, stride=(1, 1)):
-        super().__init__()
-        self.stride = tuple(stride)
-        self.conv1 = torch.nn.Conv2d(
-            in_channels, channels, 3, stride, padding=1, bias=False
-        )
-        self.bn1 = torch.nn.BatchNorm2d(channels)
-        self.conv2 = torch.nn.Conv2d(
-            channels, channels, 3, padding=1, bias=False
-        )
-        self.bn2 = torch.nn.BatchNorm2d(channels)
-        self.se = SqueezeExcitation(channels)
-        self.shortcut = shortcut(in_channels, channels, self.stride)
+        super().__init__(in_channels, channels, stride, reduction=8)
 
-    def forward(self, x, frames=None):
-        """Passes a batch on.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Shape [batch, channel, mel, time], zero where padded.
-        frames : torch.Tensor
-            Frames of each utterance before the block's stride, shape [batch],
-            or None.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape [batch, channel, mel, time], zero where padded.
-        """
-        frames = strided_frames(frames, self.stride[1])
-        # the published order: ReLU, then batch norm
-        y = mask_frames(self.bn1(torch.relu(self.conv1(x))), frames)
-        y = mask_frames(self.bn2(self.conv2(y)), frames)
-        y = self.se(y, frames) + self.shortcut(x)
-        return mask_frames(torch.relu(y), frames)
+    def _first(self, x):
+        return self.bn1(torch.relu(self.conv1(x)))
 
 
-class SEResNet(torch.nn.Module):
+class SEResNet(Encoder):
     """Squeeze-excitation ResNet34 in three published forms.
 
     Fast (``ResNetSE34L``): 40 log mel filterbanks, channels 16, strides
@@ -139,13 +104,12 @@ class SEResNet(torch.nn.Module):
         average_frequency=True,
         pooling=SelfAttentivePooling,
     ):
-        super().__init__()
+        super().__init__(input_size)
         if form not in STEMS:
             raise ValueError(
                 f"`form` must be one of {sorted(STEMS)}, got {form!r}."
             )
         stem = STEMS[form]
-        self.input_size = input_size
         self.form = form
         self.average_frequency = average_frequency
         self.conv1 = torch.nn.Conv2d(
@@ -162,19 +126,10 @@ class SEResNet(torch.nn.Module):
         if stem["pool"]:
             self.maxpool = torch.nn.MaxPool2d(3, stride=(2, 1), padding=1)
             bins = -(-bins // 2)
-        self.stages = torch.nn.ModuleList()
-        width = channels
-        for stage, (blocks, stride) in enumerate(
-            zip(block_sizes, strides, strict=True)
-        ):
-            stride = (stride, stride) if isinstance(stride, int) else stride
-            bins = -(-bins // stride[0])
-            layers = torch.nn.ModuleList()
-            for index in range(blocks):
-                here = tuple(stride) if index == 0 else (1, 1)
-                layers.append(SEBasicBlock(width, channels * 2**stage, here))
-                width = channels * 2**stage
-            self.stages.append(layers)
+        self.stages, shapes = residual_stages(
+            SEBasicBlock, channels, channels, block_sizes, strides, bins
+        )
+        width, bins = shapes[-1]
         pooled = width if average_frequency else width * bins
         self.pooling = pooling(pooled)
         self.embedding = Embedding(self.pooling.widening * pooled, lin_neurons)
@@ -184,35 +139,17 @@ class SEResNet(torch.nn.Module):
                     module.weight, mode="fan_out", nonlinearity="relu"
                 )
 
-    def forward(self, x, lengths=None):
-        """Computes the embedding of each utterance.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Features of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None. An utterance in a
-            padded batch gets the embedding that it gets alone.
-
-        Returns
-        -------
-        torch.Tensor
-            Embeddings of shape [batch, 1, embedding].
-        """
-        check_features(x, self.input_size)
-        frames = frame_counts(x, lengths)
-        x = self.conv1(mask_frames(x.transpose(1, 2), frames).unsqueeze(1))
+    def _pooled(self, x, frames):
+        x = self.conv1(x.unsqueeze(1))
         if self.form == "v2":
             x = self.bn1(torch.relu(x))
         else:
             x = torch.relu(self.bn1(x))
-        x = self.maxpool(mask_frames(x, frames))
-        x = mask_frames(x, frames)
+        x = mask_frames(self.maxpool(mask_frames(x, frames)), frames)
         for stage in self.stages:
             for block in stage:
                 x = block(x, frames)
                 frames = strided_frames(frames, block.stride[1])
         if self.average_frequency:
             x = x.mean(dim=2, keepdim=True)
-        return self.embedding(pool_maps(self.pooling, x, frames))
+        return pool_maps(self.pooling, x, frames)

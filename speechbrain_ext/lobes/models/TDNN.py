@@ -10,11 +10,11 @@ import torch
 
 from speechbrain_ext.lobes.models.blocks import (
     Embedding,
+    Encoder,
     SqueezeExcitation,
-    check_features,
     set_norm_momentum,
 )
-from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
+from speechbrain_ext.nnet.lengths import mask_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 SLOPE = 0.01  # of every leaky ReLU
@@ -122,7 +122,7 @@ class ResidualTDNNBlock(torch.nn.Module):
         return mask_frames(self.norm(y), frames)
 
 
-class ResSETDNN(torch.nn.Module):
+class ResSETDNN(Encoder):
     """Time-delay network with residual squeeze-excitation blocks.
 
     Arguments
@@ -149,11 +149,6 @@ class ResSETDNN(torch.nn.Module):
     norm_momentum : float
         Of the batch norms.
 
-    Raises
-    ------
-    ValueError
-        If the features have another number of channels.
-
     Example
     -------
     >>> model = ResSETDNN(80, 16, pooled_channels=32, lin_neurons=8)
@@ -174,8 +169,7 @@ class ResSETDNN(torch.nn.Module):
         activated=True,
         norm_momentum=0.5,
     ):
-        super().__init__()
-        self.input_size = input_size
+        super().__init__(input_size)
         self.blocks = torch.nn.ModuleList(
             [TDNNBlock(input_size, channels, 5, reduction)]
         )
@@ -194,26 +188,8 @@ class ResSETDNN(torch.nn.Module):
                 torch.nn.init.kaiming_normal_(module.weight)
         set_norm_momentum(self, norm_momentum)
 
-    def forward(self, x, lengths=None):
-        """Computes the embedding of each utterance.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Features of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None. An utterance in a
-            padded batch gets the embedding that it gets alone.
-
-        Returns
-        -------
-        torch.Tensor
-            Embeddings of shape [batch, 1, embedding].
-        """
-        check_features(x, self.input_size)
-        frames = frame_counts(x, lengths)
-        x = mask_frames(x.transpose(1, 2), frames)
+    def _pooled(self, x, frames):
         for block in self.blocks:
             x = block(x, frames)
         lengths = None if frames is None else frames / x.shape[2]
-        return self.embedding(self.pooling(x.transpose(1, 2), lengths))
+        return self.pooling(x.transpose(1, 2), lengths)

@@ -8,10 +8,10 @@ import torch
 
 from speechbrain_ext.lobes.models.blocks import (
     Embedding,
-    check_features,
+    Encoder,
     pool_maps,
 )
-from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
+from speechbrain_ext.nnet.lengths import mask_frames
 from speechbrain_ext.nnet.pooling import SelfAttentivePooling
 
 # (channels, kernel, stride, padding) of a convolution and (kernel, stride) of
@@ -26,7 +26,7 @@ LAYERS = (
 LAST = 512
 
 
-class VGG(torch.nn.Module):
+class VGG(Encoder):
     """VGG-M with 40 filterbanks and its pooling over time.
 
     The last convolution takes all frequencies that are left, four of 40.
@@ -47,8 +47,8 @@ class VGG(torch.nn.Module):
     Raises
     ------
     ValueError
-        If the features have another number of channels, or an utterance is
-        too short for one frame to be left.
+        If there are too few filterbanks, or an utterance is too short for one
+        frame to be left.
 
     Example
     -------
@@ -63,8 +63,7 @@ class VGG(torch.nn.Module):
         width=1.0,
         pooling=SelfAttentivePooling,
     ):
-        super().__init__()
-        self.input_size = input_size
+        super().__init__(input_size)
         self.layers = torch.nn.ModuleList()
         self.sizes = []  # (kernel, stride, padding) in time, one after another
         before, bins = 1, input_size
@@ -100,25 +99,8 @@ class VGG(torch.nn.Module):
         self.pooling = pooling(last)
         self.embedding = Embedding(self.pooling.widening * last, lin_neurons)
 
-    def forward(self, x, lengths=None):
-        """Computes the embedding of each utterance.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Features of shape [batch, time, channel].
-        lengths : torch.Tensor
-            Relative lengths of shape [batch], or None. An utterance in a
-            padded batch gets the embedding that it gets alone.
-
-        Returns
-        -------
-        torch.Tensor
-            Embeddings of shape [batch, 1, embedding].
-        """
-        check_features(x, self.input_size)
-        frames = frame_counts(x, lengths)
-        shortest = x.shape[1] if frames is None else int(frames.min())
+    def _pooled(self, x, frames):
+        shortest = x.shape[2] if frames is None else int(frames.min())
         left = shortest
         for sizes in self.sizes:
             for size in sizes:
@@ -128,13 +110,13 @@ class VGG(torch.nn.Module):
                 f"`x` has an utterance of {shortest} frames, too few for this "
                 "network; repeat it up to a second, or leave it out."
             )
-        x = mask_frames(x.transpose(1, 2), frames).unsqueeze(1)
+        x = x.unsqueeze(1)
         for layer, sizes in zip(self.layers, self.sizes, strict=True):
             x = layer(x)
             for size in sizes:
                 frames = None if frames is None else _left(frames, *size)
             x = mask_frames(x, frames)
-        return self.embedding(pool_maps(self.pooling, x, frames))
+        return pool_maps(self.pooling, x, frames)
 
 
 def _left(size, kernel, stride, padding):

@@ -1,7 +1,62 @@
 """What the networks share, a family a file beside this one."""
 
+import abc
+
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
+
+from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
+
+
+class Encoder(torch.nn.Module, abc.ABC):
+    """A network from features to one embedding an utterance.
+
+    A network of this kind implements ``_pooled(x [batch, channel, time],
+    frames)``, which gives [batch, 1, size], and has a layer ``embedding``.
+
+    Arguments
+    ---------
+    input_size : int
+        Channels of the features.
+    """
+
+    def __init__(self, input_size):
+        super().__init__()
+        self.input_size = input_size
+
+    def forward(self, x, lengths=None):
+        """Computes the embedding of each utterance.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features of shape [batch, time, channel].
+        lengths : torch.Tensor
+            Relative lengths of shape [batch], or None. An utterance in a
+            padded batch gets the embedding that it gets alone.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings of shape [batch, 1, embedding].
+
+        Raises
+        ------
+        ValueError
+            If the features have another number of channels.
+        """
+        if x.dim() != 3 or x.shape[2] != self.input_size:
+            raise ValueError(
+                f"`x` must be of shape [batch, time, {self.input_size}] (the "
+                f"network's `input_size`), got {list(x.shape)}."
+            )
+        frames = frame_counts(x, lengths)
+        x = mask_frames(x.transpose(1, 2), frames)
+        return self.embedding(self._pooled(x, frames))
+
+    @abc.abstractmethod
+    def _pooled(self, x, frames):
+        """What was pooled of frames that are zero where padded."""
 
 
 class SqueezeExcitation(torch.nn.Module):
@@ -128,21 +183,56 @@ def shortcut(in_channels, out_channels, stride):
     )
 
 
-def check_features(x, input_size):
-    """Raises where a network gets features that it was not built for.
+def residual_stages(block, width, channels, block_sizes, strides, bins):
+    """Stages of residual blocks, the first block of each with its stride.
 
     Arguments
     ---------
-    x : torch.Tensor
-        Features, to be of shape [batch, time, ``input_size``].
-    input_size : int
-        Channels that the network takes.
+    block : callable
+        Makes a block of its incoming channels, its channels and its stride,
+        and says by ``expansion`` how many times as many go out.
+    width : int
+        Channels that come in.
+    channels : int
+        Channels of the first stage, doubled by each further one.
+    block_sizes : list of int
+        Blocks of the stages.
+    strides : list
+        Stride of each stage: a number, or one for frequency and one for time.
+    bins : int
+        Frequencies that come in.
+
+    Returns
+    -------
+    stages : torch.nn.ModuleList
+        A ModuleList of blocks for each stage.
+    shapes : list of tuple
+        Channels and frequencies that go out of each stage.
+
+    Raises
+    ------
+    ValueError
+        If there is not a stride a stage.
     """
-    if x.dim() != 3 or x.shape[2] != input_size:
+    if len(strides) != len(block_sizes):
         raise ValueError(
-            f"`x` must be of shape [batch, time, {input_size}] (the "
-            f"network's `input_size`), got {list(x.shape)}."
+            f"`strides` must be one for each of the {len(block_sizes)} "
+            f"stages, got {list(strides)}."
         )
+    stages, shapes = torch.nn.ModuleList(), []
+    for blocks, stride in zip(block_sizes, strides, strict=True):
+        stride = (stride, stride) if isinstance(stride, int) else tuple(stride)
+        bins = -(-bins // stride[0])
+        layers = torch.nn.ModuleList()
+        for index in range(blocks):
+            layers.append(
+                block(width, channels, stride if index == 0 else (1, 1))
+            )
+            width = layers[-1].expansion * channels
+        channels *= 2
+        stages.append(layers)
+        shapes.append((width, bins))
+    return stages, shapes
 
 
 def pool_maps(pooling, x, frames):

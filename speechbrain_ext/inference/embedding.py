@@ -137,7 +137,7 @@ def embed_batches(
     num_workers : int
         Processes that read; 0 reads in this one.
     share : tuple of int
-        Same as in ``utterance_loader``.
+        ``(rank, world_size)`` of ``utterance_loader``.
 
     Yields
     ------

@@ -45,6 +45,7 @@ from speechbrain_ext.utils.distributed import (
     join_processes,
     leave,
     main_first,
+    part,
     rank,
     summed,
     world_size,
@@ -367,6 +368,7 @@ def main(argv):
             hparams["embedding_size"],
         )
         offer_verification(hparams, recipe, folder, cohort)
+    part()
     return folder
 
 

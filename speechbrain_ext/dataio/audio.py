@@ -8,6 +8,8 @@ from scipy.signal import resample_poly
 from speechbrain.dataio import audio_io
 from speechbrain.dataio.preprocess import AudioNormalizer
 
+from speechbrain_ext.dataio.tar_members import opened
+
 # Without the deletion the preparation finds nothing to do.
 AGAIN = "delete prepare.json in the save folder and run the preparation again"
 REMEDY = f"{AGAIN}: it lists unreadable files in rejected.csv"
@@ -25,7 +27,8 @@ def read_audio(
     Arguments
     ---------
     path : str
-        The audio file.
+        The audio file, or a place in a tar shard as ``write_shards`` names
+        them.
     start : int
         First sample to read, at the file's own rate.
     stop : int or None
@@ -70,15 +73,16 @@ def read_audio(
         raise ValueError(f"`speed` must be positive, got {speed}.")
     wanted = -1 if stop is None else stop - start
     try:
-        # [time, channels]
-        audio, rate = audio_io.load(
-            str(path),
-            channels_first=False,
-            dtype=torch.float32,
-            frame_offset=start,
-            num_frames=wanted,
-        )
-    except RuntimeError as error:
+        with opened(str(path)) as source:
+            # [time, channels]
+            audio, rate = audio_io.load(
+                source,
+                channels_first=False,
+                dtype=torch.float32,
+                frame_offset=start,
+                num_frames=wanted,
+            )
+    except (RuntimeError, OSError) as error:
         raise RuntimeError(
             f"Cannot read {path} from sample {start} "
             f"({error.__cause__ or error}); {REMEDY}."

@@ -1,11 +1,11 @@
 """Length, rate and channels of an audio file from its header, and whether the file is whole."""
 
-import multiprocessing
 import os
 import struct
-from concurrent.futures import ProcessPoolExecutor
 
 import soundfile
+
+from speechbrain_ext.dataio.parallel import ordered_map
 
 # What programs that write to a pipe put for "not known": SoX 0x7ffff000,
 # FFmpeg 0xffffffff, others a little less because they subtract the header.
@@ -78,7 +78,7 @@ def read_header(path):
     return header
 
 
-def read_headers(paths, workers=None):
+def read_headers(paths, workers=None, journal=None):
     """Read the headers of many files in parallel; a bad one stops nothing.
 
     Arguments
@@ -88,6 +88,9 @@ def read_headers(paths, workers=None):
     workers : int or None
         Processes that read; None for one a core. Few files are read in this
         process.
+    journal : str
+        A file that keeps what was read, for a run that is killed to go on;
+        see ``ordered_map``. None for none.
 
     Returns
     -------
@@ -102,22 +105,10 @@ def read_headers(paths, workers=None):
     [(0, 0, 0, 'cannot be opened: No such file or directory')]
     """
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    workers = min(workers or _cores(), len(chunks))
-    if workers <= 1 or len(paths) <= FEW:
-        return _read_chunk(paths)
-    # Processes, because a header is mostly Python and threads would take
-    # turns. Forked, because a spawned one imports torch for seconds.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        results = pool.map(_read_chunk, chunks)
-        return [header for chunk in results for header in chunk]
-
-
-def _cores():
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    if len(paths) <= FEW:
+        workers = 1
+    results = ordered_map(_read_chunk, chunks, workers, journal)
+    return [tuple(header) for chunk in results for header in chunk]
 
 
 def _read_chunk(paths):

@@ -182,8 +182,8 @@ def _explain_empty(root, extensions, misplaced, others):
         held = ", ".join(f"{others[name]} {name}" for name in sorted(others))
         return (
             f"The data folder {root} holds no {shape} of {wanted}, but {held}; "
-            "convert them to wav or flac first, as ffmpeg does: "
-            "ffmpeg -i 00001.m4a -ac 1 -ar 16000 00001.wav"
+            "convert them to wav or flac first: "
+            "python convert_audio.py FOLDER NEW_FOLDER"
         )
     if misplaced:
         return (

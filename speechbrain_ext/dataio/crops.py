@@ -12,7 +12,10 @@ import torch
 
 from speechbrain_ext.dataio.audio import read_audio
 
-Draw = namedtuple("Draw", ["row", "epoch", "repeat"])
+# `seconds`: the length of the crop, or None for that of the dataset
+Draw = namedtuple(
+    "Draw", ["row", "epoch", "repeat", "seconds"], defaults=[None]
+)
 
 
 def stable_seed(*parts):
@@ -39,7 +42,9 @@ def stable_seed(*parts):
 
 
 class CropDataset(torch.utils.data.Dataset):
-    """Crops of a fixed length, of which only the crop is read.
+    """Crops, of which only the crop is read.
+
+    They are all of one length, but for draws that name a length of their own.
 
     Utterances shorter than the crop are repeated up to its length.
 
@@ -117,8 +122,8 @@ class CropDataset(torch.utils.data.Dataset):
         Arguments
         ---------
         draw : Draw
-            Row of the manifest, epoch, and which draw of this utterance in
-            this epoch it is.
+            Row of the manifest, epoch, which draw of this utterance in this
+            epoch it is, and the length of the crop where it has its own.
 
         Returns
         -------
@@ -134,7 +139,8 @@ class CropDataset(torch.utils.data.Dataset):
         file_rate = round((stop - start) / self.manifest["duration"][draw.row])
         which = stable_seed(seed, "speed") % len(self.speeds)
         speed = self.speeds[which]
-        wanted = round(self.sentence_len * file_rate * speed)
+        seconds = draw.seconds or self.sentence_len
+        wanted = round(seconds * file_rate * speed)
         if stop - start > wanted:
             start += int(rng.integers(stop - start - wanted + 1))
             stop = start + wanted
@@ -146,7 +152,7 @@ class CropDataset(torch.utils.data.Dataset):
             file_rate=file_rate,
             speed=speed,
         )
-        signal = wrap(signal, round(self.sentence_len * self.sample_rate))
+        signal = wrap(signal, round(seconds * self.sample_rate))
         if self.augment is not None:
             signal = self.augment(signal, stable_seed(seed, "augment"))
         return {

@@ -184,17 +184,21 @@ def scan_corpus(folders, extensions=EXTENSIONS, workers=None):
     return scan_files(files, left_out, workers)
 
 
-def scan_files(files, left_out, workers=None):
+def scan_files(files, left_out, workers=None, journal=None):
     """Read the headers of listed files; the second half of ``scan_corpus``.
 
     Arguments
     ---------
     files : pandas.DataFrame
-        What ``list_corpus`` found.
+        What ``list_corpus`` found; or with columns start and stop, samples,
+        of pieces of files (a stop of -1 is the end).
     left_out : dict
         What ``list_corpus`` left out; becomes part of the summary.
     workers : int or None
         Processes that read; None for one a core.
+    journal : str
+        Where the headers are kept for a run that is killed to go on; see
+        ``read_headers``.
 
     Returns
     -------
@@ -215,22 +219,30 @@ def scan_files(files, left_out, workers=None):
     >>> rejected.reason.tolist()
     ['unreadable header: Format not recognised.']
     """
-    headers = read_headers(list(files.wav.to_numpy()), workers)
-    reasons = np.array([reason for *_, reason in headers], dtype=object)
+    paths, of = list(files.wav.to_numpy()), slice(None)
+    if "start" in files:  # a file may have many pieces
+        of, paths = pd.factorize(files.wav)
+    headers = read_headers(list(paths), workers, journal)
+    reasons = np.array([reason for *_, reason in headers], dtype=object)[of]
+    headers = [header[:3] for header in headers]
+    headers = np.array(headers, dtype=np.int64).reshape(-1, 3)[of]
+    starts, stops = np.zeros_like(headers[:, 0]), headers[:, 0]
+    if "start" in files:
+        starts = files.start.to_numpy()
+        stops = np.where(files.stop < 0, stops, files.stop)
+        outside = (starts >= stops) | (stops > headers[:, 0])
+        reasons[outside & (reasons == "")] = "shorter than its list says"
     good = reasons == ""
-    frames, rates, channels = (
-        np.array([header[:3] for header in headers], dtype=np.int64)
-        .reshape(-1, 3)[good]
-        .T
-    )
+    starts, stops, channels = starts[good], stops[good], headers[good, 2]
+    rates = headers[good, 1]
     kept = files[good].reset_index(drop=True)
     manifest = pd.DataFrame(
         {
             "ID": kept.ID,
-            "duration": frames / rates,
+            "duration": (stops - starts) / rates,
             "wav": kept.wav,
-            "start": np.zeros_like(frames),
-            "stop": frames,
+            "start": starts,
+            "stop": stops,
             "spk_id": kept.spk_id,
             "official_test": kept.official_test,
         }

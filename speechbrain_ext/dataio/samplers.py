@@ -15,11 +15,14 @@ class CropSampler(torch.utils.data.Sampler):
     """Random batches: each utterance once an epoch, or more if it is long.
 
     The draws that do not fill a last batch are left out, others each epoch.
+    Storage that hates jumps is read shard after shard: an epoch then draws
+    from a few shards at a time, in a random order of shards and of what is in
+    them.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Column duration, seconds.
+        Column duration, seconds; and shard, where ``shards_at_once`` is set.
     batch_size : int
         Utterances of the global batch, over all processes.
     seed : int
@@ -29,6 +32,8 @@ class CropSampler(torch.utils.data.Sampler):
         utterance ``min_draws`` times.
     min_draws : int
         Draws of an utterance an epoch, at the least.
+    shards_at_once : int
+        Shards that are drawn from at a time; None for all.
     rank : int
         Number of this process.
     world_size : int
@@ -37,7 +42,8 @@ class CropSampler(torch.utils.data.Sampler):
     Raises
     ------
     ValueError
-        If the batch is larger than an epoch or does not divide.
+        If the batch is larger than an epoch or does not divide, or the
+        utterances are not in shards.
 
     Example
     -------
@@ -55,9 +61,19 @@ class CropSampler(torch.utils.data.Sampler):
         seed,
         seconds_per_draw=None,
         min_draws=1,
+        shards_at_once=None,
         rank=0,
         world_size=1,
     ):
+        self.shard = None
+        if shards_at_once is not None:
+            if shards_at_once < 1 or "shard" not in manifest:
+                raise ValueError(
+                    "`shards_at_once` must be 1 or more and needs `shards`, "
+                    f"got {shards_at_once}."
+                )
+            self.shard = manifest["shard"].to_numpy()
+        self.shards_at_once = shards_at_once
         if batch_size < 1 or batch_size % world_size != 0:
             raise ValueError(
                 "`batch_size` is the global batch and must be a positive "
@@ -97,6 +113,10 @@ class CropSampler(torch.utils.data.Sampler):
         """Yields lists of ``Draw``: this process's share of each batch."""
         rng = np.random.default_rng(stable_seed(self.seed, self.epoch, "order"))
         order = rng.permutation(len(self.rows))
+        if self.shard is not None:  # a stable sort keeps the shuffle within
+            turns = rng.permutation(self.shard.max() + 1)
+            turns = turns[self.shard[self.rows[order]]] // self.shards_at_once
+            order = order[np.argsort(turns, kind="stable")]
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size :][: self.batch_size]
             yield [

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 
@@ -55,8 +57,12 @@ def write(path, rate=16000, channels=1):
 
 
 def contents(folder):
-    """Name and bytes of every file of a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """Name and bytes of every plain name, each a link to a stamped file."""
+    links = [path for path in folder.iterdir() if path.is_symlink()]
+    for path in links:
+        name = re.escape(path.stem) + r"-[0-9a-f]{12}" + re.escape(path.suffix)
+        assert re.fullmatch(name, path.readlink().name)
+    return {path.name: path.read_bytes() for path in links if path.is_file()}
 
 
 def test_prepare_keeps_the_splits_apart(prepare, corpus, tmp_path):
@@ -136,6 +142,22 @@ def test_prepare_again_notices_what_changed(prepare, corpus, tmp_path):
     trials = TRIALS + "0 id5/s0/0 id0/s0/0\n"
     (corpus / "meta" / "veri_O.txt").write_text(trials)
     assert counts()["train_speakers"] == 5
+
+
+def test_prepare_finds_what_another_setting_left(prepare, corpus, tmp_path):
+    save = tmp_path / "save"
+    prepare(str(corpus), str(save), dev_speakers=2)
+    first = {path.name: path.read_bytes() for path in save.iterdir()}
+    prepare(str(corpus), str(save))
+    assert "dev.csv" not in contents(save)
+    both = {path.name for path in save.iterdir()}
+    assert len(both) == 6 + 4 + 4  # dev.csv and its trials stay, stamped
+    before = {path: path.stat().st_mtime_ns for path in save.glob("*-*")}
+    prepare(str(corpus), str(save), dev_speakers=2)
+    assert contents(save) == {
+        name: held for name, held in first.items() if "-" not in name
+    }
+    assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_prepare_into_the_corpus_does_not_test_on_development(prepare, corpus):
@@ -242,3 +264,182 @@ def test_command_line_ends_with_one_line_and_1(recipe_folder, tmp_path):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "nowhere does not exist" in line
+
+
+def names_of(corpus):
+    """Every utterance: ID, path below the corpus, speaker."""
+    files = sorted((corpus / "wav").rglob("*.*"))
+    return [
+        ("/".join(path.with_suffix("").parts[-3:]), path, path.parts[-3])
+        for path in files
+        if path.is_file()
+    ]
+
+
+def write_clova(corpus, folder):
+    """A list of `speaker path` lines, below the data folder."""
+    lines = [f"{s} {p.relative_to(corpus)}\n" for _, p, s in names_of(corpus)]
+    (folder / "train_list.txt").write_text("".join(reversed(lines)))
+    return folder / "train_list.txt"
+
+
+def write_scp(corpus, folder):
+    """A Kaldi data folder."""
+    folder = folder / "data"
+    folder.mkdir()
+    rows = names_of(corpus)
+    wavs = [f"{name} {path}\n" for name, path, _ in rows]
+    (folder / "wav.scp").write_text("".join(wavs))
+    speakers = [f"{name} {speaker}\n" for name, _, speaker in rows]
+    (folder / "utt2spk").write_text("".join(speakers))
+    return folder
+
+
+def write_csv(corpus, folder):
+    """A CSV of SpeechBrain's with its placeholder."""
+    lines = [
+        f"{name},9.0,$data_root/{path.relative_to(corpus)},{speaker}\n"
+        for name, path, speaker in names_of(corpus)
+    ]
+    path = folder / "list.csv"
+    path.write_text("ID,duration,wav,spk_id\n" + "".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("make", [write_clova, write_scp, write_csv])
+def test_prepare_from_a_list_gives_what_the_tree_gives(
+    prepare, corpus, tmp_path, make
+):
+    listed = make(corpus, tmp_path)
+    prepare(str(corpus), str(tmp_path / "tree"), dev_speakers=2)
+    prepare(
+        str(corpus), str(tmp_path / "list"), dev_speakers=2, file_list=listed
+    )
+    one, other = contents(tmp_path / "tree"), contents(tmp_path / "list")
+    assert one.pop("prepare.json") != other.pop("prepare.json")
+    assert one == other
+
+
+def test_prepare_from_a_training_list_finds_the_trials(
+    prepare, corpus, tmp_path
+):
+    path = tmp_path / "train_list.txt"
+    path.write_text("id0 wav/id0/s0/0.wav\nid3 wav/id3/s1/1.flac\n")
+    save = tmp_path / "save"
+    prepare(str(corpus), str(save), file_list=path)
+    assert read_manifest(save / "train.csv").ID.tolist() == [
+        *("id0/s0/0", "id3/s1/1")
+    ]
+    assert len(read_manifest(save / "test.csv")) == 5
+
+
+def test_prepare_takes_pieces_of_files(prepare, corpus, tmp_path):
+    path = tmp_path / "list.csv"
+    rows = "a,wav/id0/s0/0.wav,0,2000,x\nb,wav/id0/s0/0.wav,2000,-1,y\n"
+    path.write_text("ID,wav,start,stop,spk_id\n" + rows)
+    save = tmp_path / "save"
+    options = {"file_list": str(path), "trial_lists": [], "kaldi": True}
+    prepare(str(corpus), str(save), **options)
+    train = read_manifest(save / "train.csv")
+    assert train.start.tolist() == [0, 2000]
+    assert train.stop.tolist() == [2000, 8000]
+    assert train.duration.tolist() == [0.125, 0.375]
+    segments = (save / "kaldi" / "train" / "segments").read_text()
+    assert segments.splitlines()[1] == "b rec00000000 0.125000 0.500000"
+    path.write_text("ID,wav,start,stop,spk_id\n" + rows.replace("-1", "9000"))
+    with pytest.raises(ValueError, match="shorter than its list says"):
+        prepare(str(corpus), str(save), **options)
+
+
+def test_prepare_writes_what_kaldi_reads(prepare, corpus, tmp_path):
+    save = tmp_path / "save"
+    prepare(str(corpus), str(save), dev_speakers=2, kaldi=True)
+    assert sorted(path.name for path in (save / "kaldi").iterdir()) == [
+        *("dev", "test", "train")
+    ]
+    again = tmp_path / "again"
+    prepare(
+        str(corpus),
+        str(again),
+        trial_lists=[],
+        file_list=str(save / "kaldi" / "train"),
+    )
+    assert contents(save)["train.csv"] == contents(again)["train.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("l.txt", "id0 wav/id0/s0/0.wav\nid0\n", "Line 2 .*`id0` must be"),
+        ("l.txt", "\n", "names no file"),
+        ("l.txt", "a x/s/1.wav\na y/x/s/1.flac", "Two rows .* ID x/s/1: "),
+        ("l.txt", "a x/s/1.wav\na wav/id0/s0/0.wav", "1 of the 2 .*1.wav"),
+        ("l.csv", "ID,wav\na,b", "lacks the columns spk_id"),
+        ("l.csv", "ID,wav,start,stop,spk_id\na,b,x,1,c", "start is x"),
+        ("wav.scp", "a wav/id0/s0/0.wav\na b", "Line 2 .* a for the second"),
+        ("wav.scp", "a sph2pipe b.sph |", "gives a command for a"),
+        ("wav.scp", "b x.wav", "utt2spk has no speaker of b"),
+        ("segments", "", "has segments"),
+    ],
+)
+def test_prepare_rejects_bad_lists(
+    prepare, corpus, tmp_path, name, text, reason
+):
+    source = tmp_path / name
+    if "." not in name or name.endswith("scp"):
+        source = write_scp(corpus, tmp_path)
+        (source / "utt2spk").write_text("a a\n")
+        (source / name).write_text(text)
+    else:
+        source.write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=reason):
+        prepare(
+            str(corpus),
+            str(tmp_path / "save"),
+            trial_lists=[],
+            file_list=str(source),
+        )
+    assert not (tmp_path / "save").exists()
+
+
+def test_a_file_in_two_lists_is_an_error(prepare, corpus, tmp_path):
+    listed = write_clova(corpus, tmp_path)
+    with pytest.raises(ValueError, match="Two files have the ID id0/s0/0"):
+        prepare(
+            str(corpus), str(tmp_path / "save"), file_list=f"{listed},{listed}"
+        )
+
+
+def command(recipe_folder, corpus, save, *more):
+    """The command line of a preparation."""
+    return [
+        *(sys.executable, recipe_folder / "voxceleb_prepare.py"),
+        *("--data_folder", corpus, "--save_folder", save, *more),
+    ]
+
+
+def test_a_full_disk_leaves_no_half_of_a_manifest(
+    recipe_folder, corpus, tmp_path
+):
+    save = tmp_path / "save"
+
+    def one_kilobyte():  # as much as a file may have: the disk is full then
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+    done = subprocess.run(
+        command(recipe_folder, corpus, save),
+        capture_output=True,
+        text=True,
+        preexec_fn=one_kilobyte,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "File too large" in line
+    names = sorted(path.name.split("-")[0] for path in save.iterdir())
+    assert names in (["headers"], [])
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(prepare, corpus, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OSError, match="file/save cannot be written into"):
+        prepare(str(corpus), str(tmp_path / "file" / "save"))

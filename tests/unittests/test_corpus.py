@@ -127,7 +127,10 @@ def test_list_corpus_rejects_missing_folder(tmp_path):
         ([], "holds no audio"),
         (["meta/veri.txt"], "holds no audio"),
         (["id1/1.wav", "2.wav"], "None of the 2 audio files"),
-        (["aac/id1/s/1.m4a", "aac/id1/s/2.m4a"], "2 m4a; convert .* ffmpeg"),
+        (
+            ["aac/id1/s/1.m4a", "aac/id1/s/2.m4a"],
+            "2 m4a; convert .*convert_audio.py",
+        ),
     ],
 )
 def test_list_corpus_rejects_folder_without_utterances(tmp_path, names, reason):

@@ -36,8 +36,8 @@ def manifest(tmp_path):
     return pd.DataFrame(rows, columns=columns)
 
 
-def batches(manifest, workers, epochs=(1, 2)):
-    """All batches of some epochs, by some workers."""
+def batches(manifest, workers, epochs=(1, 2), rank=0, world_size=1):
+    """All batches of some epochs, by some workers of a process."""
     noises = pathlib.Path(manifest["wav"][0]).parent
     dataset = CropDataset(
         manifest,
@@ -47,7 +47,14 @@ def batches(manifest, workers, epochs=(1, 2)):
         speeds=(1.0, 0.9),
         augment=NoiseAndReverberation(noises, noises),
     )
-    sampler = CropSampler(manifest, 3, seed=7, min_draws=2)
+    sampler = CropSampler(
+        manifest,
+        4,
+        seed=7,
+        min_draws=2,
+        rank=rank,
+        world_size=world_size,
+    )
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -69,7 +76,7 @@ def test_workers_change_nothing(manifest):
         np.random.seed(workers)
         torch.manual_seed(workers)
         others = batches(manifest, workers=workers)
-        assert len(alone) == len(others) == 8
+        assert len(alone) == len(others) == 6
         for (ids, sig, seed), (ids2, sig2, seed2) in zip(
             alone, others, strict=True
         ):
@@ -78,10 +85,28 @@ def test_workers_change_nothing(manifest):
             assert torch.equal(seed, seed2)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_processes_have_the_crops_of_one(manifest, workers):
+    def crops(found):  # a seed tells the draw, and so a crop from its repeat
+        return {
+            (name, int(seed)): sig.tobytes()
+            for ids, sigs, seeds in found
+            for name, sig, seed in zip(ids, sigs, seeds, strict=True)
+        }
+
+    alone = batches(manifest, 0, epochs=[3])
+    shares = [batches(manifest, workers, [3], rank, 2) for rank in (0, 1)]
+    for batch, *parts in zip(alone, *shares, strict=True):
+        one, other = crops([parts[0]]), crops([parts[1]])
+        assert len(one) == len(other) == 2
+        assert one | other == crops([batch])
+
+
 def test_resuming_at_an_epoch_gives_that_epoch(manifest):
     both, second = batches(manifest, 0), batches(manifest, 0, epochs=[2])
-    assert [b[0] for b in both[4:]] == [b[0] for b in second]
-    assert [b[0] for b in both[:4]] != [b[0] for b in second]
+    assert [b[0] for b in both[3:]] == [b[0] for b in second]
+    assert [b[0] for b in both[:3]] != [b[0] for b in second]
 
 
 def test_crop_is_what_stands_at_its_offset(manifest):

@@ -48,6 +48,36 @@ def test_noise_has_the_ratio_of_its_kind(folders):
         assert max(found) - min(found) > (high - low) / 2, kind
 
 
+def test_babble_is_several_voices_each_with_its_ratio(tmp_path):
+    # voices that do not correlate, so that each is found again in the sum
+    folder = tmp_path / "speech" / "librivox"
+    folder.mkdir(parents=True)
+    time = 2 * np.pi * np.arange(16000) / 16000
+    for voice in range(9):
+        tone = 0.3 * np.sin(100 * (voice + 1) * time)
+        soundfile.write(folder / f"{voice}.wav", tone, 16000, "FLOAT")
+    augment = NoiseAndReverberation(tmp_path, probability=1.0)
+    signal = torch.ones(16000)
+    voices = []
+    for seed in range(40):
+        added = (augment(signal, seed) - signal).double().numpy()
+        power = 2 * np.abs(np.fft.rfft(added) / 16000) ** 2
+        ratios = -10 * np.log10(power[power > 1e-4])
+        assert 13 - 0.01 < ratios.min() and ratios.max() < 20 + 0.01
+        voices.append(len(ratios))
+    assert set(voices) == {3, 4, 5, 6, 7}
+    # there may be fewer speeches than voices; and one alone, as WeSpeaker
+    for number in range(2, 9):
+        (folder / f"{number}.wav").unlink()
+    few = NoiseAndReverberation(tmp_path, probability=1.0)
+    assert few(signal, 1).isfinite().all()
+    one = NoiseAndReverberation(
+        tmp_path, probability=1.0, babble=(1, 1), snr={"speech": (30, 30)}
+    )
+    power = (one(signal, 1) - signal).square().mean()
+    assert power.item() == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_reverberation_is_a_convolution_of_energy_one(folders):
     signal = torch.randn(4000)
     augment = NoiseAndReverberation(rir_folder=folders[1], probability=1.0)
@@ -86,6 +116,12 @@ def test_silence_stays_finite(folders):
 def test_bad_arguments_are_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"\[0, 1\], got 1.5"):
         NoiseAndReverberation(probability=1.5)
+    with pytest.raises(ValueError, match="`snr`.*hiss"):
+        NoiseAndReverberation(snr={"hiss": (0, 1)})
+    with pytest.raises(ValueError, match=r"music: \[9, 1\]"):
+        NoiseAndReverberation(snr={"music": (9, 1)})
+    with pytest.raises(ValueError, match=r"`babble`.*\[0, 2\]"):
+        NoiseAndReverberation(babble=(0, 2))
     with pytest.raises(ValueError, match="`noise_folder`.*nowhere"):
         NoiseAndReverberation(noise_folder=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="`rir_folder` must hold audio"):

@@ -33,6 +33,7 @@ from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.dataio.encoder import speaker_classes
 from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
@@ -61,11 +62,12 @@ TRAINED = ("embedding_model", "classifier", "loss")
 KEYS = (
     *("seed", "output_folder", "save_folder", "data_folder", "trial_lists"),
     *("dev_speakers", "dev_trials", "max_unreadable", "skip_prep"),
+    *("file_list", "shards"),
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
-    *("label_noise", "speeds", "augment", "shard_classifier"),
-    "ckpt_interval_minutes",
+    *("label_noise", "speeds", "augment", "spec_augment"),
+    *("shard_classifier", "ckpt_interval_minutes"),
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
     *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
     "train_logger",
@@ -78,13 +80,17 @@ class SpeakerBrain(ResumableBrain):
     def compute_forward(self, batch, stage):
         """From waveforms to cosines (training) or embeddings (validation)."""
         train, options = stage == sb.Stage.TRAIN, {}
+        seeds = batch.seed.tolist() if train else None
         if train and getattr(self.modules.compute_features, "dither", 0) > 0:
-            options["seeds"] = batch.seed.tolist()
+            options["seeds"] = seeds
+        whole = train and bool((batch.sig.lengths == 1).all())
         wavs, lengths = batch.to(self.device).sig
-        if train:
-            lengths = None  # crops are of one length: nothing to mask
+        if whole:
+            lengths = None  # crops of one length: nothing to mask
         features = self.modules.compute_features(wavs, **options)
         features = self.modules.mean_var_norm(features, lengths)
+        if train and self.hparams.spec_augment is not None:
+            features = self.hparams.spec_augment(features, seeds)
         embeddings = self.modules.embedding_model(features, lengths)
         return self.modules.classifier(embeddings) if train else embeddings
 
@@ -289,6 +295,7 @@ def prepare(hparams):
         max_unreadable=hparams["max_unreadable"],
         seed=hparams["seed"],
         skip_prep=hparams["skip_prep"],
+        file_list=hparams["file_list"],
     )
 
 
@@ -326,6 +333,8 @@ def main(argv):
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
         main_first(prepare, hparams, once_per_node=True)
         manifest, cohort = main_first(training_manifest, hparams)
+        if hparams["shards"]:  # written once, whatever the labels are
+            manifest = main_first(write_shards, manifest, hparams["shards"])
         labels = main_first(
             speaker_classes,
             manifest["spk_id"],

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Converts m4a, as VoxCeleb2 ships it, to wav or flac by ffmpeg.
+
+    python convert_audio.py /data/VoxCeleb2 /data/VoxCeleb2_wav
+
+All cores convert; a run that was stopped goes on with the same command. The
+folders below stay as they are, and the new one is what --data_folder names.
+"""
+
+import argparse
+import logging
+import sys
+
+from speechbrain_ext.dataio.transcoding import convert_corpus
+
+
+def main(argv=None):
+    """Converts by the command line; 1 where the input is at fault, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="folder of the corpus")
+    parser.add_argument("target", help="folder of what is made")
+    parser.add_argument("--form", default="wav", choices=["wav", "flac"])
+    parser.add_argument("--workers", type=int, help="default: one a core")
+    parser.add_argument(
+        "--max_unreadable", type=float, default=0.01, help="share, 0 to 1"
+    )
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        counts = convert_corpus(
+            arguments.source,
+            arguments.target,
+            arguments.form,
+            arguments.workers,
+            arguments.max_unreadable,
+        )
+    except (ValueError, OSError) as error:
+        print("error:", *str(error).split(), file=sys.stderr)
+        return 1
+    print(
+        f"{counts['converted']} files converted, {counts['there']} were there, "
+        f"{counts['failed']} left out"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

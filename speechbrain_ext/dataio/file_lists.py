@@ -1,0 +1,142 @@
+"""Utterances named by a list: Clova's, Kaldi's or a CSV of SpeechBrain's."""
+
+import os
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_ext.dataio.corpus import FILE_COLUMNS
+from speechbrain_ext.dataio.kaldi import read_kaldi
+from speechbrain_ext.dataio.trials import utterance_id
+
+ROOTS = ("$data_root", "{data_root}")
+
+
+def list_named(source, folders):
+    """Lists the utterances that a list names, without opening any.
+
+    ============================== ========================================
+    source                         is read as
+    ============================== ========================================
+    a folder                       Kaldi's ``wav.scp`` and ``utt2spk``
+    a file ``*.csv``               a table with ID, wav and spk_id, and
+                                   start and stop (samples) where rows are
+                                   pieces of files, as SpeechBrain's
+                                   recipes write it
+    any other file                 lines ``speaker path``, as Clova's
+                                   trainer and Open Speaker Verification do
+    ============================== ========================================
+
+    Relative paths are looked for below the data folders, the first that has
+    the file, and so is ``$data_root`` of a CSV.
+
+    Arguments
+    ---------
+    source : str
+        The list.
+    folders : list of str
+        Data folders.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ID, wav (absolute), spk_id and official_test (False), and
+        start and stop (-1: the end) of a CSV that has them; sorted by ID.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such list.
+    ValueError
+        If a line is broken, two rows have one ID, or there are none.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train_list.txt"
+    >>> _ = path.write_text("id1 id1/s/1.wav\\n")
+    >>> list_named(path, ["/data"])[["ID", "wav"]].iloc[0].tolist()
+    ['id1/s/1', '/data/id1/s/1.wav']
+    """
+    source = os.fspath(source)
+    if os.path.isdir(source):
+        files = read_kaldi(source, folders[0])
+    elif not os.path.isfile(source):
+        raise FileNotFoundError(
+            f"`file_list` {source} does not exist; give a list of `speaker "
+            "path` lines, a CSV, or a Kaldi data folder."
+        )
+    elif source.lower().endswith(".csv"):
+        files = _read_csv(source, folders)
+    else:
+        files = _read_lines(source, folders)
+    if files.empty:
+        raise ValueError(f"`file_list` {source} names no file.")
+    files = files.sort_values("ID", ignore_index=True)
+    again = files.ID.duplicated(keep=False)
+    if again.any():
+        one, other = files[again].wav.head(2)
+        raise ValueError(
+            f"Two rows of {source} have the ID {files.ID[again].iloc[0]}: "
+            f"{one} and {other}; keep one of them."
+        )
+    return files
+
+
+def _read_lines(source, folders):
+    rows = []
+    with open(source, encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            words = line.split(maxsplit=1)
+            if not words:
+                continue
+            if len(words) != 2:
+                raise ValueError(
+                    f"Line {number} of {source} is broken: `{line.strip()}` "
+                    "must be `speaker path`."
+                )
+            path = words[1].strip()
+            wav = _below(path, folders)
+            rows.append((utterance_id(path), wav, words[0], False))
+    return pd.DataFrame(rows, columns=FILE_COLUMNS)
+
+
+def _read_csv(source, folders):
+    try:
+        table = pd.read_csv(
+            source, dtype=str, keep_default_na=False, skipinitialspace=True
+        )
+    except ValueError as error:
+        raise ValueError(f"{source} is no CSV table ({error}).") from error
+    missing = {"ID", "wav", "spk_id"} - set(table.columns)
+    if missing:
+        raise ValueError(
+            f"{source} lacks the columns {', '.join(sorted(missing))}."
+        )
+    files = table[["ID", "wav", "spk_id"]].copy()
+    wavs = files.wav
+    for root in ROOTS:
+        wavs = wavs.str.replace(f"{root}/", "", regex=False)
+    files["wav"] = [_below(path, folders) for path in wavs]
+    files["official_test"] = False
+    if {"start", "stop"} <= set(table.columns):
+        for column, least in (("start", 0), ("stop", -1)):
+            numbers = pd.to_numeric(table[column], errors="coerce")
+            bad = ~(numbers >= least) | (numbers % 1 != 0)
+            if bad.any():
+                row = table[bad].iloc[0]
+                raise ValueError(
+                    f"{source} is broken at {row.ID}: {column} is "
+                    f"{row[column]}, not a number of samples."
+                )
+            files[column] = numbers.astype(np.int64)
+    return files
+
+
+def _below(path, folders):
+    """The absolute path of a file of a list."""
+    if os.path.isabs(path):
+        return path
+    places = [os.path.join(os.path.abspath(f), path) for f in folders]
+    if len(places) == 1:  # nothing to choose: no look at the disk
+        return places[0]
+    return next(filter(os.path.exists, places), places[0])

@@ -1,0 +1,163 @@
+"""Kaldi's data folders: wav.scp, utt2spk, spk2utt, utt2dur and segments."""
+
+import os
+
+import pandas as pd
+
+from speechbrain_ext.dataio.corpus import FILE_COLUMNS
+from speechbrain_ext.dataio.manifests import replacing
+
+
+def read_kaldi(folder, root=""):
+    """Lists the utterances of a Kaldi data folder, without opening any.
+
+    Arguments
+    ---------
+    folder : str
+        Folder with ``wav.scp`` (utterance and file) and ``utt2spk``
+        (utterance and speaker).
+    root : str
+        Folder that relative files of wav.scp lie below.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ID, wav, spk_id and official_test (False), sorted by ID.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the two files is missing.
+    ValueError
+        If a line is broken, an utterance has no speaker or occurs twice, an
+        entry is a command instead of a file, or there are ``segments``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "wav.scp").write_text("id1-a /data/a.wav\\n")
+    >>> _ = (folder / "utt2spk").write_text("id1-a id1\\n")
+    >>> read_kaldi(folder).spk_id.tolist()
+    ['id1']
+    """
+    if os.path.exists(os.path.join(folder, "segments")):
+        raise ValueError(
+            f"{folder} has segments, which are not read; cut the recordings "
+            "into one file an utterance, or give a CSV with start and stop."
+        )
+    wavs = _read_pairs(os.path.join(folder, "wav.scp"))
+    speakers = _read_pairs(os.path.join(folder, "utt2spk"))
+    rows = []
+    for name in sorted(wavs):
+        if name not in speakers:
+            raise ValueError(
+                f"{folder}/utt2spk has no speaker of {name}, which wav.scp "
+                "names; add it."
+            )
+        if wavs[name].endswith("|"):
+            raise ValueError(
+                f"{folder}/wav.scp gives a command for {name}: {wavs[name]}; "
+                "write the audio to files first (Kaldi: wav-copy)."
+            )
+        wav = os.path.join(root, wavs[name])
+        rows.append((name, os.path.abspath(wav), speakers[name], False))
+    return pd.DataFrame(rows, columns=FILE_COLUMNS)
+
+
+def _read_pairs(path):
+    """What the first word of each line stands for."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path} does not exist; a Kaldi data folder has wav.scp and "
+            "utt2spk."
+        )
+    pairs = {}
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            words = line.split(maxsplit=1)
+            if not words:
+                continue
+            if len(words) != 2:
+                raise ValueError(
+                    f"Line {number} of {path} is broken: `{line.strip()}` "
+                    "must be two words."
+                )
+            if words[0] in pairs:
+                raise ValueError(
+                    f"Line {number} of {path} has {words[0]} for the second "
+                    "time; IDs must be unique."
+                )
+            pairs[words[0]] = words[1].strip()
+    return pairs
+
+
+def write_kaldi(manifest, folder):
+    """Writes a manifest as a Kaldi data folder.
+
+    Its lines are sorted by bytes, as Kaldi wants them.
+    ``segments`` is there where rows are pieces of files.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Columns ID, duration, wav, start, stop and spk_id.
+    folder : str
+        Where to; it is made. Each file is whole or not there.
+
+    Raises
+    ------
+    ValueError
+        If an ID, a speaker or a file has white space in its name.
+
+    Example
+    -------
+    >>> row = ["id1/s/1", 0.5, "/d/id1/s/1.wav", 0, 8000, "id1"]
+    >>> columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    >>> folder = getfixture("tmp_path")
+    >>> write_kaldi(pd.DataFrame([row], columns=columns), folder)
+    >>> (folder / "wav.scp").read_text()
+    'id1/s/1 /d/id1/s/1.wav\\n'
+    """
+    for column in ("ID", "spk_id"):
+        spaced = manifest[column][manifest[column].str.contains(r"\s")]
+        if len(spaced):
+            raise ValueError(
+                f"Kaldi's files cannot hold `{spaced.iloc[0]}` ({column}): it "
+                "has white space; rename it."
+            )
+    os.makedirs(folder, exist_ok=True)
+    table = manifest.assign(key=manifest.ID.str.encode("utf-8"))
+    table = table.sort_values("key")
+    pieces = table.wav.duplicated().any() or (table.start > 0).any()
+    tables = {
+        "utt2spk": zip(table.ID, table.spk_id, strict=True),
+        "spk2utt": (
+            (name, *group)
+            for name, group in sorted(
+                table.groupby("spk_id").ID, key=lambda each: each[0].encode()
+            )
+        ),
+        "utt2dur": (
+            (name, f"{seconds:.6f}")
+            for name, seconds in zip(table.ID, table.duration, strict=True)
+        ),
+        "wav.scp": zip(table.ID, table.wav, strict=True),
+    }
+    if pieces:
+        wavs = sorted(set(table.wav))
+        recordings = {wav: f"rec{n:08}" for n, wav in enumerate(wavs)}
+        rates = (table.stop - table.start) / table.duration
+        tables["wav.scp"] = ((name, wav) for wav, name in recordings.items())
+        tables["segments"] = (
+            (name, recordings[wav], f"{start:.6f}", f"{stop:.6f}")
+            for name, wav, start, stop in zip(
+                table.ID,
+                table.wav,
+                table.start / rates,
+                table.stop / rates,
+                strict=True,
+            )
+        )
+    for name, rows in tables.items():
+        with replacing(os.path.join(folder, name)) as stream:
+            stream.writelines(" ".join(row) + "\n" for row in rows)

@@ -1,0 +1,181 @@
+"""Work on many files by all cores, which a killed run takes up where it was."""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import multiprocessing
+import os
+import threading
+import time
+
+
+def cores():
+    """Cores that this process may use.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Example
+    -------
+    >>> cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def ordered_map(function, items, workers=None, journal=None):
+    """Calls a function for each item in parallel and yields in their order.
+
+    Arguments
+    ---------
+    function : callable
+        Of the module's top level; what it returns must be JSON where there
+        is a journal.
+    items : list
+        What it is called for, one by one.
+    workers : int or None
+        Processes; None for one a core, 1 for this process alone.
+    journal : str
+        A file that keeps what was returned, line by line; None for none. A
+        run that finds it goes on after its last whole line. It is for the
+        same function and items: its name has to tell them apart. Whoever is
+        done with the results deletes it.
+
+    Returns
+    -------
+    collections.abc.Iterator
+        What the function returned for each item.
+
+    Example
+    -------
+    >>> list(ordered_map(abs, [-1, 2], workers=1))
+    [1, 2]
+    """
+    kept = [] if journal is None else _resume(journal)
+    yield from kept
+    items = items[len(kept) :]
+    workers = min(workers or cores(), len(items))
+    with contextlib.ExitStack() as stack:
+        if workers <= 1:
+            results = map(function, items)
+        else:
+            # Processes, because threads would take turns. Forked, because a
+            # spawned one imports torch for seconds.
+            pool = concurrent.futures.ProcessPoolExecutor(
+                workers,
+                mp_context=multiprocessing.get_context("fork"),
+                initializer=_end_with_parent,
+                initargs=(os.getpid(),),
+            )
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(function, items)
+        if journal is None:
+            yield from results
+            return
+        stream = stack.enter_context(open(journal, "a", encoding="utf-8"))
+        for result in results:
+            stream.write(json.dumps(result) + "\n")
+            stream.flush()
+            yield result
+
+
+def _resume(journal):
+    """The results of the whole lines; a torn last one is cut off."""
+    kept, whole = [], 0
+    if not os.path.exists(journal):
+        return kept
+    with open(journal, "rb+") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            kept.append(json.loads(line))
+            whole += len(line)
+        stream.truncate(whole)
+    return kept
+
+
+def _end_with_parent(parent):
+    """Lets no process outlive a parent that was killed."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def exclusive(folder, patience=5.0):
+    """Makes a folder and keeps other processes from writing into it.
+
+    What a killed run left there half-written (``*.tmp``) is removed.
+
+    Arguments
+    ---------
+    folder : str
+        Where the block is going to write.
+    patience : float
+        Seconds to wait for another process: workers of a killed one may take
+        a moment to end.
+
+    Yields
+    ------
+    str
+        The folder.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or written into, or another process
+        writes into it.
+
+    Example
+    -------
+    >>> with exclusive(getfixture("tmp_path") / "new") as folder:
+    ...     os.listdir(folder)
+    []
+    """
+    folder = os.fspath(folder)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OSError(_cannot_write(folder, error.strerror)) from error
+    try:
+        if not os.access(folder, os.W_OK):
+            raise OSError(_cannot_write(folder, "no permission"))
+        _lock(lock, folder, patience)
+        for name in os.listdir(folder):
+            if name.endswith(".tmp"):
+                os.unlink(os.path.join(folder, name))
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _cannot_write(folder, reason):
+    return (
+        f"The folder {folder} cannot be written into ({reason}); make it "
+        "writable or name another."
+    )
+
+
+def _lock(lock, folder, patience):
+    """Locks the folder itself; forked workers share the lock."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise OSError(
+                    f"Another process is writing into {folder}; wait for its "
+                    "end, or name another folder."
+                ) from error
+            time.sleep(0.1)

@@ -1,0 +1,204 @@
+"""Conversion of m4a and other formats by ffmpeg, file by file, resumable."""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import soundfile
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS, EXTENSIONS
+from speechbrain_ext.dataio.manifests import SAMPLE_RATE, replacing
+from speechbrain_ext.dataio.parallel import cores, exclusive
+
+logger = get_logger(__name__)
+
+CONVERTED = AUDIO_EXTENSIONS - set(EXTENSIONS)
+QUEUED = 4096  # files
+FILES = 32  # of one ffmpeg
+REJECTED = "not_converted.csv"
+
+
+def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
+    """Converts every m4a (mp4, aac, mp3, ...) below a folder by ffmpeg.
+
+    What comes of ``source/dev/aac/id1/s/1.m4a`` is
+    ``target/dev/aac/id1/s/1.wav``, one channel of 16 bits at 16 kHz. Each
+    file is written beside and renamed, so that a run that was killed goes on
+    with the files that are missing. A file that ffmpeg complains about is left
+    out: one warning each, all of them in ``not_converted.csv``.
+
+    Arguments
+    ---------
+    source : str
+        The folder of the corpus.
+    target : str
+        Where the converted files go.
+    form : str
+        ``wav``, or ``flac`` for half the space.
+    workers : int or None
+        Files at a time; None for one a core.
+    most_bad : float
+        Share of files that may fail, in [0, 1].
+
+    Returns
+    -------
+    dict
+        Counts: ``converted`` now, ``there`` from a run before, ``failed``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ffmpeg or the source is missing.
+    ValueError
+        If nothing is to be converted, two files would become one, or too
+        many fail.
+    OSError
+        If the target cannot be written into or its disk is full.
+
+    Example
+    -------
+    >>> convert_corpus("/no/such/folder", "/tmp/wav")
+    Traceback (most recent call last):
+    FileNotFoundError: The folder /no/such/folder does not exist.
+    """
+    source, target = os.path.abspath(source), os.path.abspath(target)
+    if not os.path.isdir(source):
+        raise FileNotFoundError(f"The folder {source} does not exist.")
+    if form not in ("wav", "flac"):
+        raise ValueError(f"`form` must be 'wav' or 'flac', got {form!r}.")
+    if not 0 <= most_bad <= 1:
+        raise ValueError(f"`most_bad` must be in [0, 1], got {most_bad}.")
+    if shutil.which("ffmpeg") is None:
+        raise FileNotFoundError(
+            "ffmpeg is not installed, which converts m4a; install it (Debian: "
+            "apt-get install ffmpeg)."
+        )
+    pairs = _pairs(source, target, form)
+    failed = []
+    with exclusive(target):
+        missing = [pair for pair in pairs if not os.path.exists(pair[1])]
+        with ThreadPoolExecutor(workers or cores()) as pool:
+            try:
+                for start in range(0, len(missing), QUEUED):
+                    some = missing[start : start + QUEUED]
+                    some = [
+                        some[i : i + FILES] for i in range(0, len(some), FILES)
+                    ]
+                    for bad in pool.map(_convert, some):
+                        failed += bad
+                        for path, reason in bad:
+                            logger.warning("%s: %s", path, reason)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        path = os.path.join(target, REJECTED)
+        with replacing(path) as stream:
+            table = pd.DataFrame(failed, columns=["path", "reason"])
+            table.to_csv(stream, index=False, lineterminator="\n")
+    if len(failed) > most_bad * len(pairs):
+        raise ValueError(
+            f"{len(failed)} of {len(pairs)} files were not converted, more "
+            f"than a share of {most_bad}: see {path}; repair or remove them, "
+            "or allow more."
+        )
+    return {
+        "converted": len(missing) - len(failed),
+        "there": len(pairs) - len(missing),
+        "failed": len(failed),
+    }
+
+
+def _pairs(source, target, form):
+    """What is converted and what comes of it, sorted."""
+    made = {}
+    for folder, folders, names in os.walk(source, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = os.path.join(target, os.path.relpath(folder, source))
+        for name in names:
+            stem, _, ending = name.rpartition(".")
+            if ending.lower() not in CONVERTED or not stem:
+                continue
+            path = os.path.join(folder, name)
+            result = os.path.normpath(os.path.join(place, f"{stem}.{form}"))
+            if result in made:
+                raise ValueError(
+                    f"{made[result]} and {path} would both become {result}; "
+                    "remove one of them."
+                )
+            made[result] = path
+    if not made:
+        raise ValueError(
+            f"{source} holds nothing to convert "
+            f"({', '.join(sorted(CONVERTED))})."
+        )
+    return sorted((path, result) for result, path in made.items())
+
+
+def _convert(pairs):
+    """Converts some files; the paths and reasons of those that failed."""
+    held, reason = _decode([path for path, _ in pairs])
+    if reason and len(pairs) > 1:  # one of them: each alone
+        return [bad for pair in pairs for bad in _convert([pair])]
+    if reason:
+        return [(pairs[0][0], reason)]
+    for (_, result), samples in zip(pairs, held, strict=True):
+        _write(result, samples)
+    return []
+
+
+def _decode(paths):
+    """Samples of each file, or why one of them cannot be decoded.
+
+    Starting ffmpeg takes longer than what it does to a file, so it gets
+    several. It writes into files without a name: those of one whose parent
+    was killed leave nothing behind.
+    """
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in paths]
+        command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror"]
+        for path in paths:
+            command += ["-threads", "1", "-err_detect", "explode", "-i", path]
+        for number, stream in enumerate(streams):
+            command += ["-map", f"{number}:a:0", "-ac", "1", "-ar"]
+            command += [str(SAMPLE_RATE), "-f", "s16le"]
+            command += [f"pipe:{stream.fileno()}"]
+        done = subprocess.run(
+            command,
+            pass_fds=[stream.fileno() for stream in streams],
+            capture_output=True,
+            check=False,
+        )
+        held = []
+        for stream in streams:
+            stream.seek(0)
+            held.append(np.frombuffer(stream.read(), dtype="<i2"))
+    said = done.stderr.decode(errors="replace").split("\n")
+    said = [line.strip() for line in said if line.strip()]
+    if done.returncode or said:
+        reason = said[-1] if said else f"ffmpeg ended with {done.returncode}"
+        return held, reason.replace(paths[0], "").strip(" :")
+    return held, "" if all(map(len, held)) else "no samples"
+
+
+def _write(result, samples):
+    """Writes a sound beside its place, and renames it."""
+    sound = io.BytesIO()
+    form = os.path.splitext(result)[1][1:]
+    soundfile.write(sound, samples, SAMPLE_RATE, "PCM_16", format=form)
+    os.makedirs(os.path.dirname(result), exist_ok=True)
+    temporary = f"{result}.tmp"
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(sound.getbuffer())
+        os.replace(temporary, result)
+    except OSError:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

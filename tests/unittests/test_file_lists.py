@@ -1,0 +1,41 @@
+"""Lists of utterances: three forms, one table."""
+
+import pytest
+
+from speechbrain_ext.dataio.file_lists import list_named
+
+
+def test_paths_are_looked_for_in_the_folders(tmp_path):
+    (tmp_path / "b" / "id1").mkdir(parents=True)
+    (tmp_path / "b" / "id1" / "2.wav").touch()
+    path = tmp_path / "list"
+    path.write_text("id1 id1/1.wav\nid1  id1/2.wav\nid2 /d/x/y/z 3.wav\n")
+    files = list_named(path, [tmp_path / "a", tmp_path / "b"])
+    assert files.ID.tolist() == ["id1/1", "id1/2", "x/y/z 3"]
+    assert files.wav.tolist() == [
+        str(tmp_path / "a" / "id1" / "1.wav"),  # nowhere: the first folder
+        str(tmp_path / "b" / "id1" / "2.wav"),
+        "/d/x/y/z 3.wav",
+    ]
+
+
+def test_csv_keeps_text_and_pieces(tmp_path):
+    path = tmp_path / "list.CSV"
+    path.write_text(
+        "ID, duration, wav, start, stop, spk_id\n"
+        "007,1,{data_root}/7.wav,0,16000,0012\n"
+    )
+    (row,) = list_named(path, ["/d"]).to_dict("records")
+    assert row == {
+        "ID": "007",
+        "wav": "/d/7.wav",
+        "spk_id": "0012",
+        "official_test": False,
+        "start": 0,
+        "stop": 16000,
+    }
+
+
+def test_a_list_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        list_named(tmp_path / "nowhere", ["/d"])

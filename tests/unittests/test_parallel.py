@@ -1,0 +1,79 @@
+"""Order, going on after a kill, and one writer at a time: real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from speechbrain_ext.dataio.parallel import cores, exclusive, ordered_map
+
+
+def square(number):
+    """What the processes do, slower for small numbers."""
+    time.sleep(0.02 / (1 + number))
+    return [number * number]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_order(workers):
+    found = list(ordered_map(square, list(range(20)), workers))
+    assert found == [[n * n] for n in range(20)]
+
+
+def test_a_journal_is_gone_on_with(tmp_path):
+    journal = tmp_path / "journal"
+    journal.write_text('["kept"]\n["torn')
+    found = list(ordered_map(square, [1, 2, 3], 1, journal))
+    assert found == [["kept"], [4], [9]]
+    assert journal.read_text() == '["kept"]\n[4]\n[9]\n'
+    assert list(ordered_map(square, [1, 2, 3], 1, journal)) == found
+
+
+SLEEPER = """
+import os, sys, time
+from speechbrain_ext.dataio.parallel import exclusive, ordered_map
+
+def work(number):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+with exclusive(sys.argv[1]):
+    list(ordered_map(work, [1, 2], 2))
+"""
+
+
+def test_workers_end_with_a_killed_parent_and_the_folder_is_free(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPER, tmp_path],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    with pytest.raises(OSError, match="Another process is writing"):
+        with exclusive(tmp_path, patience=0.1):
+            pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (tmp_path / "half.csv.1.tmp").touch()
+    with exclusive(tmp_path, patience=60):  # the lock is theirs until they end
+        assert os.listdir(tmp_path) == []
+    process.stdout.close()
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            for _ in range(600):
+                os.kill(worker, 0)
+                time.sleep(0.1)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file cannot be written into .*name"):
+        with exclusive(tmp_path / "file"):
+            pass
+
+
+def test_there_are_cores():
+    assert 1 <= cores() <= os.cpu_count()

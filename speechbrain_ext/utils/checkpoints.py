@@ -51,8 +51,7 @@ class WholeCheckpointer(checkpoints.Checkpointer):
 
     def __init__(self, checkpoints_dir, recoverables=None):
         super().__init__(checkpoints_dir)
-        for name, recoverable in (recoverables or {}).items():
-            self.add_recoverable(name, recoverable)
+        self.add_recoverables(recoverables or {})
 
     def add_recoverable(
         self,
@@ -82,6 +81,17 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         super().add_recoverable(
             name, obj, custom_load_hook, custom_save_hook, optional_load
         )
+
+    def add_recoverables(self, recoverables):
+        """Registers what is to be saved, by name.
+
+        Arguments
+        ---------
+        recoverables : dict
+            What is saved, by name.
+        """
+        for name, recoverable in recoverables.items():
+            self.add_recoverable(name, recoverable)
 
     def save_checkpoint(self, meta=None, end_of_epoch=True, name=None, **_):
         """Saves a checkpoint, beside; then renames it.

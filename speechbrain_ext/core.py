@@ -1,10 +1,6 @@
 """A Brain for many processes whose runs can be stopped at any moment."""
 
-import fcntl
 import json
-import os
-import pathlib
-import platform
 import time
 
 import speechbrain as sb
@@ -16,19 +12,11 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import if_main_process
-from speechbrain.utils.logger import get_logger
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from speechbrain_ext.dataio.manifests import replacing
 from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.distributed import mean_over_processes, world_size
-
-logger = get_logger(__name__)
-
-# the folders that this process has claimed
-_LOCKS = {}
 
 
 @register_checkpoint_hooks
@@ -40,7 +28,19 @@ class ResumableBrain(sb.Brain):
     loss and gradient norm are those of the global batch; a loss that is not
     finite ends all processes before a step is made. A checkpoint within an
     epoch holds the epoch's statistics, and the sampler goes on behind it.
-    The arguments are SpeechBrain's.
+
+    Arguments
+    ---------
+    modules : dict of torch.nn.Module
+        As SpeechBrain's.
+    opt_class : callable
+        As SpeechBrain's.
+    hparams : dict
+        As SpeechBrain's.
+    run_opts : dict
+        As SpeechBrain's.
+    checkpointer : speechbrain_ext.utils.checkpoints.WholeCheckpointer
+        As SpeechBrain's.
 
     Example
     -------
@@ -49,8 +49,15 @@ class ResumableBrain(sb.Brain):
     0
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        modules=None,
+        opt_class=None,
+        hparams=None,
+        run_opts=None,
+        checkpointer=None,
+    ):
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.epoch_stats = {}
         split = any(hasattr(p, "shard") for p in self.modules.parameters())
         if split and self.scaler.is_enabled():
@@ -293,64 +300,6 @@ def average_last(checkpointer, modules, count):
     for name, module in modules.items():
         module.load_state_dict(average_checkpoints(last, name))
     return len(last)
-
-
-def claim_folder(folder, text):
-    """Claims an output folder and writes the recipe into it.
-
-    The main process holds a lock until it ends, however it ends; the others
-    look whether the recipe is there.
-
-    Arguments
-    ---------
-    folder : str
-        The output folder.
-    text : str
-        The recipe, resolved.
-
-    Raises
-    ------
-    ValueError
-        If another run holds the folder, or a process does not find it.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> claim_folder(folder, "seed: 1")
-    >>> (folder / "hyperparams.yaml").read_text()
-    'seed: 1'
-    """
-    path = pathlib.Path(folder, "hyperparams.yaml").resolve()
-    if if_main_process():
-        if path not in _LOCKS:
-            _LOCKS[path] = _lock(path.with_name(".lock"))
-        with replacing(path) as file:
-            file.write(text)
-    if not path.exists():
-        raise ValueError(
-            f"The output folder {folder} is not the main process's; give one "
-            "that all machines share."
-        )
-
-
-def _lock(path):
-    """An open file that no other process has locked."""
-    file = open(path, "a+", encoding="utf-8")
-    try:
-        # of this process alone: the workers that it starts do not hold it
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.seek(0)
-        raise ValueError(
-            f"Another run ({file.read().strip()}) trains into {path.parent}; "
-            "wait for it, end it, or give another output_folder."
-        ) from error
-    except OSError:  # a disk without locks
-        logger.warning(f"{path.parent} cannot be locked: start one run there.")
-    file.truncate(0)
-    file.write(f"process {os.getpid()} of {platform.node()}")
-    file.flush()
-    return file
 
 
 def total_gradient_norm(parameters):

@@ -1,16 +1,25 @@
 """Loading of recipes: YAMLs that extend others, checked key by key."""
 
 import difflib
+import fcntl
 import io
+import os
 import pathlib
+import platform
 import re
 
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils import checkpoints
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.dataio.manifests import replacing
+
 logger = get_logger(__name__)
+
+# the folders that this process has claimed
+_LOCKS = {}
 
 
 def compose_recipe(path):
@@ -221,3 +230,61 @@ def _leaves(node, name=""):
         yield name, str(list(node))
     else:
         yield name, str(getattr(node, "value", node))
+
+
+def claim_folder(folder, text):
+    """Claims an output folder and writes the recipe into it.
+
+    The main process holds a lock until it ends, however it ends; the others
+    look whether the recipe is there.
+
+    Arguments
+    ---------
+    folder : str
+        The output folder.
+    text : str
+        The recipe, resolved.
+
+    Raises
+    ------
+    ValueError
+        If another run holds the folder, or a process does not find it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> claim_folder(folder, "seed: 1")
+    >>> (folder / "hyperparams.yaml").read_text()
+    'seed: 1'
+    """
+    path = pathlib.Path(folder, "hyperparams.yaml").resolve()
+    if if_main_process():
+        if path not in _LOCKS:
+            _LOCKS[path] = _lock(path.with_name(".lock"))
+        with replacing(path) as file:
+            file.write(text)
+    if not path.exists():
+        raise ValueError(
+            f"The output folder {folder} is not the main process's; give one "
+            "that all machines share."
+        )
+
+
+def _lock(path):
+    """An open file that no other process has locked."""
+    file = open(path, "a+", encoding="utf-8")
+    try:
+        # of this process alone: the workers that it starts do not hold it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise ValueError(
+            f"Another run ({file.read().strip()}) trains into {path.parent}; "
+            "wait for it, end it, or give another output_folder."
+        ) from error
+    except OSError:  # a disk without locks
+        logger.warning(f"{path.parent} cannot be locked: start one run there.")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} of {platform.node()}")
+    file.flush()
+    return file

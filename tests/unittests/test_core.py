@@ -10,7 +10,6 @@ from speechbrain import Stage
 from speechbrain_ext.core import (
     ResumableBrain,
     average_last,
-    claim_folder,
     total_gradient_norm,
 )
 from speechbrain_ext.dataio.dataloader import ResumableBatches
@@ -84,21 +83,6 @@ def test_the_last_epochs_and_the_best_are_kept_and_averaged(brain):
     assert sorted(kept) == [2, 3, 4]
     assert average_last(brain.checkpointer, {"layer": layer}, 2) == 2
     assert layer.weight.eq(3.5).all()
-
-
-def refusal(folder):
-    """What a process hears that claims a folder."""
-    with pytest.raises(ValueError, match="Another run") as error:
-        claim_folder(folder, "seed: 2")
-    return (str(error.value),)
-
-
-def test_a_folder_is_of_one_run(tmp_path):
-    claim_folder(tmp_path, "seed: 1")
-    claim_folder(tmp_path, "seed: 1")  # the same process may
-    (said,) = on_processes(refusal, 1, tmp_path)[0]
-    assert "Another run (process" in said
-    assert (tmp_path / "hyperparams.yaml").read_text() == "seed: 1"
 
 
 def norm_of_a_split_head():

@@ -4,9 +4,11 @@ import io
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml
+from processes import on_processes
 
 from speechbrain_ext.utils.recipe import (
     RecipeText,
+    claim_folder,
     compose_recipe,
     load_recipe,
 )
@@ -155,3 +157,18 @@ def test_what_has_changed_since_a_checkpoint_is_named(tmp_path, caplog):
     ]
     RecipeText(new)._recover(tmp_path / "recipe.ckpt", True)
     assert "since, loss.margin: 0.2 -> 0.3" in caplog.text
+
+
+def refusal(folder):
+    """What a process hears that claims a folder."""
+    with pytest.raises(ValueError, match="Another run") as error:
+        claim_folder(folder, "seed: 2")
+    return (str(error.value),)
+
+
+def test_a_folder_is_of_one_run(tmp_path):
+    claim_folder(tmp_path, "seed: 1")
+    claim_folder(tmp_path, "seed: 1")  # the same process may
+    (said,) = on_processes(refusal, 1, tmp_path)[0]
+    assert "Another run (process" in said
+    assert (tmp_path / "hyperparams.yaml").read_text() == "seed: 1"

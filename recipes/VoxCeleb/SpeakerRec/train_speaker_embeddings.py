@@ -26,11 +26,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
-from speechbrain_ext.core import (
-    ResumableBrain,
-    average_last,
-    claim_folder,
-)
+from speechbrain_ext.core import ResumableBrain, average_last
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.dataio.encoder import speaker_classes
@@ -53,7 +49,7 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.metrics import EER
-from speechbrain_ext.utils.recipe import RecipeText, load_recipe
+from speechbrain_ext.utils.recipe import RecipeText, claim_folder, load_recipe
 
 logger = get_logger(__name__)
 

@@ -12,6 +12,7 @@ it held before the head was made. Bytes are those that a process hands to
 collectives in a step, counted at each call and in each of DDP's buckets.
 """
 
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -28,10 +29,12 @@ from speechbrain_ext.nnet.losses import AAMSoftmax, SphereFace2
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 
 DIMENSIONS, BATCH, STEPS = 256, 64, 3
+# not compiled: what the compiler takes is not the head's
+Binary = functools.partial(SphereFace2, compile=False)
 HEADS = {
-    "sharded SphereFace2": (ShardedCosineClassifier, SphereFace2),
+    "sharded SphereFace2": (ShardedCosineClassifier, Binary),
     "sharded AAM": (ShardedCosineClassifier, AAMSoftmax),
-    "replicated SphereFace2": (CosineClassifier, SphereFace2),
+    "replicated SphereFace2": (CosineClassifier, Binary),
 }
 # a million replicated classes on four processes need more than this machine
 # has
@@ -184,7 +187,7 @@ def main():
         record.append(row(*arguments, **keywords))
         print_row(record[-1])
 
-    for classes in [10_000] if options.quick else [10_000, 100_000, 1_000_000]:
+    for classes in [10_000] if options.quick else [1_000_000, 100_000, 10_000]:
         for head in HEADS:
             alone = None
             for processes in (1, 2, 4):

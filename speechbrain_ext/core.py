@@ -42,6 +42,11 @@ class ResumableBrain(sb.Brain):
     checkpointer : speechbrain_ext.utils.checkpoints.WholeCheckpointer
         As SpeechBrain's.
 
+    Raises
+    ------
+    ValueError
+        If the device lacks the precision.
+
     Example
     -------
     >>> brain = ResumableBrain({"layer": torch.nn.Linear(2, 3)})
@@ -58,6 +63,13 @@ class ResumableBrain(sb.Brain):
         checkpointer=None,
     ):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        wanted = {self.precision, self.eval_precision}
+        if self.device_type == "cuda" and "bf16" in wanted:
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                raise ValueError(
+                    f"`precision` is bf16, which {torch.cuda.get_device_name()}"
+                    " lacks; pass --precision=fp16 or fp32."
+                )
         self.epoch_stats = {}
         split = any(hasattr(p, "shard") for p in self.modules.parameters())
         if split and self.scaler.is_enabled():

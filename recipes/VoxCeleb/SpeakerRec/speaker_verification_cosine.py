@@ -81,7 +81,7 @@ KEYS = (
     *("block_size", "embeddings_folder", "enrolment", "cohort_by"),
     *("plda_rank", "calibrate", "calibration_trials", "calibration_prior"),
     *("bootstrap", "confidence", "score_forms", "score_matrices"),
-    "conditions",
+    *("calibration_manifest", "conditions"),
 )
 QUALITY = "_qmf"  # after the name of a scoring: calibrated with qualities
 PER_SPEAKER = 20  # training utterances of a speaker that calibration draws of
@@ -298,10 +298,12 @@ def calibrations(hparams, back_end, manifest):
 
 def calibration_of(name, hparams, back_end, manifest):
     """The calibration of a scoring, on drawn trials of the cohort."""
+    few = manifest
+    if hparams["calibration_manifest"] is not None:
+        drawn = read_manifest(hparams["calibration_manifest"])["spk_id"]
+        few = few[few["spk_id"].isin(set(drawn))]
     # of a huge corpus a part will do
-    few = manifest.sort_values("ID").sample(
-        frac=1, random_state=hparams["seed"]
-    )
+    few = few.sort_values("ID").sample(frac=1, random_state=hparams["seed"])
     few = few.groupby("spk_id").head(PER_SPEAKER)
     trials = make_trials(few, hparams["calibration_trials"], hparams["seed"])
     rows = pd.Series(range(len(manifest)), index=manifest["ID"])

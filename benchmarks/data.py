@@ -225,12 +225,12 @@ def survived(work, source, folder, kills, seed):
         process = CONTEXT.Process(target=work, args=(source, target))
         process.start()
         process.join(moments.uniform(0.02, 0.95) * taken)
-        caught += process.is_alive()
         process.kill()
         process.join()
         if not process.exitcode:  # it was done before: once more
             shutil.rmtree(target)
             continue
+        caught += 1
         again = CONTEXT.Process(target=work, args=(source, target))
         again.start()
         again.join()

@@ -8,12 +8,16 @@ import torch
 from speechbrain_ext.dataio.manifests import replacing
 
 LABELS = ("nontarget", "target")
+FORMS = {"wespeaker": (" nontarget", " target"), "kaldi": ("", "")}
 
 
-def write_scores(path, enrol_names, test_names, scores, targets):
+def write_scores(
+    path, enrol_names, test_names, scores, targets, form="wespeaker"
+):
     """Writes one ``enrol test score target|nontarget`` line per trial.
 
-    All digits of the scores are kept. The file appears whole or not at all.
+    That is WeSpeaker's form; Kaldi's has no fourth word. All digits of the
+    scores are kept. The file appears whole or not at all.
 
     Arguments
     ---------
@@ -27,12 +31,14 @@ def write_scores(path, enrol_names, test_names, scores, targets):
         Finite scores, [trials].
     targets : torch.Tensor | sequence
         True or 1 for target trials, False or 0 for others, [trials].
+    form : str
+        ``wespeaker`` or ``kaldi``.
 
     Raises
     ------
     ValueError
         If the lengths differ, a name is empty or has a blank, a score is not
-        finite or a target is neither 0 nor 1.
+        finite, a target is neither 0 nor 1 or the form is unknown.
 
     Example
     -------
@@ -41,6 +47,8 @@ def write_scores(path, enrol_names, test_names, scores, targets):
     >>> path.read_text()
     'a b 0.5 target\\na c 0.1 nontarget\\n'
     """
+    if form not in FORMS:
+        raise ValueError(f"`form` must be of {list(FORMS)}, got {form!r}.")
     # A list of floats would become float32 by itself.
     scores = torch.as_tensor(scores, dtype=torch.float64).flatten()
     targets = torch.as_tensor(targets).flatten()
@@ -57,12 +65,12 @@ def write_scores(path, enrol_names, test_names, scores, targets):
     _check_each(scores.isfinite(), scores, "`scores` must be finite")
     binary = (targets == 0) | (targets == 1)
     _check_each(binary, targets, "`targets` must be 0 or 1")
-    labels = [LABELS[target] for target in targets.bool().tolist()]
+    labels = [FORMS[form][target] for target in targets.bool().tolist()]
     rows = zip(enrol_names, test_names, scores.tolist(), labels, strict=True)
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.writelines(
-            f"{enrol} {test} {score!r} {label}\n"
+            f"{enrol} {test} {score!r}{label}\n"
             for enrol, test, score, label in rows
         )
 

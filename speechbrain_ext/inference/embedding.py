@@ -88,7 +88,9 @@ def length_sorted_batches(durations, batch_seconds):
     return batches
 
 
-def utterance_loader(manifest, batch_seconds=120.0, num_workers=0):
+def utterance_loader(
+    manifest, batch_seconds=120.0, num_workers=0, rank=0, world_size=1
+):
     """A DataLoader of whole utterances in length-sorted padded batches.
 
     Arguments
@@ -99,6 +101,10 @@ def utterance_loader(manifest, batch_seconds=120.0, num_workers=0):
         Seconds of a batch with its padding.
     num_workers : int
         Processes that read; 0 reads in this one.
+    rank : int
+        Number of this process.
+    world_size : int
+        Number of processes, which share the batches; none is cut.
 
     Returns
     -------
@@ -109,10 +115,42 @@ def utterance_loader(manifest, batch_seconds=120.0, num_workers=0):
         UtteranceDataset(manifest),
         batch_sampler=length_sorted_batches(
             manifest["duration"].tolist(), batch_seconds
-        ),
+        )[rank::world_size],
         num_workers=num_workers,
         collate_fn=PaddedBatch,
     )
+
+
+def embed_batches(
+    encoder, manifest, batch_seconds=120.0, num_workers=0, share=(0, 1)
+):
+    """Computes embeddings of whole utterances, batch by batch.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        The encoder, whose ``encode_batch`` is called.
+    manifest : pandas.DataFrame
+        Columns ID, duration, wav, start and stop.
+    batch_seconds : float
+        Seconds of a batch with its padding.
+    num_workers : int
+        Processes that read; 0 reads in this one.
+    share : tuple of int
+        ``(rank, world_size)`` of ``utterance_loader``.
+
+    Yields
+    ------
+    rows : list of int
+        Rows of the manifest.
+    embeddings : torch.Tensor
+        float32, on the CPU, [rows, embedding].
+    """
+    loader = utterance_loader(manifest, batch_seconds, num_workers, *share)
+    for batch in loader:
+        with torch.inference_mode():
+            found = encoder.encode_batch(*batch.sig).squeeze(1).float().cpu()
+        yield torch.as_tensor(batch.row).tolist(), found
 
 
 def embed_utterances(
@@ -144,14 +182,14 @@ def embed_utterances(
     ValueError
         If an embedding is not finite: the utterances are named.
     """
-    loader = utterance_loader(manifest, batch_seconds, num_workers)
+    batches = embed_batches(encoder, manifest, batch_seconds, num_workers)
     embeddings = None
-    for batch in tqdm(loader, disable=not progressbar, dynamic_ncols=True):
-        with torch.inference_mode():
-            found = encoder.encode_batch(*batch.sig).squeeze(1).float().cpu()
+    for rows, found in tqdm(
+        batches, disable=not progressbar, dynamic_ncols=True
+    ):
         if embeddings is None:
             embeddings = torch.empty(len(manifest), found.shape[1])
-        embeddings[batch.row] = found
+        embeddings[rows] = found
     bad = ~embeddings.isfinite().all(dim=1)
     if bad.any():
         names = manifest["ID"][bad.numpy()].tolist()

@@ -17,6 +17,7 @@ import math
 
 import torch
 
+MOST_COSINES = 2**24  # at a time, 128 MiB of float64
 REPAIR = "; drop these utterances or extract them again"
 
 
@@ -92,8 +93,8 @@ def adaptive_s_norm(
         Number of cohort scores per side, 2 or more; the whole cohort where
         None (s-norm) or where the cohort is smaller.
     block_size : int
-        Utterances compared with the cohort at a time; bounds the memory, to
-        block_size * cohort float64 numbers, not the result.
+        Utterances compared with the cohort at a time, fewer where the cohort
+        is large; bounds the memory, not the result.
 
     Returns
     -------
@@ -115,23 +116,11 @@ def adaptive_s_norm(
     tensor([0.8000])
     """
     _check_least("`block_size`", block_size, 1)
-    unit, rows, enrol, test = _trial_embeddings(embeddings, enrol, test)
-    cohort = _unit_length("cohort", _embedding_rows("cohort", cohort))
-    if scores.shape != enrol.shape or cohort.shape[1] != unit.shape[1]:
-        raise ValueError(
-            f"`scores` must be [{len(enrol)}], one per trial, and `cohort` "
-            f"[cohort, {unit.shape[1]}], as the embeddings, got "
-            f"{list(scores.shape)} and {list(cohort.shape)}."
-        )
-    _check_each(scores.isfinite(), scores, "`scores` must be finite", "trials")
-    top_n = len(cohort) if top_n is None else min(top_n, len(cohort))
-    _check_least(f"`top_n` of {len(cohort)} cohort rows", top_n, 2)
-    means, stds = _cohort_statistics(unit, cohort, top_n, block_size)
-    # Below this a deviation is rounding error, and dividing by it makes noise.
-    spread = stds > 8 * torch.finfo(unit.dtype).eps
-    rule = f"the deviation of the top {top_n} cohort scores must not vanish"
-    remedy = "; drop duplicates from `cohort` or raise `top_n`"
-    _check_each(spread, stds, rule, "rows", remedy, rows)
+    unit, rows, enrol, test, cohort, top_n = checked_trials(
+        scores, enrol, test, embeddings, cohort, top_n
+    )
+    means, stds = cohort_statistics(unit, cohort, top_n, block_size)
+    check_spread(stds, unit, top_n, rows)
     dtype = torch.promote_types(scores.dtype, unit.dtype)
     scores = scores.to(means)
     normalised = (scores - means[enrol]) / stds[enrol]
@@ -191,6 +180,76 @@ def speaker_means(embeddings, speakers):
     return means.to(embeddings), names
 
 
+def checked_trials(scores, enrol, test, embeddings, cohort, top_n=None):
+    """Checks what a normalisation is given; see ``adaptive_s_norm``.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Scores of the trials, [trials].
+    enrol : torch.Tensor | sequence
+        Row numbers, [trials].
+    test : torch.Tensor | sequence
+        Row numbers, [trials].
+    embeddings : torch.Tensor
+        Shape [utterances, embedding].
+    cohort : torch.Tensor
+        Shape [cohort, embedding].
+    top_n : int
+        Cohort rows wanted, all where None.
+
+    Returns
+    -------
+    tuple
+        Unit embeddings of the trials [used, embedding], their rows in
+        ``embeddings`` [used], ``enrol`` and ``test`` as rows of these
+        [trials], the cohort at unit length and ``top_n`` as a number.
+
+    Raises
+    ------
+    ValueError
+        Same as ``adaptive_s_norm``.
+    """
+    unit, rows, enrol, test = _trial_embeddings(embeddings, enrol, test)
+    cohort = unit_length("cohort", _embedding_rows("cohort", cohort))
+    if scores.shape != enrol.shape or cohort.shape[1] != unit.shape[1]:
+        raise ValueError(
+            f"`scores` must be [{len(enrol)}], one per trial, and `cohort` "
+            f"[cohort, {unit.shape[1]}], as the embeddings, got "
+            f"{list(scores.shape)} and {list(cohort.shape)}."
+        )
+    _check_each(scores.isfinite(), scores, "`scores` must be finite", "trials")
+    top_n = len(cohort) if top_n is None else min(top_n, len(cohort))
+    _check_least(f"`top_n` of {len(cohort)} cohort rows", top_n, 2)
+    return unit, rows, enrol, test, cohort, top_n
+
+
+def check_spread(stds, unit, top_n, rows):
+    """Raises where a deviation of cohort scores is but rounding error.
+
+    Arguments
+    ---------
+    stds : torch.Tensor
+        Deviations, [any].
+    unit : torch.Tensor
+        The embeddings that were compared, for their precision.
+    top_n : int
+        Cohort scores that each is of.
+    rows : torch.Tensor
+        Row numbers that the error names, [any].
+
+    Raises
+    ------
+    ValueError
+        If one vanishes.
+    """
+    # Dividing by rounding error makes noise.
+    spread = stds > 8 * torch.finfo(unit.dtype).eps
+    rule = f"the deviation of the top {top_n} cohort scores must not vanish"
+    remedy = "; drop duplicates from `cohort` or raise `top_n`"
+    _check_each(spread, stds, rule, "rows", remedy, rows)
+
+
 def _trial_embeddings(embeddings, enrol, test):
     """Unit embeddings of the trials, their rows, and the trials in these."""
     embeddings = _embedding_rows("embeddings", embeddings)
@@ -204,7 +263,7 @@ def _trial_embeddings(embeddings, enrol, test):
     used = embeddings.new_zeros(len(embeddings), dtype=torch.bool)
     used[enrol] = used[test] = True
     rows, position = used.nonzero().squeeze(1), used.cumsum(0) - 1
-    unit = _unit_length("embeddings", embeddings[rows], rows)
+    unit = unit_length("embeddings", embeddings[rows], rows)
     return unit, rows, position[enrol], position[test]
 
 
@@ -235,8 +294,33 @@ def _row_numbers(name, numbers, embeddings):
     return numbers
 
 
-def _unit_length(name, values, rows=None):
-    """Divides each row by its length; errors name it by ``rows``."""
+def unit_length(name, values, rows=None):
+    """Divides each row by its length.
+
+    Arguments
+    ---------
+    name : str
+        What errors call the values.
+    values : torch.Tensor
+        Shape [rows, embedding].
+    rows : torch.Tensor
+        Numbers by which errors name the rows, [rows]; their own where None.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [rows, embedding].
+
+    Raises
+    ------
+    ValueError
+        If a row is zero or not finite.
+
+    Example
+    -------
+    >>> unit_length("embeddings", torch.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]])
+    """
     # By the largest entry first: squares then neither overflow nor vanish.
     peak = values.abs().amax(dim=1)
     usable = (peak > 0) & (peak < math.inf)  # false where NaN
@@ -246,18 +330,47 @@ def _unit_length(name, values, rows=None):
     return values / values.norm(dim=1, keepdim=True)
 
 
-def _cohort_statistics(unit, cohort, top_n, block_size):
-    """Mean and deviation of each row's top cohort scores, [rows]."""
+def cohort_statistics(unit, cohort, top_n, block_size=512):
+    """Mean and deviation of each row's highest cosines with a cohort.
+
+    Arguments
+    ---------
+    unit : torch.Tensor
+        Embeddings of length 1, [rows, embedding].
+    cohort : torch.Tensor
+        Cohort rows of length 1, [cohort, embedding].
+    top_n : int
+        How many of them count, 2 or more.
+    block_size : int
+        Same as in ``adaptive_s_norm``.
+
+    Returns
+    -------
+    means : torch.Tensor
+        float64, [rows].
+    stds : torch.Tensor
+        float64, the population's, [rows].
+    """
     # float64: TF32 (on in SpeechBrain) and autocast leave it alone.
+    cohort = cohort.double()
+    if top_n == len(cohort):
+        # All of it: the cosines' mean is that with the mean, and their spread
+        # that of the triangular factor, so that none of them is computed.
+        center = cohort.mean(dim=0)
+        factor = torch.linalg.qr(cohort - center, mode="r").R.T
+        factor = factor / math.sqrt(top_n)
+        blocks = [block.double() for block in unit.split(65536)]
+        means = [block @ center for block in blocks]
+        stds = [(block @ factor).norm(dim=1) for block in blocks]
+        return torch.cat(means), torch.cat(stds)
     means = unit.new_empty(len(unit), dtype=torch.float64)
     stds = torch.empty_like(means)
-    cohort = cohort.to(means).T
+    block_size = min(block_size, 1 + MOST_COSINES // len(cohort))
     for start in range(0, len(unit), block_size):
         block = slice(start, start + block_size)
-        cosines = unit[block].double() @ cohort  # [block, cohort]
-        if top_n < cosines.shape[1]:
-            cosines = cosines.topk(top_n, dim=1).values
-        stds[block], means[block] = torch.std_mean(cosines, 1, correction=0)
+        cosines = unit[block].double() @ cohort.T  # [block, cohort]
+        top = cosines.topk(top_n, dim=1, sorted=False).values
+        stds[block], means[block] = torch.std_mean(top, 1, correction=0)
     return means, stds
 
 

@@ -1,20 +1,19 @@
 """Detection metrics of speaker verification, read off one error curve.
 
-A trial is accepted where ``score > threshold``. Equal scores are accepted or
-rejected together, so no metric depends on the order of the trials.
+A trial is accepted where ``score > threshold``, and equal scores are accepted
+or rejected together. Infinite scores are allowed; how ``ErrorCurve`` counts
+them stands in ``speechbrain_ext.utils.error_curve``, which also gives several
+figures for one sorting of the scores.
 
-Every threshold is one of the scores, or -inf to accept all: applied to the
-same scores, in the float type they had, it gives exactly the stated rates.
-Infinite scores are allowed (log-likelihood ratios have them): +inf is accepted
-at every finite threshold, and -inf nowhere, so that a curve with scores of
--inf starts where all that can be accepted is.
+>>> positive, negative = [0.2, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4]
+>>> curve = ErrorCurve.from_scores(positive, negative)
+>>> curve.eer(), curve.min_dcf(p_target=0.5)
+((0.25, 0.3), (0.25, 0.4))
 """
 
-import math
-
 import numpy as np
-import torch
-from scipy.integrate import trapezoid
+
+from speechbrain_ext.utils.error_curve import ErrorCurve
 
 
 def error_curve(positive_scores, negative_scores):
@@ -52,10 +51,8 @@ def error_curve(positive_scores, negative_scores):
     [1.0, 0.5, 0.0, 0.0]
     [0.0, 0.0, 0.5, 1.0]
     """
-    positive = _sorted_scores(positive_scores, "positive_scores")
-    negative = _sorted_scores(negative_scores, "negative_scores")
-    thresholds, accepted, rejected = _count_errors(positive, negative)
-    return thresholds, accepted / negative.size, rejected / positive.size
+    curve = ErrorCurve.from_scores(positive_scores, negative_scores)
+    return curve.thresholds, *curve.rates()
 
 
 def ROC_AUC(positive_scores, negative_scores):
@@ -86,10 +83,7 @@ def ROC_AUC(positive_scores, negative_scores):
     >>> ROC_AUC([0.2, 0.8], [0.1, 0.2])
     0.875
     """
-    _, accepted, rejected = error_curve(positive_scores, negative_scores)
-    # scores of -inf are accepted at no threshold: the end is not on the curve
-    true_rates = np.append(1 - rejected[::-1], 1.0)
-    return float(trapezoid(true_rates, np.append(accepted[::-1], 1.0)))
+    return ErrorCurve.from_scores(positive_scores, negative_scores).area()
 
 
 def EER(positive_scores, negative_scores):
@@ -125,17 +119,7 @@ def EER(positive_scores, negative_scores):
     >>> EER([0.2, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4])
     (0.25, 0.3)
     """
-    positive = _sorted_scores(positive_scores, "positive_scores")
-    negative = _sorted_scores(negative_scores, "negative_scores")
-    thresholds, accepted, rejected = _count_errors(positive, negative)
-    # |FAR - FRR| times both class sizes, in integers: a tie is a tie.
-    gaps = np.abs(accepted * positive.size - rejected * negative.size)
-    best = int(np.argmin(gaps))
-    if best == 0 and gaps[0] == gaps[1:].min(initial=gaps[0] + 1):
-        # A tie of -inf with a score: prefer a threshold that is finite.
-        best = 1 + int(np.argmin(gaps[1:]))
-    value = accepted[best] / negative.size + rejected[best] / positive.size
-    return float(value / 2), float(thresholds[best])
+    return ErrorCurve.from_scores(positive_scores, negative_scores).eer()
 
 
 def minDCF(
@@ -190,51 +174,205 @@ def minDCF(
     >>> minDCF(positive, negative, p_target=0.5, normalize=False)
     (0.125, 0.4)
     """
-    for name, cost in (("c_miss", c_miss), ("c_fa", c_fa)):
-        if not 0 < cost < math.inf:
-            raise ValueError(
-                f"`{name}` must be positive and finite, got {cost}."
-            )
-    if not 0 < p_target < 1:
-        raise ValueError(
-            f"`p_target` must be a probability in (0, 1), got {p_target}; "
-            "pass a fraction, not percent."
-        )
-    thresholds, accepted_rates, rejected_rates = error_curve(
+    curve = ErrorCurve.from_scores(positive_scores, negative_scores)
+    return curve.min_dcf(c_miss, c_fa, p_target, normalize)
+
+
+def actDCF(
+    positive_scores,
+    negative_scores,
+    c_miss=1.0,
+    c_fa=1.0,
+    p_target=0.01,
+    normalize=True,
+):
+    """Computes the detection cost at Bayes' threshold of calibrated scores.
+
+    The scores are taken for natural log-likelihood ratios, and trials are
+    accepted where they exceed log(c_fa * (1 - p_target) / (c_miss *
+    p_target)). Never below ``minDCF``; the difference is the calibration's.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+    negative_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+    c_miss : float
+        Same as in ``minDCF``.
+    c_fa : float
+        Same as in ``minDCF``.
+    p_target : float
+        Same as in ``minDCF``.
+    normalize : bool
+        Same as in ``minDCF``.
+
+    Returns
+    -------
+    value : float
+        Cost, which has no upper bound of 1.
+    threshold : float
+        Bayes' threshold, a log-likelihood ratio.
+
+    Raises
+    ------
+    ValueError
+        Same as ``minDCF``.
+
+    Example
+    -------
+    >>> actDCF([-1.0, 3.0], [-2.0, 1.0], p_target=0.5)
+    (1.0, 0.0)
+    """
+    curve = ErrorCurve.from_scores(positive_scores, negative_scores)
+    return curve.act_dcf(c_miss, c_fa, p_target, normalize)
+
+
+def Cllr(positive_scores, negative_scores):
+    """Computes the cost of log-likelihood ratios, in bits.
+
+    (mean log2(1 + exp(-s)) of the positive + mean log2(1 + exp(s)) of the
+    negative scores) / 2: the detection cost over all operating points. 0 is
+    perfect, 1 is a system that says 0 to all. Brummer and du Preez,
+    "Application-independent evaluation of speaker detection", Computer Speech
+    and Language 2006.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor | np.ndarray | sequence
+        Natural log-likelihood ratios; else same as in ``error_curve``.
+    negative_scores : torch.Tensor | np.ndarray | sequence
+        Same as ``positive_scores``, of the non-target trials.
+
+    Returns
+    -------
+    float
+        Cost, inf where a score of -inf or inf is wrong.
+
+    Raises
+    ------
+    ValueError
+        Same as ``error_curve``.
+
+    Example
+    -------
+    >>> Cllr([0.0, 0.0], [0.0])
+    1.0
+    """
+    return ErrorCurve.from_scores(positive_scores, negative_scores).cllr()
+
+
+def minCllr(positive_scores, negative_scores):
+    """Computes the least ``Cllr`` that a monotone map of the scores can have.
+
+    The best map is isotonic regression (pool adjacent violators) of the
+    labels, whose log odds less those of the classes' sizes are the ratios.
+    Brummer and du Preez 2006.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+    negative_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+
+    Returns
+    -------
+    float
+        Cost in bits, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        Same as ``error_curve``.
+
+    Example
+    -------
+    >>> round(minCllr([0.2, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4]), 6)
+    0.405639
+    """
+    return ErrorCurve.from_scores(positive_scores, negative_scores).min_cllr()
+
+
+def FAR_at_FRR(positive_scores, negative_scores, frr):
+    """Computes the least false acceptance rate for a bound on the other.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+    negative_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+    frr : float
+        Highest false rejection rate allowed, in [0, 1].
+
+    Returns
+    -------
+    value : float
+        Least false acceptance rate where the false rejection rate is at most
+        ``frr``; nothing is interpolated.
+    threshold : float
+        Accept where score > threshold; the lowest such.
+
+    Raises
+    ------
+    ValueError
+        If ``frr`` is outside [0, 1]; else same as ``error_curve``.
+
+    Example
+    -------
+    >>> FAR_at_FRR([0.2, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4], frr=0.25)
+    (0.0, 0.4)
+    """
+    curve = error_curve(positive_scores, negative_scores)
+    return _least(*curve, bound=frr, name="frr")
+
+
+def FRR_at_FAR(positive_scores, negative_scores, far):
+    """Computes the least false rejection rate for a bound on the other.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+    negative_scores : torch.Tensor | np.ndarray | sequence
+        Same as in ``error_curve``.
+    far : float
+        Highest false acceptance rate allowed, in [0, 1].
+
+    Returns
+    -------
+    value : float
+        Least false rejection rate where the false acceptance rate is at most
+        ``far``; nothing is interpolated.
+    threshold : float
+        Accept where score > threshold; the lowest such.
+
+    Raises
+    ------
+    ValueError
+        If ``far`` is outside [0, 1]; else same as ``error_curve``.
+
+    Example
+    -------
+    >>> FRR_at_FAR([0.2, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4], far=0.25)
+    (0.25, 0.3)
+    """
+    thresholds, accepted, rejected = error_curve(
         positive_scores, negative_scores
     )
-    miss_weight, accept_weight = c_miss * p_target, c_fa * (1 - p_target)
-    costs = miss_weight * rejected_rates + accept_weight * accepted_rates
-    best = int(np.argmin(costs))
-    scale = min(miss_weight, accept_weight) if normalize else 1.0
-    return float(costs[best] / scale), float(thresholds[best])
+    return _least(thresholds, rejected, accepted, bound=far, name="far")
 
 
-def _sorted_scores(scores, name):
-    """Scores of one class as a sorted float64 array of its own, [trials]."""
-    if isinstance(scores, torch.Tensor):
-        scores = scores.detach().to("cpu", torch.float64).numpy()
-    scores = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
-    if not scores.size:
+def _least(thresholds, rates, bounded, bound, name):
+    """The least of ``rates`` where ``bounded`` is within bounds."""
+    if not 0 <= bound <= 1:
         raise ValueError(
-            f"`{name}` must hold at least one score, got 0: error rates need "
-            "both positive and negative trials."
+            f"`{name}` must be a rate in [0, 1], got {bound}; pass a "
+            "fraction, not percent."
         )
-    undefined = int(np.count_nonzero(np.isnan(scores)))
-    if undefined:
-        raise ValueError(
-            f"`{name}` must not hold NaN, got {undefined} of {scores.size}; "
-            "look for silent or broken utterances among the trials."
-        )
-    return scores
-
-
-def _count_errors(positive, negative):
-    """Distinct thresholds, false acceptances and false rejections, [points]."""
-    thresholds = np.concatenate([[-math.inf], positive, negative])
-    thresholds.sort(kind="stable")  # timsort: linear on sorted runs
-    distinct = np.append(True, thresholds[1:] != thresholds[:-1])
-    thresholds = thresholds[distinct]
-    rejected = np.searchsorted(positive, thresholds, side="right")
-    accepted = np.searchsorted(negative, thresholds, side="right")
-    return thresholds, negative.size - accepted, rejected
+    allowed = bounded <= bound
+    if not allowed.any():  # positive scores of -inf: all must be accepted
+        return 1.0, float(thresholds[0])
+    best = int(np.argmin(np.where(allowed, rates, 2.0)))
+    return float(rates[best]), float(thresholds[best])

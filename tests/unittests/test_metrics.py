@@ -11,9 +11,28 @@ from hypothesis import strategies as st
 from speechbrain.utils import metric_stats
 
 from speechbrain_ext.utils import metrics
-from speechbrain_ext.utils.metrics import EER, ROC_AUC, error_curve, minDCF
+from speechbrain_ext.utils.metrics import (
+    EER,
+    ROC_AUC,
+    Cllr,
+    FAR_at_FRR,
+    FRR_at_FAR,
+    actDCF,
+    error_curve,
+    minCllr,
+    minDCF,
+)
 
 METRICS = {"EER": EER, "minDCF": minDCF}
+# Those that read the scores as log-likelihood ratios or have no threshold.
+OTHERS = {
+    "ROC_AUC": ROC_AUC,
+    "Cllr": Cllr,
+    "minCllr": minCllr,
+    "actDCF": lambda p, n: actDCF(p, n, p_target=0.3)[0],
+    "FAR_at_FRR": lambda p, n: FAR_at_FRR(p, n, frr=0.1)[0],
+    "FRR_at_FAR": lambda p, n: FRR_at_FAR(p, n, far=0.1)[0],
+}
 every_metric = pytest.mark.parametrize(
     "metric", METRICS.values(), ids=METRICS.keys()
 )
@@ -51,7 +70,7 @@ def test_registry_holds_every_metric():
         and value.__module__ == metrics.__name__
         and not name.startswith("_")
     }
-    assert public == {*METRICS, "error_curve", "ROC_AUC"}
+    assert public == {*METRICS, *OTHERS, "error_curve"}
 
 
 @few
@@ -231,7 +250,9 @@ def test_error_curve_spans_accept_all_to_reject_all():
     assert (np.diff(thresholds) > 0).all()
 
 
-@pytest.mark.parametrize("function", [error_curve, *METRICS.values()])
+@pytest.mark.parametrize(
+    "function", [error_curve, *METRICS.values(), *OTHERS.values()]
+)
 def test_metrics_reject_one_class(function):
     with pytest.raises(ValueError, match="`positive_scores` .* got 0"):
         function([], [1.0])
@@ -239,7 +260,9 @@ def test_metrics_reject_one_class(function):
         function(torch.ones(3), torch.ones(0))
 
 
-@pytest.mark.parametrize("function", [error_curve, *METRICS.values()])
+@pytest.mark.parametrize(
+    "function", [error_curve, *METRICS.values(), *OTHERS.values()]
+)
 def test_metrics_reject_nan(function):
     with pytest.raises(ValueError, match="`negative_scores` .* got 2 of 3"):
         function([1.0], [math.nan, 0.0, math.nan])
@@ -264,3 +287,101 @@ def test_metrics_stay_fast_with_many_trials():
     positive, negative = gaussian_scores(100_000, 900_000)
     assert EER(positive, negative)[0] == pytest.approx(0.226627, abs=3e-3)
     assert 0.5 < minDCF(positive, negative)[0] < 1.0
+
+
+@few
+@given(st.one_of(tied, any_scores), st.one_of(tied, any_scores))
+def test_rates_at_a_bound_match_brute_force(positive, negative):
+    points = brute_force(positive, negative)
+    for bound in (0.0, 0.2, 0.5, 1.0):
+        value, threshold = FAR_at_FRR(positive, negative, bound)
+        allowed = [(a, t) for t, a, r in points if r <= bound]
+        assert (value, threshold) == min(allowed, default=(1.0, -math.inf))
+        value, threshold = FRR_at_FAR(positive, negative, bound)
+        allowed = [(r, t) for t, a, r in points if a <= bound]
+        assert (value, threshold) == min(allowed)
+
+
+@few
+@given(st.one_of(tied, any_scores), st.one_of(tied, any_scores))
+def test_costs_of_ratios_match_brute_force(positive, negative):
+    expected = [
+        np.mean([np.logaddexp(0, -s) for s in positive]),
+        np.mean([np.logaddexp(0, s) for s in negative]),
+    ]
+    expected = sum(expected) / (2 * math.log(2))
+    assert Cllr(positive, negative) == pytest.approx(expected, rel=1e-9)
+    for p_target in (0.01, 0.6):
+        value, threshold = actDCF(positive, negative, 2.0, 3.0, p_target)
+        assert threshold == math.log(3 * (1 - p_target) / (2 * p_target))
+        accepted, rejected = rates(positive, negative, threshold)
+        weights = 2.0 * p_target, 3.0 * (1 - p_target)
+        cost = weights[0] * rejected + weights[1] * accepted
+        assert value == pytest.approx(cost / min(weights), abs=1e-9)
+        least, _ = minDCF(positive, negative, 2.0, 3.0, p_target)
+        assert value >= least - 1e-12
+
+
+@few
+@given(tied, tied)
+def test_least_cost_of_ratios_is_the_convex_hulls(positive, negative):
+    # The definition by the ROC's convex hull: each hull segment's slope is
+    # the ratio of the trials in it.
+    points = sorted({(a, 1 - r) for _, a, r in brute_force(positive, negative)})
+    hull = []
+    for x, y in points:
+        while (
+            len(hull) > 1
+            and (hull[-1][0] - hull[-2][0]) * (y - hull[-2][1])
+            >= (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) - 1e-12
+        ):
+            hull.pop()
+        hull.append((x, y))
+    cost = 0.0
+    for (x0, y0), (x1, y1) in zip(hull, hull[1:], strict=False):
+        f, t = x1 - x0, y1 - y0
+        if t > 0:
+            cost += t * math.log2(1 + f / t)
+        if f > 0:
+            cost += f * math.log2(1 + t / f)
+    assert minCllr(positive, negative) == pytest.approx(cost / 2, abs=1e-9)
+
+
+def test_least_cost_of_ratios_of_known_scores():
+    assert minCllr([2.0, 3.0], [0.0, 1.0]) == 0.0
+    assert minCllr([4.0] * 3, [4.0] * 5) == pytest.approx(1.0)
+    # Gaussian log-likelihood ratios are calibrated: mean d^2 / 2, variance d^2
+    generator = np.random.default_rng(0)
+    positive = generator.normal(2.0, 2.0, 50_000)
+    negative = generator.normal(-2.0, 2.0, 50_000)
+    assert Cllr(positive, negative) == pytest.approx(
+        minCllr(positive, negative), rel=0.01
+    )
+    assert Cllr([math.inf], [-math.inf]) == 0.0
+    assert Cllr([-math.inf], [0.0]) == math.inf
+
+
+@pytest.mark.parametrize("metric", OTHERS.values(), ids=OTHERS)
+def test_metric_without_threshold_ignores_order_and_duplication(metric):
+    positive, negative = (np.round(s, 1) for s in gaussian_scores())
+    expected = pytest.approx(metric(positive, negative), abs=1e-12)
+    assert metric(positive[::-1], np.sort(negative)) == expected
+    assert metric(np.tile(positive, 3), np.tile(negative, 2)) == expected
+
+
+@pytest.mark.parametrize("name", [*OTHERS])
+def test_metric_of_order_follows_monotone_maps(name):
+    if name in ("Cllr", "actDCF"):
+        return  # the scores' values count
+    scores = gaussian_scores()
+    expected = pytest.approx(OTHERS[name](*scores), abs=1e-12)
+    for change in (np.exp, np.arctan, lambda s: 3.0 * s - 1.0):
+        assert OTHERS[name](*map(change, scores)) == expected
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, math.nan])
+def test_rates_at_a_bound_reject_no_rate(value):
+    with pytest.raises(ValueError, match=f"`frr` must .* got {value}"):
+        FAR_at_FRR([1.0], [0.0], value)
+    with pytest.raises(ValueError, match=f"`far` must .* got {value}"):
+        FRR_at_FAR([1.0], [0.0], value)

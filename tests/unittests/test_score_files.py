@@ -54,6 +54,7 @@ def test_score_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "change, match",
     [
+        ({"form": "csv"}, r"`form` must be of .* got 'csv'"),
         ({"enrol_names": ["a"]}, r"equally many, got \[1, 2, 2, 2\]"),
         ({"targets": [1, 0, 1]}, r"equally many, got \[2, 2, 2, 3\]"),
         ({"test_names": ["c", "d e"]}, "one word each, got 'd e'"),
@@ -91,3 +92,9 @@ def test_read_scores_rejects_bad_lines(tmp_path, line):
     path.write_text(f"a b 0.5 target\n{line}\na b 0.5 target\n")
     with pytest.raises(ValueError, match=rf"got '{line}\\n' .*score, line 2\."):
         read_scores(path)
+
+
+def test_kaldis_form_has_no_label(tmp_path):
+    path = tmp_path / "s.kaldi"
+    write_scores(path, ["a", "a"], ["b", "c"], [0.1, -2.0], [1, 0], "kaldi")
+    assert path.read_text() == "a b 0.1\na c -2.0\n"

@@ -1,6 +1,9 @@
 """SphereFace2 by hand, and what it refuses."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -132,6 +135,39 @@ def test_compiled_pass_gives_the_same():
         found.append([*values, x.grad, loss.bias.grad])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "compile_pass", "said"),
+    [("none-such", None, ""), ("false", None, "without torch.compile")],
+)
+def test_without_a_working_compiler_it_goes_on(
+    compiler, compile_pass, said, tmp_path
+):
+    code = (
+        "import torch; from speechbrain_ext.nnet.losses import SphereFace2; "
+        f"loss = SphereFace2('C', 0.2, compile={compile_pass}); "
+        "cosines = torch.zeros(16, 1, 2**16); "
+        "print(loss(cosines, torch.zeros(16, 1, dtype=torch.long)).item())"
+    )
+    compiled = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **os.environ,
+            "CXX": compiler,
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    logit = 32 * (2 * 0.5**3 - 1)  # g(0), times the scale
+    logits = torch.tensor([6.4 - logit, logit + 6.4]).double()
+    right = (
+        logits.exp().log1p() @ torch.tensor([0.7, 0.3 * (2**16 - 1)]).double()
+    )
+    assert float(compiled.stdout) == pytest.approx(right.item(), rel=1e-5)
+    assert said in compiled.stderr and bool(compiled.stderr) == bool(said)
 
 
 def test_gradient_can_be_asked_for_twice():

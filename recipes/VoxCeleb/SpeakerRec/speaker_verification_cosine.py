@@ -4,36 +4,72 @@
     python speaker_verification_cosine.py hparams/verification_resnet.yaml \
         --data_folder=/data/VoxCeleb
 
-Every utterance of all trial lists is embedded once, whole. Written into the
-output folder: results.json, a score file for each list and scoring, and the
-DET plot; a table goes to the screen.
+Every utterance of all trial lists is embedded once, whole, and kept on disk:
+another list, or a run that was killed, computes what is missing. Under torchrun
+(--distributed_backend=gloo without GPUs) the processes share that work. Written
+into the output folder: results.json, report.html, a score file for each list and
+scoring, the DET plot and histograms; a table goes to the screen.
 """
 
 import json
 import logging
+import os
 import pathlib
 import sys
 
+import numpy as np
 import pandas as pd
 import speechbrain as sb
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    ddp_init_group,
+    if_main_process,
+    run_on_main,
+)
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
-from speechbrain_ext.dataio.manifests import read_manifest, replacing
-from speechbrain_ext.dataio.score_files import write_scores
-from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.inference.embedding import embed_utterances
-from speechbrain_ext.processing.scoring import (
-    adaptive_s_norm,
-    cosine_scores,
-    speaker_means,
+from speechbrain_ext.dataio.manifests import (
+    COLUMNS,
+    read_manifest,
+    replacing,
 )
-from speechbrain_ext.utils.metrics import EER, minDCF
-from speechbrain_ext.utils.plots import det_plot
+from speechbrain_ext.dataio.score_files import FORMS, write_scores
+from speechbrain_ext.dataio.trials import (
+    find_trial_lists,
+    make_trials,
+    read_enrolment,
+    read_trials,
+    write_trials,
+)
+from speechbrain_ext.inference.embedding_store import (
+    EmbeddingStore,
+    model_fingerprint,
+    stored_embeddings,
+)
+from speechbrain_ext.processing.back_end import (
+    BackEnd,
+    needs_cohort,
+    scoring_words,
+)
+from speechbrain_ext.processing.calibration import (
+    fit_calibration,
+    save_calibrations,
+)
+from speechbrain_ext.processing.score_matrix import write_score_matrix
+from speechbrain_ext.processing.score_norm import enrolment_embeddings
+from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
+from speechbrain_ext.utils.conditions import (
+    condition_table,
+    pair_labels,
+    session_labels,
+)
+from speechbrain_ext.utils.figures import figure_functions, figures
+from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
+from speechbrain_ext.utils.report import write_report
 
 logger = get_logger(__name__)
 
@@ -42,187 +78,104 @@ KEYS = (
     *("seed", "output_folder", "save_folder", "data_folder", "trial_lists"),
     *("max_unreadable", "skip_prep", "pretrained_folder", "cohort_manifest"),
     *("scorings", "top_n", "p_targets", "batch_seconds", "num_workers"),
-    "block_size",
+    *("block_size", "embeddings_folder", "enrolment", "cohort_by"),
+    *("plda_rank", "calibrate", "calibration_trials", "calibration_prior"),
+    *("bootstrap", "confidence", "score_forms", "score_matrices"),
+    "conditions",
 )
-
-# Each scoring: its words, whether the training mean is subtracted, and
-# whether a cohort normalises (all of it, or each side's nearest)
-SCORINGS = {
-    "cosine": ("cosine", False, None),
-    "cosine_mean": ("cosine, mean subtracted", True, None),
-    "snorm": ("s-norm", False, "all"),
-    "snorm_mean": ("s-norm, mean subtracted", True, "all"),
-    "asnorm": ("AS-norm", False, "nearest"),
-    "asnorm_mean": ("AS-norm, mean subtracted", True, "nearest"),
-}
+QUALITY = "_qmf"  # after the name of a scoring: calibrated with qualities
+PER_SPEAKER = 20  # training utterances of a speaker that calibration draws of
 
 
-def prepare(hparams):
-    """Manifests and trial lists, checked before anything is embedded."""
-    unknown = sorted(set(hparams["scorings"]) - set(SCORINGS))
-    if unknown or not hparams["scorings"]:
+def check(hparams):
+    """Checks what can be known before anything is read."""
+    names = [name.removesuffix(QUALITY) for name in hparams["calibrate"]]
+    for name in [*hparams["scorings"], *names]:
+        scoring_words(name)
+    if not hparams["scorings"]:
+        raise ValueError("`scorings` must name a scoring, got none.")
+    odd = sorted(set(hparams["score_forms"]) - set(FORMS))
+    if odd:
         raise ValueError(
-            f"`scorings` must be of {sorted(SCORINGS)}, got {unknown}."
+            f"`score_forms` must be of {sorted(FORMS)}, got {odd}."
         )
-    normalises = any(kind != "cosine" for kind in hparams["scorings"])
+    if hparams["bootstrap"] == 1 or hparams["bootstrap"] < 0:
+        raise ValueError(
+            "`bootstrap` must be 0 (no intervals) or 2 draws and more, got "
+            f"{hparams['bootstrap']}; 1000 is usual."
+        )
     folder = pathlib.Path(hparams["pretrained_folder"])
     if not (folder / "hyperparams.yaml").is_file():
         raise ValueError(
             f"`pretrained_folder` must hold a hyperparams.yaml, but {folder} "
             "does not; train first, or give --pretrained_folder."
         )
+
+
+def wants_cohort(hparams):
+    """Whether the training set is to be embedded."""
+    return bool(hparams["calibrate"]) or needs_cohort(hparams["scorings"])
+
+
+def prepare(hparams):
+    """Manifests and trial lists, checked before anything is embedded."""
+    lists = hparams["trial_lists"]
+    if hparams["enrolment"] is not None:
+        lists = expanded_lists(hparams)
     # without a cohort from this corpus its training files need not be there
-    test_only = hparams["cohort_manifest"] is not None or not normalises
-    run_on_main(
-        prepare_voxceleb,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "save_folder": hparams["save_folder"],
-            "trial_lists": hparams["trial_lists"],
-            "max_unreadable": hparams["max_unreadable"],
-            "seed": hparams["seed"],
-            "test_only": test_only,
-            "skip_prep": hparams["skip_prep"],
-        },
+    test_only = hparams["cohort_manifest"] is not None or not wants_cohort(
+        hparams
+    )
+    prepare_voxceleb(
+        data_folder=hparams["data_folder"],
+        save_folder=hparams["save_folder"],
+        trial_lists=lists,
+        max_unreadable=hparams["max_unreadable"],
+        seed=hparams["seed"],
+        test_only=test_only,
+        skip_prep=hparams["skip_prep"],
     )
 
 
-def score(kind, trials, test, cohort, hparams):
-    """The scores of one list by one scoring.
-
-    Arguments
-    ---------
-    kind : str
-        A key of SCORINGS.
-    trials : tuple of torch.Tensor
-        Row numbers of enrolment and test, each of shape [trials].
-    test : torch.Tensor
-        Embeddings of the lists' utterances, [utterances, embedding].
-    cohort : tuple
-        Embeddings [utterances, embedding] and speakers of the cohort, or
-        None.
-    hparams : dict
-        ``top_n`` and ``block_size``.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape [trials].
-    """
-    _, subtract, norm = SCORINGS[kind]
-    offset = cohort[0].mean(dim=0) if subtract else 0.0
-    test = test - offset
-    scores = cosine_scores(test, *trials)
-    if norm is None:
-        return scores
-    means, _ = speaker_means(cohort[0] - offset, cohort[1])
-    top_n = hparams["top_n"] if norm == "nearest" else None
-    return adaptive_s_norm(
-        scores,
-        *trials,
-        test,
-        means,
-        top_n=top_n,
-        block_size=hparams["block_size"],
-    )
-
-
-def figures(scores, target, p_targets):
-    """EER in percent and minDCF at each prior."""
-    positive, negative = scores[target], scores[~target]
-    eer, threshold = EER(positive, negative)
-    found = {"EER %": 100 * eer, "EER threshold": threshold}
-    for p_target in p_targets:
-        value, _ = minDCF(positive, negative, p_target=p_target)
-        found[f"minDCF {p_target}"] = value
+def named_lists(hparams):
+    """The trial lists before any preparation, for enrolment by models."""
+    folders = str(hparams["data_folder"]).split(",")
+    names = hparams["trial_lists"]
+    if names is None:
+        return [pathlib.Path(path) for path in find_trial_lists(folders)]
+    names = names.split(",") if isinstance(names, str) else names
+    found = []
+    for name in names:
+        places = [pathlib.Path(folder, name) for folder in folders]
+        found.append(next((p for p in places if p.is_file()), places[0]))
     return found
 
 
-def table(results):
-    """The figures of all lists and scorings as lines of text."""
-    rows = pd.DataFrame(results).drop(columns=["scores", "EER threshold"])
-    formats = {"EER %": "{:.2f}".format}
-    for column in rows.filter(like="minDCF"):
-        formats[column] = "{:.3f}".format
-    return rows.to_string(index=False, formatters=formats)
-
-
-def main(argv):
-    """Verifies by the command line and returns the results."""
-    # on the screen until the output folder exists, which has a log of its own
-    logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
-    recipe, run_opts, overrides = sb.parse_arguments(argv)
-    try:
-        hparams, text = load_recipe(recipe, overrides, KEYS)
-        prepare(hparams)
-        output_folder = pathlib.Path(hparams["output_folder"])
-        sb.create_experiment_directory(str(output_folder))
-        with replacing(output_folder / "hyperparams.yaml") as file:
-            file.write(text)
-        results, curves = verify(hparams, run_opts, output_folder)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    det_plot(curves, output_folder / "det.png")
-    with replacing(output_folder / "results.json") as file:
-        json.dump(results, file, indent=2)
-    print(table(results))
-    logger.info(f"Scores, results.json and det.png are in {output_folder}.")
-    return results
-
-
-def verify(hparams, run_opts, output_folder):
-    """Embeds, scores and measures all lists."""
-    lists = trial_paths(hparams)
-    encoder = EncoderClassifier.from_hparams(
-        source=hparams["pretrained_folder"], run_opts=run_opts
-    )
-    save_folder = pathlib.Path(hparams["save_folder"])
-    options = {
-        "batch_seconds": hparams["batch_seconds"],
-        "num_workers": hparams["num_workers"],
-        "progressbar": not encoder.noprogressbar,
-    }
-    manifest = read_manifest(save_folder / "test.csv")
-    logger.info(f"Embedding {len(manifest)} utterances of the trial lists.")
-    test = embed_utterances(encoder, manifest, **options)
-    cohort = None
-    if any(kind != "cosine" for kind in hparams["scorings"]):
-        path = hparams["cohort_manifest"] or save_folder / "train.csv"
-        training = read_manifest(path)
-        logger.info(f"Embedding {len(training)} utterances of the cohort.")
-        embedded = embed_utterances(encoder, training, **options)
-        cohort = (embedded, training["spk_id"].tolist())
-    rows = pd.Series(range(len(manifest)), index=manifest["ID"])
-    results, curves = [], {}
-    for path in lists:
+def expanded_lists(hparams):
+    """Lists of the models' utterances, for the preparation to look up."""
+    models = read_enrolment(hparams["enrolment"])
+    folder = pathlib.Path(hparams["save_folder"]) / "enrolment"
+    found = []
+    for path in named_lists(hparams):
         trials = read_trials(path)
-        numbers = tuple(
-            torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
-            for side in ("enrol", "test")
-        )
-        target = torch.from_numpy(trials["target"].to_numpy(dtype=bool).copy())
-        for kind in hparams["scorings"]:
-            scores = score(kind, numbers, test, cohort, hparams)
-            written = output_folder / f"scores_{path.stem}_{kind}.txt"
-            write_scores(
-                written, trials["enrol"], trials["test"], scores, target
+        unknown = sorted(set(trials["enrol"]) - set(models))
+        if unknown:
+            raise ValueError(
+                f"{path} names {len(unknown)} models that {hparams['enrolment']} "
+                f"does not enrol: {', '.join(unknown[:20])}."
             )
-            results.append(
-                {
-                    "trials": path.stem,
-                    "scoring": SCORINGS[kind][0],
-                    **figures(scores, target, hparams["p_targets"]),
-                    "scores": written.name,
-                }
-            )
-            if kind in ("cosine", "asnorm"):
-                label = f"{path.stem}, {SCORINGS[kind][0]}"
-                curves[label] = (scores[target], scores[~target])
-    return results, curves
+        trials["enrol"] = trials["enrol"].map(models)
+        folder.mkdir(parents=True, exist_ok=True)
+        found.append(str((folder / path.name).absolute()))
+        trials = trials.explode("enrol").drop_duplicates()
+        write_trials(trials, found[-1])
+    return found
 
 
 def trial_paths(hparams):
     """The trial lists' files, as the preparation took them."""
+    if hparams["enrolment"] is not None:
+        return named_lists(hparams)
     prepared = json.loads(
         pathlib.Path(hparams["save_folder"], "prepare.json").read_text()
     )
@@ -232,6 +185,363 @@ def trial_paths(hparams):
             "list_test_*.txt); name them in `trial_lists`."
         )
     return [pathlib.Path(path) for path in prepared["trial_lists"]]
+
+
+def embed(hparams, run_opts, manifests):
+    """Embeddings of some manifests, on the encoder's device."""
+    folder = hparams["pretrained_folder"]
+    encoder = EncoderClassifier.from_hparams(source=folder, run_opts=run_opts)
+    store = EmbeddingStore(
+        hparams["embeddings_folder"], model_fingerprint(folder)
+    )
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    found = []
+    for name, manifest in manifests.items():
+        logger.info(f"Embedding {len(manifest)} utterances of the {name}.")
+        embeddings = stored_embeddings(
+            encoder,
+            manifest,
+            store,
+            batch_seconds=hparams["batch_seconds"],
+            num_workers=hparams["num_workers"],
+            progressbar=not encoder.noprogressbar,
+            share=(int(os.environ.get("RANK", 0)), processes),
+            gather=ddp_barrier if processes > 1 else None,
+        )
+        found.append(embeddings.to(encoder.device))
+    return found
+
+
+class Utterances:
+    """What is known of the lists' utterances and models, by their names."""
+
+    def __init__(self, manifest, embeddings, hparams):
+        self.embeddings = embeddings
+        ids = manifest["ID"].tolist()
+        self.speakers = manifest["spk_id"].tolist()
+        self.seconds = manifest["duration"].to_numpy(copy=True)
+        self.rows = pd.Series(range(len(ids)), index=ids)
+        self.enrol_rows = self.rows
+        if hparams["enrolment"] is not None:
+            self._enrol(read_enrolment(hparams["enrolment"]))
+        self.conditions = condition_columns(manifest, hparams["conditions"])
+
+    def _enrol(self, models):
+        """A row for each model whose utterances are there."""
+        models = {
+            name: self.rows[ids].tolist()
+            for name, ids in models.items()
+            if set(ids) <= set(self.rows.index)
+        }
+        first = len(self.embeddings)
+        made = enrolment_embeddings(self.embeddings, list(models.values()))
+        self.embeddings = torch.cat([self.embeddings, made])
+        self.speakers += [self.speakers[rows[0]] for rows in models.values()]
+        added = [self.seconds[rows].sum() for rows in models.values()]
+        self.seconds = np.append(self.seconds, added)
+        self.enrol_rows = pd.Series(
+            range(first, first + len(models)), index=list(models)
+        )
+
+    def trials(self, path):
+        """A list, and row numbers of its two sides."""
+        trials = read_trials(path)
+        doubled = int(trials[["enrol", "test"]].duplicated().sum())
+        if doubled:
+            logger.warning(
+                f"{path.name} has {doubled} trials more than once; each counts."
+            )
+        sides = (self.enrol_rows[trials["enrol"]], self.rows[trials["test"]])
+        return trials, tuple(
+            torch.from_numpy(side.to_numpy(copy=True)) for side in sides
+        )
+
+
+def condition_columns(manifest, path):
+    """Attributes of the utterances by which errors are broken down."""
+    table = manifest.drop(columns=[c for c in COLUMNS if c != "ID"])
+    table = table.drop(columns="official_test", errors="ignore")
+    table["spk_id"] = manifest["spk_id"]
+    if path is not None:
+        more = pd.read_csv(path, sep=None, engine="python", dtype=str)
+        more = more.rename(columns={"utterance": "ID", "speaker": "spk_id"})
+        key = next((name for name in ("ID", "spk_id") if name in more), None)
+        if key is None:
+            raise ValueError(
+                f"`conditions` must have a column ID or spk_id, but {path} has "
+                f"{', '.join(more.columns)}."
+            )
+        more = more.drop_duplicates(key)
+        other = more.columns.difference(table.columns).union([key])
+        table = table.merge(more[other], on=key, how="left")
+    table = table.set_index("ID").drop(columns="spk_id").fillna("unknown")
+    few = [c for c in table if 1 < table[c].nunique() <= 10]
+    return table[few].astype(str)
+
+
+def calibrations(hparams, back_end, manifest):
+    """A calibration for each scoring asked, fitted on training speakers."""
+    if not hparams["calibrate"]:
+        return {}
+    # of a huge corpus a part will do
+    few = manifest.sort_values("ID").sample(
+        frac=1, random_state=hparams["seed"]
+    )
+    few = few.groupby("spk_id").head(PER_SPEAKER)
+    trials = make_trials(few, hparams["calibration_trials"], hparams["seed"])
+    rows = pd.Series(range(len(manifest)), index=manifest["ID"])
+    numbers = [
+        torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
+        for side in ("enrol", "test")
+    ]
+    target = trials["target"].to_numpy(dtype=bool)
+    given = back_end.embeddings, *numbers
+    speakers = manifest["spk_id"].tolist()
+    found = {}
+    for name in hparams["calibrate"]:
+        base = name.removesuffix(QUALITY)
+        # their own speakers are in the cohort, as those of a test are not
+        scores = back_end.scores(base, *given, speakers).double().cpu().numpy()
+        measures, names = None, []
+        if name != base:
+            seconds = manifest["duration"].to_numpy()
+            measures, names = back_end.qualities(
+                base, *given, seconds, speakers
+            )
+        found[name] = fit_calibration(
+            scores,
+            target,
+            measures,
+            [base, *names],
+            hparams["calibration_prior"],
+        )
+    for folder in (hparams["output_folder"], hparams["pretrained_folder"]):
+        try:
+            save_calibrations(f"{folder}/calibration.json", found)
+        except OSError as error:
+            logger.warning(f"{folder} gets no calibration.json: {error}")
+    return found
+
+
+def all_scores(hparams, back_end, fitted, utterances, numbers):
+    """Words, scores and whether these are ratios, of every scoring of a list."""
+    given = utterances.embeddings, *numbers
+    plain = {}
+    for name in hparams["scorings"]:
+        scores = back_end.scores(name, *given).double().cpu().numpy()
+        plain[name] = scores
+        yield name, scoring_words(name), scores, False
+    for name, calibration in fitted.items():
+        base = name.removesuffix(QUALITY)
+        if base not in plain:
+            plain[base] = back_end.scores(base, *given).double().cpu().numpy()
+        measures, words = None, f"{scoring_words(base)}, calibrated"
+        if name != base:
+            words += " with quality"
+            measures, _ = back_end.qualities(base, *given, utterances.seconds)
+        ratios = calibration(plain[base], measures)
+        yield (
+            f"{base}_calibrated" if name == base else name,
+            words,
+            ratios,
+            True,
+        )
+
+
+def bootstrap_of(hparams, trials, numbers, utterances, name):
+    """The draws of a list's speakers, or None."""
+    if not hparams["bootstrap"]:
+        return None
+    speakers = np.array(utterances.speakers, dtype=object)
+    try:
+        return SpeakerBootstrap(
+            trials["target"].to_numpy(dtype=bool),
+            *(speakers[side].astype(str) for side in numbers),
+            replicates=hparams["bootstrap"],
+            seed=hparams["seed"],
+        )
+    except ValueError as error:
+        logger.warning(f"{name} gets no intervals: {error}")
+        return None
+
+
+def verify(hparams, output_folder, back_end, fitted, utterances):
+    """Scores and measures all lists; results and the report's sections."""
+    results, curves, sections = [], {}, []
+    for path in trial_paths(hparams):
+        trials, numbers = utterances.trials(path)
+        targets = trials["target"].to_numpy(dtype=bool, copy=True)
+        bootstrap = bootstrap_of(
+            hparams, trials, numbers, utterances, path.name
+        )
+        parts, main_scores = [], None
+        for name, words, scores, ratios in all_scores(
+            hparams, back_end, fitted, utterances, numbers
+        ):
+            functions = figure_functions(hparams["p_targets"], ratios)
+            row = figures(
+                scores, targets, functions, bootstrap, hparams["confidence"]
+            )
+            written = f"scores_{path.stem}_{name}"
+            for form in hparams["score_forms"]:
+                write_scores(
+                    output_folder
+                    / f"{written}.{'txt' if form == 'wespeaker' else form}",
+                    *(trials["enrol"], trials["test"], scores, targets, form),
+                )
+            results.append(
+                {
+                    **{"trials": path.stem, "scoring": words, **row},
+                    "scores": f"{written}.txt",
+                }
+            )
+            pair = scores[targets], scores[~targets]
+            if not ratios or name.endswith(QUALITY):
+                curves[f"{path.stem}, {words}"] = pair
+            picture = output_folder / "histograms" / f"{path.stem}_{name}.png"
+            samples = dict(zip(("target", "nontarget"), pair, strict=True))
+            histogram_plot(samples, picture, words)
+            parts.append(picture)
+            if main_scores is None or name == "asnorm":
+                main_scores = words, scores
+        parts += breakdown(trials, targets, utterances, *main_scores)
+        sections.append((f"{path.stem}: {len(trials)} trials", parts))
+        if hparams["score_matrices"]:
+            write_matrix(output_folder, path.stem, trials, numbers, utterances)
+    return results, curves, sections
+
+
+def breakdown(trials, targets, utterances, words, scores):
+    """Tables of the errors by condition."""
+    labels = {"session": session_labels(trials["enrol"], trials["test"])}
+    if utterances.enrol_rows is not utterances.rows:
+        labels = {}  # models have neither sessions nor rows of their own
+    for name, values in utterances.conditions.items():
+        if not labels:
+            break
+        labels[name] = pair_labels(
+            values[trials["enrol"]].to_numpy(),
+            values[trials["test"]].to_numpy(),
+        )
+    parts = []
+    for name, found in labels.items():
+        parts.append(
+            f"{words} by {name}; FRR and FAR are at the whole list's threshold."
+        )
+        parts.append(condition_table(scores, targets, found))
+    return parts
+
+
+def write_matrix(output_folder, name, trials, numbers, utterances):
+    """Cosines of every enrolment with every test of a list."""
+    sides = {}
+    for side, rows in zip(("enrol", "test"), numbers, strict=True):
+        names = pd.Series(rows.numpy(), index=trials[side])
+        names = names[~names.index.duplicated()]
+        sides[side] = utterances.embeddings[torch.from_numpy(names.to_numpy())]
+        with replacing(output_folder / f"matrix_{name}_{side}.txt") as file:
+            file.writelines(f"{known}\n" for known in names.index)
+    write_score_matrix(output_folder / f"matrix_{name}_cosine.npy", **sides)
+
+
+def table(results):
+    """The figures of all lists and scorings, with their intervals."""
+    columns = list(dict.fromkeys(key for row in results for key in row))
+    left = ("scores", "EER threshold")
+    rows = []
+    for result in results:
+        row = {}
+        for key in columns:
+            if key in left or key.endswith(" interval"):
+                continue
+            value = result.get(key, "-")
+            if isinstance(value, float):
+                digits = 2 if "%" in key else 3
+                ends = result.get(f"{key} interval")
+                value = f"{value:.{digits}f}"
+                if ends is not None:
+                    value += " [{:.{d}f}, {:.{d}f}]".format(*ends, d=digits)
+            row[key] = value
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def report(hparams, output_folder, results, sections):
+    """Writes results.json and report.html."""
+    with replacing(output_folder / "results.json") as file:
+        json.dump(results, file, indent=2)
+    words = (
+        f"Encoder: {hparams['pretrained_folder']}. In brackets intervals of "
+        f"{100 * hparams['confidence']:g} %, from {hparams['bootstrap']} draws "
+        "of the speakers."
+    )
+    main_parts = [words, table(results), output_folder / "det.png"]
+    write_report(
+        output_folder / "report.html",
+        "Speaker verification",
+        [("All lists and scorings", main_parts), *sections],
+    )
+
+
+def main(argv):
+    """Verifies by the command line and returns the results."""
+    # on the screen until the output folder exists, which has a log of its own
+    logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
+    recipe, run_opts, overrides = sb.parse_arguments(argv)
+    try:
+        ddp_init_group(run_opts)
+        hparams, text = load_recipe(recipe, overrides, KEYS)
+        check(hparams)
+        run_on_main(prepare, args=[hparams])
+        output_folder = pathlib.Path(hparams["output_folder"])
+        sb.create_experiment_directory(str(output_folder))
+        save_folder = pathlib.Path(hparams["save_folder"])
+        manifests = {"trial lists": read_manifest(save_folder / "test.csv")}
+        trial_paths(hparams)
+        if wants_cohort(hparams):
+            path = hparams["cohort_manifest"] or save_folder / "train.csv"
+            manifests["cohort"] = read_manifest(path)
+        embeddings = embed(hparams, run_opts, manifests)
+        if not if_main_process():
+            return None
+        with replacing(output_folder / "hyperparams.yaml") as file:
+            file.write(text)
+        results = score(hparams, output_folder, manifests, embeddings)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(table(results).to_string(index=False))
+    logger.info(
+        f"Scores, results.json, report.html and det.png are in {output_folder}."
+    )
+    return results
+
+
+def score(hparams, output_folder, manifests, embeddings):
+    """All that comes after the embeddings."""
+    cohort = ()
+    if wants_cohort(hparams):
+        cohort = embeddings[1], manifests["cohort"]["spk_id"].tolist()
+        speakers = len(set(cohort[1]))
+        if hparams["cohort_by"] == "speaker" and speakers < hparams["top_n"]:
+            logger.warning(
+                f"`top_n` is {hparams['top_n']}, but the cohort has {speakers} "
+                "speakers; AS-norm takes all of them."
+            )
+    back_end = BackEnd(
+        *cohort,
+        top_n=hparams["top_n"],
+        by=hparams["cohort_by"],
+        block_size=hparams["block_size"],
+        plda_rank=hparams["plda_rank"],
+    )
+    fitted = calibrations(hparams, back_end, manifests.get("cohort"))
+    utterances = Utterances(manifests["trial lists"], embeddings[0], hparams)
+    results, curves, sections = verify(
+        hparams, output_folder, back_end, fitted, utterances
+    )
+    det_plot(curves, output_folder / "det.png")
+    report(hparams, output_folder, results, sections)
+    return results
 
 
 if __name__ == "__main__":

@@ -16,20 +16,20 @@ import logging
 import pathlib
 import shlex
 import sys
-import time
 
 import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.checkpoints import average_checkpoints, ckpt_recency
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import if_main_process, main_process_only
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
+from speechbrain_ext.core import ResumableBrain
 from speechbrain_ext.dataio.crops import CropDataset
+from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.dataio.encoder import speaker_classes
 from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest, replacing
@@ -37,7 +37,19 @@ from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
+from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.utils.checkpoints import RecipeText
+from speechbrain_ext.utils.distributed import (
+    fail_together,
+    join_processes,
+    leave,
+    main_first,
+    part,
+    rank,
+    summed,
+    world_size,
+)
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.recipe import load_recipe
 
@@ -55,13 +67,14 @@ KEYS = (
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
     *("label_noise", "speeds", "augment", "spec_augment"),
+    *("shard_classifier", "ckpt_interval_minutes"),
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
     *("margin_schedule", "epoch_counter", "label_encoder", "checkpointer"),
     "train_logger",
 )
 
 
-class SpeakerBrain(sb.Brain):
+class SpeakerBrain(ResumableBrain):
     """Trains an encoder and follows its EER on held-out speakers."""
 
     def compute_forward(self, batch, stage):
@@ -90,9 +103,7 @@ class SpeakerBrain(sb.Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         """Sets rate and margin by the epochs done."""
-        now = time.perf_counter()
-        self.waited += now - self.batch_ended
-        self.batch_ids = batch.id
+        super().on_fit_batch_start(batch, should_step)
         done = self.hparams.epoch_counter.current - 1
         done += (self.step - 1) / self.steps_per_epoch
         self.rate = self.hparams.lr_schedule(done)
@@ -101,44 +112,10 @@ class SpeakerBrain(sb.Brain):
         if hasattr(self.trained["loss"], "margin"):
             self.trained["loss"].margin = self.hparams.margin_schedule(done)
 
-    def on_fit_batch_end(self, batch, outputs, loss, should_step):
-        """Counts utterances and starts the clock of waiting for data."""
-        self.utterances += len(batch)
-        self.batch_ended = time.perf_counter()
-
-    def check_loss_isfinite(self, loss):
-        """Stops the run, before a step is made, and names the batch."""
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss is {loss.item()} at epoch "
-                f"{self.hparams.epoch_counter.current}, step {self.step}, "
-                f"learning rate {self.rate:.4g}; no step was made. The batch: "
-                f"{' '.join(self.batch_ids)}. Look at these files, or lower "
-                "the learning rate."
-            )
-
-    def optimizers_step(self):
-        """A step with the gradients of all parameter groups clipped."""
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm(
-            p.grad for p in self.modules.parameters() if p.grad is not None
-        )
-        if self.max_grad_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.modules.parameters(), self.max_grad_norm, norm
-            )
-        self.largest_norm = max(self.largest_norm, float(norm))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer_step += 1
-
     def on_stage_start(self, stage, epoch=None):
         """Starts the counts of an epoch."""
-        if stage == sb.Stage.TRAIN:
-            self.started = self.batch_ended = time.perf_counter()
-            self.waited, self.utterances, self.largest_norm = 0.0, 0, 0.0
-        else:
+        super().on_stage_start(stage, epoch)
+        if stage == sb.Stage.VALID:
             self.embeddings = torch.zeros(
                 self.dev_utterances, self.hparams.embedding_size
             )
@@ -146,12 +123,12 @@ class SpeakerBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs an epoch and saves its checkpoint."""
         if stage == sb.Stage.TRAIN:
-            seconds = time.perf_counter() - self.started
+            stats = self.epoch_stats
             self.train_stats = {
                 "loss": stage_loss,
-                "utterances/s": round(self.utterances / seconds),
-                "data wait": self.waited / seconds,
-                "largest gradient norm": self.largest_norm,
+                "utterances/s": round(stats["utterances"] / stats["seconds"]),
+                "data wait": stats["waited"] / stats["seconds"],
+                "largest gradient norm": stats["largest_norm"],
             }
             if self.dev_trials is None:
                 self.end_epoch(epoch)
@@ -161,25 +138,26 @@ class SpeakerBrain(sb.Brain):
     def dev_eer(self):
         """The EER of the embeddings at hand on the development trials."""
         enrol, test, target = self.dev_trials
-        scores = cosine_scores(self.embeddings, enrol, test)
+        # each process has filled in the rows of its batches
+        embeddings = summed(self.embeddings.to(self.device)).cpu()
+        scores = cosine_scores(embeddings, enrol, test)
         return EER(scores[target], scores[~target])[0]
 
     def end_epoch(self, epoch, eer=None):
         """Writes the log line and the checkpoint."""
+        self.log_epoch(epoch, eer)
+        kept = {"epoch": epoch} if eer is None else {"epoch": epoch, "EER": eer}
+        self.save_epoch(kept, self.hparams.average_checkpoints)
+
+    @main_process_only
+    def log_epoch(self, epoch, eer):
+        """Writes an epoch to the logs."""
         meta = {"epoch": epoch, "lr": self.rate}
         if hasattr(self.trained["loss"], "margin"):
             meta["margin"] = float(self.trained["loss"].margin)
         valid = None if eer is None else {"EER": 100 * eer}
         for train_logger in self.train_loggers:
             train_logger.log_stats(meta, self.train_stats, valid)
-        kept = {"epoch": epoch} if eer is None else {"epoch": epoch, "EER": eer}
-        self.checkpointer.save_checkpoint(meta=kept)
-        best = self.checkpointer.find_checkpoint(min_key="EER")
-        self.checkpointer.delete_checkpoints(
-            num_to_keep=self.hparams.average_checkpoints,
-            importance_keys=[ckpt_recency],
-            ckpt_predicate=lambda ckpt: best is None or ckpt.path != best.path,
-        )
 
     def evaluate_dev(self, dev_set):
         """The EER of the modules as they are."""
@@ -190,14 +168,19 @@ class SpeakerBrain(sb.Brain):
         return self.dev_eer()
 
 
-def make_brain(hparams, run_opts, classes):
+def make_brain(hparams, text, run_opts):
     """The Brain, its head as wide as the data has classes."""
     modules = {**hparams["modules"], "classifier": hparams["classifier"]}
+    if hparams["shard_classifier"]:
+        modules["classifier"] = sharded(hparams["classifier"])
     for name, module in modules.items():
         if isinstance(module, functools.partial):  # !name: in the YAML
-            modules[name] = module(out_neurons=classes)
+            modules[name] = module(out_neurons=len(hparams["label_encoder"]))
+    if hparams["shard_classifier"]:
+        modules["loss"].shard = modules["classifier"].shard
     for name in TRAINED:
         hparams["checkpointer"].add_recoverable(name, modules[name])
+    hparams["checkpointer"].add_recoverable("recipe", RecipeText(text))
     if hparams["start_from"]:
         load_pretrained(
             hparams["start_from"], {name: modules[name] for name in TRAINED}
@@ -213,7 +196,7 @@ def make_brain(hparams, run_opts, classes):
     # as they are, whatever SpeechBrain wraps them in to distribute them
     brain.trained = {name: modules[name] for name in TRAINED}
     brain.train_loggers = [hparams["train_logger"]]
-    if importlib.util.find_spec("tensorboard"):
+    if importlib.util.find_spec("tensorboard") and if_main_process():
         folder = pathlib.Path(hparams["output_folder"], "tensorboard")
         brain.train_loggers.append(TensorboardLogger(str(folder)))
     brain.dev_trials, brain.dev_utterances = None, 0
@@ -236,22 +219,18 @@ def train_loader(hparams, brain, manifest, labels):
         hparams["speeds"],
         hparams["augment"],
     )
-    distributed = torch.distributed.is_initialized()
-    sampler = hparams["sampler"](
-        manifest,
-        rank=torch.distributed.get_rank() if distributed else 0,
-        world_size=torch.distributed.get_world_size() if distributed else 1,
-    )
+    sampler = hparams["sampler"](manifest, rank=rank(), world_size=world_size())
+    brain.train_sampler = ResumableBatches(sampler)
+    brain.steps_per_epoch = len(sampler)
     options = dict(hparams["train_dataloader_opts"])
     if not options.get("num_workers"):
         options.pop("persistent_workers", None)  # torch refuses it
-    loader = SaveableDataLoader(
-        dataset, batch_sampler=sampler, collate_fn=PaddedBatch, **options
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=brain.train_sampler,
+        collate_fn=PaddedBatch,
+        **options,
     )
-    hparams["checkpointer"].add_recoverable("dataloader-TRAIN", loader)
-    brain.train_sampler = sampler
-    brain.steps_per_epoch = len(sampler)
-    return loader
 
 
 def dev_loader(hparams, brain):
@@ -269,24 +248,28 @@ def dev_loader(hparams, brain):
         torch.from_numpy(trials["target"].to_numpy(dtype=bool).copy()),
     )
     workers = hparams["train_dataloader_opts"].get("num_workers", 0)
-    return utterance_loader(manifest, hparams["dev_batch_seconds"], workers)
+    seconds = hparams["dev_batch_seconds"]
+    return utterance_loader(manifest, seconds, workers, rank(), world_size())
 
 
 def finish(hparams, brain, dev_set):
-    """Loads the average of the last checkpoints, or a better single one."""
-    checkpointer = hparams["checkpointer"]
+    """What is exported: the last checkpoints' average, or a better one."""
+    checkpointer, exported = hparams["checkpointer"], dict(brain.trained)
+    if hparams["shard_classifier"]:
+        exported["classifier"] = hparams["classifier"](
+            out_neurons=len(hparams["label_encoder"])
+        )
     last = checkpointer.find_checkpoints(
         importance_key=ckpt_recency,
         max_num_checkpoints=hparams["average_checkpoints"],
         # those within an epoch are SpeechBrain's, for resuming alone
         ckpt_predicate=lambda ckpt: "epoch" in ckpt.meta,
     )
-    for name in TRAINED:
-        state = average_checkpoints(last, name)
-        brain.trained[name].load_state_dict(state)
+    for name, module in exported.items():
+        module.load_state_dict(average_checkpoints(last, name))
     if dev_set is None:
         logger.info(f"Averaged the last {len(last)} checkpoints.")
-        return
+        return exported
     eer = brain.evaluate_dev(dev_set)
     best = checkpointer.find_checkpoint(min_key="EER")
     logger.info(
@@ -295,26 +278,24 @@ def finish(hparams, brain, dev_set):
         f"{best.meta['epoch']}; the lower one is exported."
     )
     if best.meta["EER"] < eer:
-        for name in TRAINED:
+        for name, module in exported.items():
             state = torch.load(best.paramfiles[name], map_location="cpu")
-            brain.trained[name].load_state_dict(state)
+            module.load_state_dict(state)
+    return exported
 
 
 def prepare(hparams):
     """Manifests, before anything else is touched."""
-    run_on_main(
-        prepare_voxceleb,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "save_folder": hparams["save_folder"],
-            "trial_lists": hparams["trial_lists"],
-            "dev_speakers": hparams["dev_speakers"],
-            "dev_trials": hparams["dev_trials"],
-            "max_unreadable": hparams["max_unreadable"],
-            "seed": hparams["seed"],
-            "skip_prep": hparams["skip_prep"],
-            "file_list": hparams["file_list"],
-        },
+    prepare_voxceleb(
+        data_folder=hparams["data_folder"],
+        save_folder=hparams["save_folder"],
+        trial_lists=hparams["trial_lists"],
+        dev_speakers=hparams["dev_speakers"],
+        dev_trials=hparams["dev_trials"],
+        max_unreadable=hparams["max_unreadable"],
+        seed=hparams["seed"],
+        skip_prep=hparams["skip_prep"],
+        file_list=hparams["file_list"],
     )
 
 
@@ -348,14 +329,14 @@ def main(argv):
     logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
     recipe, run_opts, overrides = sb.parse_arguments(argv)
     try:
-        hparams, text = load_recipe(recipe, overrides, KEYS)
-        sb.utils.distributed.ddp_init_group(run_opts)
-        prepare(hparams)
-        manifest, cohort = training_manifest(hparams)
+        run_opts = join_processes(run_opts)
+        hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
+        main_first(prepare, hparams, once_per_node=True)
+        manifest, cohort = main_first(training_manifest, hparams)
         if hparams["shards"]:  # written once, whatever the labels are
-            run_on_main(write_shards, [manifest, hparams["shards"]])
-            manifest = write_shards(manifest, hparams["shards"])
-        labels = speaker_classes(
+            manifest = main_first(write_shards, manifest, hparams["shards"])
+        labels = main_first(
+            speaker_classes,
             manifest["spk_id"],
             hparams["label_encoder"],
             pathlib.Path(hparams["save_folder"], "label_encoder.txt"),
@@ -363,38 +344,56 @@ def main(argv):
             hparams["speeds"],
         )
         sb.create_experiment_directory(hparams["output_folder"])
-        output_folder = pathlib.Path(hparams["output_folder"])
-        with replacing(output_folder / "hyperparams.yaml") as file:
-            file.write(text)
-        brain = make_brain(hparams, run_opts, len(hparams["label_encoder"]))
-        train_set = train_loader(hparams, brain, manifest, labels)
-        dev_set = dev_loader(hparams, brain)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    logger.info(
-        f"{len(manifest)} utterances of {manifest['spk_id'].nunique()} "
-        f"speakers ({len(hparams['label_encoder'])} classes), "
-        f"{brain.steps_per_epoch} updates an epoch at a global batch of "
-        f"{hparams['batch_size']}; highest learning rate "
-        f"{highest_rate(hparams, brain.steps_per_epoch):.4g}."
-    )
-    try:
+        main_first(keep_recipe, hparams["output_folder"], text)
+        brain = fail_together(make_brain, hparams, text, run_opts)
+        train_set = fail_together(
+            train_loader, hparams, brain, manifest, labels
+        )
+        dev_set = fail_together(dev_loader, hparams, brain)
+        describe(hparams, brain, manifest)
         brain.fit(hparams["epoch_counter"], train_set, dev_set)
     except FloatingPointError as error:
         logger.error(error)
-        sys.exit(f"error: {error}")
-    finish(hparams, brain, dev_set)
-    folder = output_folder / "pretrained"
+        leave(error)
+    except (ValueError, OSError) as error:
+        leave(error)
+    exported = finish(hparams, brain, dev_set)
+    folder = pathlib.Path(hparams["output_folder"], "pretrained")
     if if_main_process():
         export_pretrained(
             folder,
             text,
-            brain.trained,
+            exported,
             hparams["label_encoder"],
             hparams["embedding_size"],
         )
         offer_verification(hparams, recipe, folder, cohort)
+    part()
     return folder
+
+
+def keep_recipe(output_folder, text):
+    """Writes the recipe on the main process; the others look for it."""
+    path = pathlib.Path(output_folder, "hyperparams.yaml")
+    if if_main_process():
+        with replacing(path) as file:
+            file.write(text)
+    if not path.exists():
+        raise ValueError(
+            f"The output folder {output_folder} is not the main process's; "
+            "give one that all machines share."
+        )
+
+
+def describe(hparams, brain, manifest):
+    """Logs what is trained on, and the highest rate."""
+    logger.info(
+        f"{len(manifest)} utterances of {manifest['spk_id'].nunique()} "
+        f"speakers ({len(hparams['label_encoder'])} classes), "
+        f"{brain.steps_per_epoch} updates an epoch at a global batch of "
+        f"{hparams['batch_size']} on {world_size()} process(es); highest "
+        f"learning rate {highest_rate(hparams, brain.steps_per_epoch):.4g}."
+    )
 
 
 def highest_rate(hparams, steps_per_epoch):

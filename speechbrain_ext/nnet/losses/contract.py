@@ -5,6 +5,8 @@ import abc
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
 
+from speechbrain_ext.utils.distributed import gathered
+
 
 class ClassLoss(torch.nn.Module, abc.ABC):
     """A loss on the cosines, or the logits, of every class.
@@ -12,9 +14,17 @@ class ClassLoss(torch.nn.Module, abc.ABC):
     A loss of this kind implements ``_loss(cosines [batch, classes], targets
     [batch, 1])`` and says by ``largest_cosine`` what rounding may leave of a
     cosine of 1, None where logits come in.
+
+    With a ``shard`` (of a classifier of ``speechbrain_ext.nnet.sharded``) the
+    outputs are those of all processes' utterances with this process's classes
+    alone. ``_shard_loss(cosines, targets, rows, columns)`` is then the loss
+    over all classes, the gradient being that of these; ``targets`` are counted
+    from the first of them, and ``rows`` and ``columns`` are where the true
+    classes stand that are among them.
     """
 
     largest_cosine = 1.1
+    shard = None
 
     @fwd_default_precision
     def forward(self, outputs, targets, length=None):
@@ -32,15 +42,27 @@ class ClassLoss(torch.nn.Module, abc.ABC):
         Returns
         -------
         torch.Tensor
-            The mean loss over the batch, a scalar.
+            The mean loss over the batch, a scalar; with a ``shard`` over the
+            batches of all processes.
         """
-        return self._loss(
-            *cosines_and_targets(outputs, targets, self.largest_cosine)
+        if self.shard is None:
+            return self._loss(
+                *cosines_and_targets(outputs, targets, self.largest_cosine)
+            )
+        cosines, targets = cosines_and_targets(
+            outputs, gathered(targets), self.largest_cosine, self.shard
         )
+        here = (targets >= 0) & (targets < cosines.shape[1])
+        rows, columns = here.nonzero()[:, 0], targets[here]
+        return self._shard_loss(cosines, targets, rows, columns)
 
     @abc.abstractmethod
     def _loss(self, cosines, targets):
         """The mean loss over the batch."""
+
+    @abc.abstractmethod
+    def _shard_loss(self, cosines, targets, rows, columns):
+        """The mean loss over the batch of all processes."""
 
 
 class EmbeddingLoss(torch.nn.Module, abc.ABC):
@@ -69,8 +91,9 @@ class EmbeddingLoss(torch.nn.Module, abc.ABC):
         Returns
         -------
         torch.Tensor
-            The loss, a scalar.
+            The loss of all processes' utterances, a scalar.
         """
+        outputs, targets = gathered(outputs), gathered(targets)
         return self._loss(*grouped(outputs, targets, self.at_least))
 
     @abc.abstractmethod
@@ -78,7 +101,7 @@ class EmbeddingLoss(torch.nn.Module, abc.ABC):
         """The loss of speakers numbered from 0."""
 
 
-def cosines_and_targets(outputs, targets, within=None):
+def cosines_and_targets(outputs, targets, within=None, shard=None):
     """Checks the shapes of SpeechBrain's contract and drops their middle.
 
     Arguments
@@ -89,13 +112,15 @@ def cosines_and_targets(outputs, targets, within=None):
         Class numbers of shape [batch, 1].
     within : float
         Largest cosine that rounding may leave; None where they are logits.
+    shard : speechbrain_ext.nnet.sharded.Shard
+        Which classes the outputs are of, None for all.
 
     Returns
     -------
     cosines : torch.Tensor
         Shape [batch, classes].
     targets : torch.Tensor
-        Shape [batch, 1], of type int64.
+        Shape [batch, 1], of type int64, counted from the shard's first class.
 
     Raises
     ------
@@ -103,7 +128,9 @@ def cosines_and_targets(outputs, targets, within=None):
         If a shape does not fit, a target is no class or an output no cosine.
     """
     _check_shapes(outputs, targets, "classes")
-    classes = outputs.shape[2]
+    first, classes = (0, outputs.shape[2])
+    if shard is not None:
+        first, classes = shard.first, shard.classes
     lowest, highest = (int(value) for value in targets.aminmax())
     if lowest < 0 or highest >= classes:
         raise ValueError(
@@ -118,7 +145,7 @@ def cosines_and_targets(outputs, targets, within=None):
                 "`outputs` must be cosines in [-1, 1], got "
                 f"{lowest:.4g} to {highest:.4g}; use CosineClassifier."
             )
-    return outputs.squeeze(1), targets.long()
+    return outputs.squeeze(1), targets.long() - first
 
 
 def grouped(outputs, targets, at_least):
@@ -136,7 +163,8 @@ def grouped(outputs, targets, at_least):
     Returns
     -------
     embeddings : torch.Tensor
-        Shape [batch, embedding].
+        Shape [batch, embedding], sorted by speaker, each one's in the order
+        of the batch.
     speakers : torch.Tensor
         Speakers numbered from 0 in increasing order, shape [batch].
     counts : torch.Tensor
@@ -164,7 +192,9 @@ def grouped(outputs, targets, at_least):
             f"speaker, got {int(counts.min())} of {label}; use a balanced "
             "sampler."
         )
-    return outputs.squeeze(1), speakers, counts
+    # by speaker: the same for any number of processes that it comes from
+    order = speakers.argsort(stable=True)
+    return outputs.squeeze(1)[order], speakers[order], counts
 
 
 def _check_shapes(outputs, targets, last):

@@ -1,7 +1,7 @@
 """Softmax losses: plain, with an additive margin, with an angular one."""
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from speechbrain_ext.nnet.losses.angles import (
     check_angle,
@@ -9,6 +9,7 @@ from speechbrain_ext.nnet.losses.angles import (
     shifted_up,
 )
 from speechbrain_ext.nnet.losses.contract import ClassLoss
+from speechbrain_ext.utils.distributed import gathered, rank, summed
 
 
 class Softmax(ClassLoss):
@@ -28,6 +29,9 @@ class Softmax(ClassLoss):
 
     def _loss(self, cosines, targets):
         return cross_entropy(cosines, targets.squeeze(1))
+
+    def _shard_loss(self, cosines, targets, rows, columns):
+        return _shard_cross_entropy(cosines, rows, columns)
 
 
 class AMSoftmax(ClassLoss):
@@ -82,6 +86,11 @@ class AMSoftmax(ClassLoss):
         positive = cosines.gather(1, targets) - self.margin
         logits = self.scale * cosines.scatter(1, targets, positive)
         return cross_entropy(logits, targets.squeeze(1))
+
+    def _shard_loss(self, cosines, targets, rows, columns):
+        positive = cosines[rows, columns] - self.margin
+        logits = self.scale * cosines.index_put((rows, columns), positive)
+        return _shard_cross_entropy(logits, rows, columns)
 
 
 class AAMSoftmax(ClassLoss):
@@ -152,6 +161,32 @@ class AAMSoftmax(ClassLoss):
         logits = self.scale * cosines.scatter(1, targets, positive)
         return cross_entropy(logits, targets.squeeze(1))
 
+    def _shard_loss(self, cosines, targets, rows, columns):
+        positive = shifted_up(cosines[rows, columns], self.margin)
+        top_k = min(self.top_k, self.shard.classes - 1)
+        if top_k:
+            cosines = self._shard_penalised(cosines, rows, columns, top_k)
+        logits = self.scale * cosines.index_put((rows, columns), positive)
+        return _shard_cross_entropy(logits, rows, columns)
+
+    def _shard_penalised(self, cosines, rows, columns, top_k):
+        """Of the nearest other classes those that are here, made nearer."""
+        lowest = cosines.new_tensor(-torch.inf)
+        others = cosines.detach().index_put((rows, columns), lowest)
+        values, nearest = others.topk(min(top_k, others.shape[1]), dim=1)
+        missing = top_k - values.shape[1]
+        every = pad(values, (0, missing), value=-torch.inf)
+        # [batch, processes * top_k]
+        every = gathered(every).unflatten(0, (-1, len(cosines)))
+        every = every.transpose(0, 1).flatten(1)
+        chosen = torch.zeros_like(every, dtype=torch.bool)
+        chosen = chosen.scatter(1, every.topk(top_k, dim=1).indices, True)
+        own = chosen[:, rank() * top_k :][:, : values.shape[1]]
+        penalty = self.top_k_penalty * self.margin / 0.2
+        before = cosines.gather(1, nearest)
+        after = torch.where(own, shifted_down(before, penalty), before)
+        return cosines.scatter(1, nearest, after)
+
     def _penalised(self, cosines, targets, top_k):
         """The nearest other classes, nearer than they are."""
         others = cosines.detach().scatter(1, targets, -torch.inf)
@@ -160,6 +195,21 @@ class AAMSoftmax(ClassLoss):
         return cosines.scatter(
             1, nearest, shifted_down(cosines.gather(1, nearest), penalty)
         )
+
+
+def _shard_cross_entropy(logits, rows, columns):
+    """Cross-entropy of all processes' logits, of which these are a part.
+
+    Two numbers an utterance are summed over the processes, the exponentials
+    and the true class's logit; before, one is compared, the largest logit.
+    """
+    top = logits.detach().amax(dim=1)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(top, torch.distributed.ReduceOp.MAX)
+    sums = torch.exp(logits - top.unsqueeze(1)).sum(dim=1)
+    true = torch.zeros_like(top).index_put((rows,), logits[rows, columns])
+    sums, true = summed(torch.stack([sums, true]))
+    return (sums.log() + top - true).mean()
 
 
 def _check_scale(scale):

@@ -1,13 +1,23 @@
 """SphereFace2: binary classification of every class."""
 
 import functools
+import importlib.util
 import math
+import os
+import shutil
 
 import torch
+from speechbrain.utils.logger import get_logger
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn.functional import softplus
 
 from speechbrain_ext.nnet.losses.angles import check_angle, shifted_up, sine
 from speechbrain_ext.nnet.losses.contract import ClassLoss
+from speechbrain_ext.utils.distributed import replicated, summed
+
+logger = get_logger(__name__)
+
+WORTH_COMPILING = 2**20  # cosines in a batch
 
 
 class SphereFace2(ClassLoss):
@@ -68,9 +78,10 @@ class SphereFace2(ClassLoss):
     loss_weight : float
         Factor on the loss, positive.
     compile : bool
-        Whether torch.compile fuses the pass over all classes, which makes it
-        about five times as fast. It needs a C++ compiler (on a GPU,
-        Triton) and some seconds at the first batch.
+        Whether torch.compile fuses the pass over all classes, which needs a
+        C++ compiler (on a GPU, Triton) and some seconds at the first batch.
+        None for yes where a batch has a million cosines or more and a
+        compiler is found.
 
     Raises
     ------
@@ -98,7 +109,7 @@ class SphereFace2(ClassLoss):
         form="speaker",
         out_neurons=None,
         loss_weight=1.0,
-        compile=False,
+        compile=None,
     ):
         super().__init__()
         if form not in ("speaker", "face"):
@@ -166,7 +177,15 @@ class SphereFace2(ClassLoss):
         self._margin = margin
 
     def _loss(self, cosines, targets):
-        return _OneVsAll.apply(cosines, self.bias, targets, self)
+        rows = torch.arange(len(targets), device=targets.device)
+        columns = targets.squeeze(1)
+        return _OneVsAll.apply(cosines, self.bias, targets, rows, columns, self)
+
+    def _shard_loss(self, cosines, targets, rows, columns):
+        # binary classifiers: the loss is the sum of each class's own
+        bias = replicated(self.bias)
+        part = _OneVsAll.apply(cosines, bias, targets, rows, columns, self)
+        return summed(part)
 
     def _positive_logits(self, cosines):
         """Logits of true classes, without the bias."""
@@ -214,9 +233,8 @@ class _OneVsAll(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, cosines, bias, targets, loss):
-        batch, classes = cosines.shape
-        weight = loss.loss_weight / batch
+    def forward(ctx, cosines, bias, targets, rows, columns, loss):
+        weight = loss.loss_weight / len(cosines)
         if loss.form == "face":
             weight = weight / loss.scale
         positive_weight = weight * loss.positive_weight
@@ -235,27 +253,18 @@ class _OneVsAll(torch.autograd.Function):
             loss.form == "face",
             negative_weight,
         )
-        if loss.compile_pass:
-            negatives = _compiled_negatives()
-            total, pull, gradient = negatives(cosines, targets, *constants)
-        else:
-            gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
-            # a sixteenth of the batch at a time, unless that would be little
-            rows = max(-(-batch // 16), 2**18 // classes, 1)
-            for start in range(0, batch, rows):
-                part = slice(start, start + rows)
-                terms = _negatives(cosines[part], targets[part], *constants)
-                total, pull = total + terms[0], pull + terms[1]
-                gradient[part] = terms[2]
+        total, pull, gradient = _all_negatives(
+            loss, cosines, targets, constants
+        )
         with torch.enable_grad():
-            own = cosines.detach().gather(1, targets).requires_grad_()
+            own = cosines.detach()[rows, columns].requires_grad_()
             logits = loss._positive_logits(own)
             (slope,) = torch.autograd.grad(logits.sum(), own)
         if loss.form == "face":
             slope = torch.full_like(slope, loss.scale)
         logits = logits.detach() + bias
         pulls = torch.sigmoid(-logits) * -positive_weight
-        gradient.scatter_(1, targets, pulls * slope)
+        gradient[rows, columns] = pulls * slope
         bias_gradient = (negative_weight * pull + pulls.sum()).reshape(1)
         ctx.save_for_backward(gradient, bias_gradient)
         return (
@@ -269,8 +278,50 @@ class _OneVsAll(torch.autograd.Function):
         # on a processor fresh memory costs as much as all the rest, and to
         # look at a number nothing
         if outer.device.type == "cpu" and outer == 1:
-            return gradient, bias_gradient, None, None
-        return gradient * outer, bias_gradient * outer, None, None
+            return gradient, bias_gradient, None, None, None, None
+        gradient, bias_gradient = gradient * outer, bias_gradient * outer
+        return gradient, bias_gradient, None, None, None, None
+
+
+def _all_negatives(loss, cosines, targets, constants):
+    """``_negatives`` of a whole batch, compiled or a few utterances a time."""
+    compiled = loss.compile_pass
+    if compiled is None:
+        compiled = cosines.numel() >= WORTH_COMPILING
+        compiled = compiled and _compiler_found(cosines.device.type)
+    if compiled:
+        try:
+            negatives = _compiled_negatives()
+            total, pull, gradient = negatives(cosines, targets, *constants)
+            return total.sum(), pull.sum(), gradient
+        except TorchDynamoException as error:
+            if loss.compile_pass:
+                raise
+            said = str(error).strip().splitlines()[0]
+            logger.warning(
+                f"SphereFace2 goes on without torch.compile, which failed: "
+                f"{said} Its pass over the classes takes longer so; compile="
+                "False keeps this from being tried."
+            )
+            loss.compile_pass = False
+    batch, classes = cosines.shape
+    gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
+    # a sixteenth of the batch at a time, unless that would be little
+    step = max(-(-batch // 16), 2**18 // classes, 1)
+    for start in range(0, batch, step):
+        part = slice(start, start + step)
+        terms = _negatives(cosines[part], targets[part], *constants)
+        total = total + terms[0].sum()
+        pull = pull + terms[1].sum()
+        gradient[part] = terms[2]
+    return total, pull, gradient
+
+
+@functools.cache
+def _compiler_found(device):
+    if device == "cpu":
+        return shutil.which(os.environ.get("CXX", "g++")) is not None
+    return importlib.util.find_spec("triton") is not None
 
 
 def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
@@ -290,16 +341,20 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     logits = (2 * scale) * (half * power) + (bias - scale)
     if not straight:
         slope = exponent * slope * power
-    classes = torch.arange(cosines.shape[1], device=cosines.device)
-    logits = torch.where(classes == targets, -math.inf, logits)
+    # int32, of which a register holds twice as many
+    classes = torch.arange(
+        cosines.shape[1], dtype=torch.int32, device=cosines.device
+    )
+    logits = torch.where(classes == targets.int(), -math.inf, logits)
     # softplus and sigmoid of one exponential, which cannot overflow
     small = torch.exp(-logits.abs())
     one = 1 + small
-    # log1p is four times as slow as log; one - 1 is what rounding left of it
-    log = torch.where(one == 1, small, one.log() * (small / (one - 1)))
-    sigmoid = torch.where(logits >= 0, 1 / one, small / one)
-    softplus_sum = (logits.clamp(min=0) + log).sum()
-    return softplus_sum, sigmoid.sum(), sigmoid * slope
+    inverse = 1 / one
+    # log1p is four times as slow as log; what rounding lost is put back
+    log = one.log() + (small - (one - 1)) * inverse
+    sigmoid = torch.where(logits >= 0, 1, small) * inverse
+    softplus_sum = (logits.clamp(min=0) + log).sum(dim=1)
+    return softplus_sum, sigmoid.sum(dim=1), sigmoid * slope
 
 
 @functools.cache

@@ -1,0 +1,253 @@
+"""Embeddings kept on disk: what was computed once is not computed again."""
+
+import hashlib
+import os
+import pathlib
+import time
+import zipfile
+
+import numpy as np
+import torch
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from speechbrain_ext.inference.embedding import embed_batches
+
+logger = get_logger(__name__)
+
+# What of a pretrained folder changes no embedding
+APART = {
+    *("README.md", "label_encoder.ckpt", "classifier.ckpt", "loss.ckpt"),
+    *("calibration.json",),
+}
+PART_SECONDS = 60.0  # what a killed run loses at most, about
+
+
+class EmbeddingStore:
+    """A folder of embeddings, one subfolder a model.
+
+    Each file of it holds keys, IDs and embeddings of some utterances (NumPy's
+    npz) and is written beside and renamed, so that a killed run leaves what
+    it had finished. A key is a digest of an utterance's ID, start and stop
+    and of its file's size and time: where one changes, the embedding is
+    computed again.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        Where the embeddings of all models are.
+    fingerprint : str
+        The model's, see ``model_fingerprint``.
+
+    Example
+    -------
+    >>> store = EmbeddingStore(getfixture("tmp_path"), "0123abcd")
+    >>> store.add(["one"], ["a/s/1"], torch.ones(1, 4))
+    >>> store.read()["one"].tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, folder, fingerprint):
+        self.folder = pathlib.Path(folder) / fingerprint[:16]
+
+    def add(self, keys, ids, embeddings):
+        """Writes a file of embeddings.
+
+        Arguments
+        ---------
+        keys : list of str
+            Keys of the utterances.
+        ids : list of str
+            Their IDs, for whoever reads the file by hand.
+        embeddings : torch.Tensor
+            Shape [utterances, embedding].
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
+        part = self.folder / f".{name}.{os.getpid()}.tmp"
+        try:
+            with open(part, "wb") as file:
+                np.savez(
+                    file,
+                    keys=np.array(keys),
+                    ids=np.array(ids),
+                    embeddings=embeddings.numpy(),
+                )
+            os.replace(part, self.folder / f"{name}.npz")
+        finally:
+            part.unlink(missing_ok=True)
+
+    def read(self):
+        """Reads all that is there.
+
+        Returns
+        -------
+        dict
+            Maps keys to embeddings, np.ndarray of shape [embedding].
+        """
+        found = {}
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as part:
+                    rows = zip(
+                        part["keys"].tolist(), part["embeddings"], strict=True
+                    )
+                    found.update(rows)
+            except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+                logger.warning(f"{path} is broken and left out ({error}).")
+        return found
+
+
+def model_fingerprint(folder):
+    """A digest of what makes the embeddings of a pretrained folder.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        The folder; its head, label map and texts do not count.
+
+    Returns
+    -------
+    str
+        SHA-256, hexadecimal.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no hyperparams.yaml.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "hyperparams.yaml").write_text("a: 1")
+    >>> len(model_fingerprint(folder))
+    64
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / "hyperparams.yaml").is_file():
+        raise FileNotFoundError(
+            f"{folder} has no hyperparams.yaml; name a pretrained folder."
+        )
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in APART:
+            digest.update(f"{path.name}\n".encode())
+            with open(path, "rb") as file:
+                content = hashlib.file_digest(file, "sha256")
+            digest.update(content.digest())
+    return digest.hexdigest()
+
+
+def utterance_keys(manifest):
+    """Keys of a manifest's utterances, by which a store knows them.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Columns ID, wav, start and stop.
+
+    Returns
+    -------
+    list of str
+        Hexadecimal digests, [utterances].
+    """
+    keys = []
+    columns = ["ID", "wav", "start", "stop"]
+    for name, wav, start, stop in manifest[columns].itertuples(index=False):
+        state = os.stat(wav)
+        said = f"{name} {start} {stop} {state.st_size} {state.st_mtime_ns}"
+        keys.append(hashlib.sha256(said.encode()).hexdigest()[:32])
+    return keys
+
+
+def stored_embeddings(
+    encoder,
+    manifest,
+    store,
+    batch_seconds=120.0,
+    num_workers=0,
+    progressbar=False,
+    share=(0, 1),
+    gather=None,
+):
+    """The embeddings of a manifest, computing what the store lacks.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        The encoder whose fingerprint the store has.
+    manifest : pandas.DataFrame
+        Columns ID, duration, wav, start and stop.
+    store : EmbeddingStore
+        Where embeddings are and come.
+    batch_seconds : float
+        Same as in ``embed_utterances``.
+    num_workers : int
+        Same as in ``embed_utterances``.
+    progressbar : bool
+        Whether to show progress.
+    share : tuple of int
+        This process's rank and the number of processes, of which each
+        computes a part of the batches.
+    gather : callable
+        Waits for the other processes; None where there are none.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, [utterances, embedding], in the manifest's order.
+
+    Raises
+    ------
+    ValueError
+        If an embedding is zero or not finite: the utterances are named, and
+        their embeddings are not stored.
+    """
+    keys = utterance_keys(manifest)
+    known = store.read()
+    missing = np.array([key not in known for key in keys])
+    logger.info(f"{missing.sum()} of {len(keys)} embeddings are missing.")
+    if gather is not None:
+        gather()  # all have read what there was, and have the same shares
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        batches = embed_batches(
+            encoder, manifest.iloc[rows], batch_seconds, num_workers, share
+        )
+        _compute(batches, rows, manifest["ID"], keys, store, progressbar)
+        if gather is not None:
+            gather()
+        known = store.read()
+    return torch.from_numpy(np.stack([known[key] for key in keys]))
+
+
+def _compute(batches, rows, ids, keys, store, progressbar):
+    """Computes batches and stores them, a file a minute."""
+    waiting, bad, since = [], [], time.monotonic()
+    for batch, found in tqdm(
+        batches, disable=not progressbar, dynamic_ncols=True
+    ):
+        usable = found.isfinite().all(dim=1) & (found != 0).any(dim=1)
+        for row, embedding, good in zip(
+            rows[batch].tolist(), found, usable.tolist(), strict=True
+        ):
+            if good:
+                waiting.append((keys[row], ids.iloc[row], embedding))
+            else:
+                bad.append(ids.iloc[row])
+        if time.monotonic() - since > PART_SECONDS and waiting:
+            _flush(waiting, store)
+            waiting, since = [], time.monotonic()
+    if waiting:
+        _flush(waiting, store)
+    if bad:
+        raise ValueError(
+            f"{len(bad)} embeddings are zero or not finite, among them "
+            f"{', '.join(bad[:20])}; check the audio and the model."
+        )
+
+
+def _flush(waiting, store):
+    """Writes one file of the store."""
+    keys, ids, embeddings = zip(*waiting, strict=True)
+    store.add(list(keys), list(ids), torch.stack(embeddings))

@@ -1,0 +1,332 @@
+"""Calibration: scores become log-likelihood ratios by logistic regression.
+
+A calibrated score of 0 says that the trial is as likely under either
+hypothesis, and Bayes' decision at any costs and prior has a threshold that is
+known beforehand.
+"""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from speechbrain_ext.dataio.manifests import replacing
+
+# The forms of a pair of measures, and what they are called in files
+QUALITY_FORMS = ("min", "max", "difference", "ratio")
+
+
+class Calibration:
+    """An affine map of a score, and of quality measures, to a ratio.
+
+    Arguments
+    ---------
+    weights : list of float
+        One weight a feature.
+    bias : float
+        What is added.
+    features : list of str
+        Names of the features, the score first.
+    prior : float
+        The share of target trials that the weights are best for.
+
+    Raises
+    ------
+    ValueError
+        If weights and features are not equally many, or a number is not
+        finite.
+
+    Example
+    -------
+    >>> calibration = Calibration([2.0], -1.0, ["cosine"])
+    >>> calibration(np.array([0.5, 1.0])).tolist()
+    [0.0, 1.0]
+    >>> calibration.threshold()
+    0.5
+    """
+
+    def __init__(self, weights, bias, features, prior=0.5):
+        self.weights = np.asarray(weights, dtype=np.float64)
+        self.bias = float(bias)
+        self.features = list(features)
+        self.prior = float(prior)
+        if self.weights.shape != (len(self.features),):
+            raise ValueError(
+                "`weights` must be one for each feature, got "
+                f"{list(self.weights.shape)} for {self.features}."
+            )
+        if not np.isfinite([*self.weights, self.bias]).all():
+            raise ValueError(
+                f"`weights` and `bias` must be finite, got {weights}, {bias}."
+            )
+
+    def __call__(self, scores, qualities=None):
+        """Log-likelihood ratios of trials.
+
+        Arguments
+        ---------
+        scores : np.ndarray
+            Scores, [trials].
+        qualities : np.ndarray
+            The other features, [trials, features - 1]; None where the score
+            is the only one.
+
+        Returns
+        -------
+        np.ndarray
+            Natural logarithms, [trials].
+
+        Raises
+        ------
+        ValueError
+            If the features are not those that were fitted.
+        """
+        return _table(scores, qualities, self.features) @ self.weights + (
+            self.bias
+        )
+
+    def threshold(self, p_target=0.5, c_miss=1.0, c_fa=1.0):
+        """The score at which Bayes' decision changes.
+
+        Arguments
+        ---------
+        p_target : float
+            Prior probability of a target trial.
+        c_miss : float
+            Cost of a false rejection.
+        c_fa : float
+            Cost of a false acceptance.
+
+        Returns
+        -------
+        float
+            A threshold on the score before calibration; of the calibrated
+            score it is log(c_fa * (1 - p_target) / (c_miss * p_target)).
+
+        Raises
+        ------
+        ValueError
+            If there are features beside the score, or its weight is 0.
+        """
+        if len(self.features) != 1 or self.weights[0] == 0:
+            raise ValueError(
+                "One threshold needs the score as the only feature, with a "
+                f"weight, got {self.features} with {self.weights.tolist()}."
+            )
+        ratio = math.log(c_fa * (1 - p_target) / (c_miss * p_target))
+        return float((ratio - self.bias) / self.weights[0])
+
+    def to_dict(self):
+        """Plain values, for a file.
+
+        Returns
+        -------
+        dict
+            The arguments of the constructor.
+        """
+        return {
+            "weights": self.weights.tolist(),
+            "bias": self.bias,
+            "features": self.features,
+            "prior": self.prior,
+        }
+
+
+def fit_calibration(
+    scores, targets, qualities=None, features=("score",), prior=0.5
+):
+    """Fits a calibration by logistic regression at a prior.
+
+    Minimises prior * mean log(1 + exp(-(s + logit))) of the targets +
+    (1 - prior) * mean log(1 + exp(s + logit)) of the others, logit being the
+    prior's log odds: at a prior of 0.5 that is Cllr. Brummer and du Preez,
+    "Application-independent evaluation of speaker detection", Computer Speech
+    and Language 2006. Features are brought to variance 1 within, and weights
+    have a penalty of 1e-6 times their square, by which features that depend on
+    each other have one solution, and trials without error a finite one.
+
+    Arguments
+    ---------
+    scores : np.ndarray
+        Scores, [trials].
+    targets : np.ndarray
+        True for target trials, [trials].
+    qualities : np.ndarray
+        Further features, [trials, features - 1], see ``quality_measures``.
+    features : sequence of str
+        Names of the score and of the further features.
+    prior : float
+        Share of target trials that the fit is for, in (0, 1).
+
+    Returns
+    -------
+    Calibration
+        The map.
+
+    Raises
+    ------
+    ValueError
+        If ``prior`` is out of range, a class has no trial, a feature is not
+        finite, or numbers differ.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> targets = np.arange(20000) % 2 == 0
+    >>> ratios = 2 * rng.normal(size=20000) + np.where(targets, 2, -2)
+    >>> calibration = fit_calibration(ratios / 10 + 3, targets)
+    >>> bool(abs(calibration.weights[0] - 10) < 0.3)
+    True
+    """
+    targets = np.asarray(targets, dtype=bool)
+    if not 0 < prior < 1:
+        raise ValueError(
+            f"`prior` must be a probability in (0, 1), got {prior}."
+        )
+    table = _table(scores, qualities, list(features))
+    if targets.shape != table.shape[:1]:
+        raise ValueError(
+            f"`targets` must be [{len(table)}], one a trial, got "
+            f"{list(targets.shape)}."
+        )
+    if targets.all() or not targets.any():
+        raise ValueError(
+            "A calibration needs target and nontarget trials, got "
+            f"{int(targets.sum())} targets of {len(targets)}."
+        )
+    mean, scale = table.mean(axis=0), table.std(axis=0)
+    scale[scale == 0] = 1.0
+    table = np.column_stack([(table - mean) / scale, np.ones(len(table))])
+    sign = np.where(targets, 1.0, -1.0)
+    shares = np.where(
+        targets, prior / targets.sum(), (1 - prior) / (~targets).sum()
+    )
+    logit = math.log(prior / (1 - prior))
+    penalty = np.append(np.full(len(mean), 1e-6), 0.0)
+
+    def cost(weights):
+        """Cost and gradient."""
+        margin = sign * (table @ weights + logit)
+        value = shares @ np.logaddexp(0, -margin)
+        gradient = -(shares * sign * expit(-margin)) @ table
+        value += penalty @ weights**2 / 2
+        return value, gradient + penalty * weights
+
+    found = minimize(
+        cost,
+        np.zeros(table.shape[1]),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-9},
+    ).x
+    weights = found[:-1] / scale
+    return Calibration(weights, found[-1] - weights @ mean, features, prior)
+
+
+def quality_measures(enrol, test, name):
+    """Features of a measure that both sides of a trial have.
+
+    The least and the greater of both, their difference and their ratio: the
+    same in either order. So in WeSpeaker's ``score_calibration.py``, for
+    durations (at most 20 s there), embedding norms and cohort means. The
+    ratio is that of the magnitudes to the less, at most 1e3, as a cohort mean
+    can be close to 0.
+
+    Arguments
+    ---------
+    enrol : np.ndarray
+        Of each trial's enrolment, [trials].
+    test : np.ndarray
+        Of each trial's test, [trials].
+    name : str
+        What it measures.
+
+    Returns
+    -------
+    measures : np.ndarray
+        Shape [trials, 4].
+    names : list of str
+        What the columns are.
+
+    Example
+    -------
+    >>> quality_measures(np.array([2.0]), np.array([6.0]), "seconds")[0]
+    array([[2., 6., 4., 3.]])
+    """
+    low, high = np.minimum(enrol, test), np.maximum(enrol, test)
+    floor = np.maximum(np.abs(low), 1e-12)
+    ratio = np.clip(high / floor, -1e3, 1e3)
+    columns = np.column_stack([low, high, high - low, ratio])
+    return columns, [f"{name} {form}" for form in QUALITY_FORMS]
+
+
+def save_calibrations(path, calibrations):
+    """Writes calibrations by the names of their scorings, as JSON.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        File to write, whole or not at all.
+    calibrations : dict
+        Maps the name of a scoring to its ``Calibration``.
+    """
+    values = {name: c.to_dict() for name, c in calibrations.items()}
+    with replacing(path) as file:
+        json.dump(values, file, indent=2)
+
+
+def load_calibrations(path):
+    """Reads a file of ``save_calibrations``.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Maps the name of a scoring to its ``Calibration``.
+
+    Raises
+    ------
+    ValueError
+        If the file is not of that form.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "calibration.json"
+    >>> save_calibrations(path, {"cosine": Calibration([2.0], 0, ["score"])})
+    >>> load_calibrations(path)["cosine"].threshold()
+    0.0
+    """
+    try:
+        values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return {name: Calibration(**kept) for name, kept in values.items()}
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no file of calibrations ({error}); fit them again."
+        ) from error
+
+
+def _table(scores, qualities, features):
+    """Features as columns, checked. [trials, features]"""
+    columns = [np.asarray(scores, dtype=np.float64)]
+    if qualities is not None:
+        columns += list(np.asarray(qualities, dtype=np.float64).T)
+    table = np.column_stack(columns)
+    if table.shape[1] != len(features):
+        raise ValueError(
+            f"There must be a column for each of {features}, got "
+            f"{table.shape[1]}."
+        )
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"Features must be finite, got {table[bad[0]].tolist()} at trial "
+            f"{bad[0]}."
+        )
+    return table

@@ -1,0 +1,75 @@
+"""Scores of every enrolment with every test, written block by block."""
+
+import os
+import pathlib
+
+import numpy as np
+import torch
+
+from speechbrain_ext.processing import scoring
+
+
+@torch.no_grad()
+def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
+    """Writes cosines of all pairs, normalised or not, as a NumPy file.
+
+    The matrix is never whole in memory: ``numpy.load(path, mmap_mode="r")``
+    reads of it what is wanted. The file is whole or not there.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        File to write, ``.npy``; its folder is made.
+    enrol : torch.Tensor
+        Embeddings, [enrolments, embedding].
+    test : torch.Tensor
+        Embeddings, [tests, embedding].
+    enrol_norm : tuple of torch.Tensor
+        Mean and deviation of each enrolment's cohort scores, as
+        ``scoring.cohort_statistics`` gives them, [enrolments] each; None for
+        plain cosines.
+    test_norm : tuple of torch.Tensor
+        The same of the tests; (AS-)s-norm needs both, each alone is z- or
+        t-norm.
+
+    Raises
+    ------
+    ValueError
+        If an embedding is zero or not finite.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "matrix.npy"
+    >>> write_score_matrix(path, torch.eye(2), torch.tensor([[3.0, 4.0]]))
+    >>> np.load(path, mmap_mode="r").tolist()
+    [[0.6000000238418579], [0.800000011920929]]
+    """
+    path = pathlib.Path(path)
+    enrol, test = (
+        scoring.unit_length(name, values)
+        for name, values in (("enrol", enrol), ("test", test))
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        matrix = np.lib.format.open_memmap(
+            part, mode="w+", dtype=np.float32, shape=(len(enrol), len(test))
+        )
+        rows = 1 + scoring.MOST_COSINES // max(1, len(test))
+        for start in range(0, len(enrol), rows):
+            block = slice(start, start + rows)
+            cosines = (enrol[block] @ test.T).double()
+            sides = []
+            if enrol_norm is not None:
+                mean, std = (v[block].unsqueeze(1) for v in enrol_norm)
+                sides.append((cosines - mean) / std)
+            if test_norm is not None:
+                sides.append((cosines - test_norm[0]) / test_norm[1])
+            if sides:
+                cosines = sum(sides) / len(sides)
+            matrix[block] = cosines.float().cpu().numpy()
+        matrix.flush()
+        del matrix
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

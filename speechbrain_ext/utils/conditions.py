@@ -1,0 +1,124 @@
+"""Error rates by condition: where a system's errors are."""
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_ext.utils.metrics import EER
+
+
+def pair_labels(enrol_values, test_values):
+    """Names each trial's pair of values, the same in either order.
+
+    Arguments
+    ---------
+    enrol_values : sequence of str
+        Value of each trial's enrolment utterance (a gender, a corpus),
+        [trials].
+    test_values : sequence of str
+        Value of each trial's test utterance, [trials].
+
+    Returns
+    -------
+    np.ndarray
+        ``f`` where both have it, ``f / m`` where they differ, [trials].
+
+    Example
+    -------
+    >>> pair_labels(["f", "m"], ["f", "f"]).tolist()
+    ['f', 'f / m']
+    """
+    values, codes = np.unique(
+        np.concatenate([enrol_values, test_values]).astype(str),
+        return_inverse=True,
+    )
+    half = len(codes) // 2
+    low = np.minimum(codes[:half], codes[half:])
+    high = np.maximum(codes[:half], codes[half:])
+    names = np.array(
+        [[a if a == b else f"{a} / {b}" for b in values] for a in values]
+    )
+    return names[low, high]
+
+
+def session_labels(enrol_ids, test_ids):
+    """Whether both utterances of a trial are of one recording session.
+
+    Arguments
+    ---------
+    enrol_ids : sequence of str
+        IDs ``speaker/session/utterance``, [trials].
+    test_ids : sequence of str
+        IDs of the test utterances, [trials].
+
+    Returns
+    -------
+    np.ndarray
+        ``same session`` or ``other session``, [trials].
+
+    Example
+    -------
+    >>> session_labels(["a/s1/1", "a/s1/1"], ["a/s1/2", "a/s2/1"]).tolist()
+    ['same session', 'other session']
+    """
+    one, other = (
+        pd.Series(ids, dtype=object).str.rpartition("/")[0].to_numpy()
+        for ids in (enrol_ids, test_ids)
+    )
+    return np.where(one == other, "same session", "other session")
+
+
+def condition_table(scores, targets, labels):
+    """Error rates of each condition, and at the whole list's threshold.
+
+    Arguments
+    ---------
+    scores : np.ndarray
+        Scores, [trials].
+    targets : np.ndarray
+        True for target trials, [trials].
+    labels : np.ndarray
+        Condition of each trial, [trials].
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a condition, in the order of their names: ``targets``,
+        ``nontargets``, ``EER %`` among its own trials, and ``FRR %`` and
+        ``FAR %`` at the threshold that is the whole list's equal error
+        rate's; None where it has no trial of a kind.
+
+    Raises
+    ------
+    ValueError
+        Same as ``metrics.EER``, of the whole list.
+
+    Example
+    -------
+    >>> scores, targets = np.array([3.0, 1.0, 0.0, 2.0]), np.arange(4) < 2
+    >>> labels = np.array(["f", "f", "f", "m"])
+    >>> table = condition_table(scores, targets, labels)
+    >>> table["targets"].tolist(), table["FAR %"].tolist()
+    ([2, 0], [0.0, 100.0])
+    """
+    scores, targets = np.asarray(scores), np.asarray(targets, dtype=bool)
+    _, threshold = EER(scores[targets], scores[~targets])
+    rows = []
+    for label in sorted(set(labels.tolist())):
+        own = labels == label
+        positive, negative = scores[own & targets], scores[own & ~targets]
+        row = {
+            "condition": label,
+            "targets": len(positive),
+            "nontargets": len(negative),
+            "EER %": None,
+            "FRR %": None,
+            "FAR %": None,
+        }
+        if len(positive):
+            row["FRR %"] = float(100 * np.mean(positive <= threshold))
+        if len(negative):
+            row["FAR %"] = float(100 * np.mean(negative > threshold))
+        if len(positive) and len(negative):
+            row["EER %"] = 100 * EER(positive, negative)[0]
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)

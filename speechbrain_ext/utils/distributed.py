@@ -1,0 +1,372 @@
+"""Collectives that carry gradients, and processes that fail together.
+
+Everything here works in one process too, and on gloo as on nccl. Gradients
+follow one rule: ``DistributedDataParallel`` takes the mean of the processes'
+gradients, so that what is computed of all processes' data, or of a part of
+the classes, hands ``world_size`` times its gradient to what is replicated.
+"""
+
+import dataclasses
+import os
+import sys
+
+import torch
+from speechbrain.utils.distributed import (
+    ddp_init_group,
+    if_main_process,
+    infer_device,
+    is_distributed_initialized,
+)
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+
+def rank():
+    """The number of this process, 0 where there is but one.
+
+    Returns
+    -------
+    int
+        Counted from 0 over all machines.
+
+    Example
+    -------
+    >>> rank()
+    0
+    """
+    return torch.distributed.get_rank() if is_distributed_initialized() else 0
+
+
+def world_size():
+    """The number of processes, over all machines.
+
+    Returns
+    -------
+    int
+        1 where nothing is distributed.
+
+    Example
+    -------
+    >>> world_size()
+    1
+    """
+    if not is_distributed_initialized():
+        return 1
+    return torch.distributed.get_world_size()
+
+
+def join_processes(run_opts):
+    """Joins the processes that torchrun started, on gloo without a GPU.
+
+    Arguments
+    ---------
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options of the command line.
+
+    Returns
+    -------
+    speechbrain.utils.run_opts.RunOptions
+        The options, the backend being one that the device has.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer GPUs than processes, or the processes cannot meet.
+
+    Example
+    -------
+    >>> from speechbrain.utils.run_opts import RunOptions
+    >>> join_processes(RunOptions(device="cpu"))["device"]
+    'cpu'
+    """
+    if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
+        return run_opts
+    if (run_opts["device"] or infer_device()) == "cpu":
+        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
+    elif int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
+        raise ValueError(
+            f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a "
+            f"machine of {torch.cuda.device_count()} GPUs; lower "
+            "`--nproc_per_node`, or pass --device=cpu."
+        )
+    try:
+        ddp_init_group(run_opts)
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.getenv('MASTER_ADDR')}:{os.getenv('MASTER_PORT')}"
+        raise ValueError(
+            f"The processes cannot meet at {place}: "
+            f"{str(error).splitlines()[0]} Give torchrun another "
+            "`--master_port`."
+        ) from error
+    return run_opts
+
+
+class CommonFailureError(ValueError):
+    """An error that every process has raised, which one need report."""
+
+
+def fail_together(function, *arguments):
+    """Calls a function on every process; if one fails, all end with its error.
+
+    Arguments
+    ---------
+    function : callable
+        What is called, on every process. It may raise ValueError or OSError.
+    *arguments : tuple
+        What it is called with.
+
+    Returns
+    -------
+    object
+        What the function returned on this process.
+
+    Raises
+    ------
+    CommonFailureError
+        On every process, with the message of the first that failed. Where
+        there is one process, its error.
+
+    Example
+    -------
+    >>> fail_together(max, 1, 2)
+    2
+    """
+    result, said = None, None
+    try:
+        result = function(*arguments)
+    except (ValueError, OSError) as error:
+        if world_size() == 1:
+            raise
+        said = str(error)
+    if world_size() > 1:
+        every = [None] * world_size()
+        torch.distributed.all_gather_object(every, said)
+        for number, message in enumerate(every):
+            if message is not None:
+                distinct = any(other is None for other in every)
+                where = f" (process {number})" if distinct else ""
+                raise CommonFailureError(message + where)
+    return result
+
+
+def main_first(function, *arguments, once_per_node=False):
+    """Calls a function on the main process, then on the others.
+
+    What the main one has written the others find. If it fails on one, all
+    end with its error.
+
+    Arguments
+    ---------
+    function : callable
+        What is called. It may raise ValueError or OSError.
+    *arguments : tuple
+        What it is called with.
+    once_per_node : bool
+        Call it on one process of each machine alone: where machines share no
+        disk, each makes its own.
+
+    Returns
+    -------
+    object
+        What the function returned on this process, None if not called here.
+
+    Raises
+    ------
+    CommonFailureError
+        On every process, with the message of the first that failed. Where
+        there is one process, its error.
+
+    Example
+    -------
+    >>> main_first(max, 1, 2)
+    2
+    """
+    main = if_main_process()
+    other = not main and (
+        not once_per_node or os.environ.get("LOCAL_RANK") == "0"
+    )
+    result = None
+    for turn in (main, other):
+        made = fail_together(
+            lambda turn=turn: function(*arguments) if turn else None
+        )
+        result = made if turn else result
+    return result
+
+
+def leave(error):
+    """Ends this process with code 1 and a message.
+
+    Arguments
+    ---------
+    error : Exception
+        What the user reads; from the main process alone, if every process
+        has the same.
+
+    Raises
+    ------
+    SystemExit
+        Always.
+    """
+    common = isinstance(error, (CommonFailureError, FloatingPointError))
+    if not common or world_size() == 1:
+        sys.exit(f"error: {error}")
+    if rank() == 0:
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
+    # torchrun ends all once one has left: not before it is said
+    part()
+    sys.exit(1)
+
+
+def part():
+    """Ends what ``join_processes`` began, once all have come here.
+
+    Example
+    -------
+    >>> part()
+    """
+    if is_distributed_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def mean_over_processes(value):
+    """The mean of a number over the processes, without a gradient.
+
+    Arguments
+    ---------
+    value : torch.Tensor
+        Of the same shape on every process.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape.
+
+    Example
+    -------
+    >>> mean_over_processes(torch.tensor(2.0))
+    tensor(2.)
+    """
+    if world_size() == 1:
+        return value
+    value = value.detach().clone()
+    torch.distributed.all_reduce(value)
+    return value / world_size()
+
+
+def gathered(x, weight=1):
+    """The rows of all processes, with gradients that travel back.
+
+    Every process must hold as many rows. The gradient of a row is the sum
+    over the processes of what they made of it, times ``weight``.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Shape [rows, ...].
+    weight : float
+        Factor on the gradient: 1 where every process computes the whole loss
+        of the gathered rows, ``world_size()`` where each computes a part.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [processes * rows, ...], in the order of the processes.
+
+    Example
+    -------
+    >>> gathered(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    return x if world_size() == 1 else _Gather.apply(x, weight)
+
+
+def summed(x):
+    """The sum over the processes, the gradient being that of one's own part.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        This process's part, of the same shape on every process.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape, the same on every process.
+
+    Example
+    -------
+    >>> summed(torch.tensor(2.0))
+    tensor(2.)
+    """
+    return x if world_size() == 1 else _Sum.apply(x)
+
+
+def replicated(x):
+    """A replicated parameter of which each process uses a part.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        The parameter, in a module that DistributedDataParallel wraps.
+
+    Returns
+    -------
+    torch.Tensor
+        The same, its gradient times the number of processes: the mean that is
+        taken later is then the sum.
+
+    Example
+    -------
+    >>> replicated(torch.tensor(2.0))
+    tensor(2.)
+    """
+    return x if world_size() == 1 else _Replicated.apply(x)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather; backwards the sum of all gradients of one's own rows."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.weight = weight
+        x = x.contiguous()
+        every = x.new_empty(world_size() * x.shape[0], *x.shape[1:])
+        torch.distributed.all_gather_into_tensor(every, x)
+        return every
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows = gradient.shape[0] // world_size()
+        own = gradient.new_empty(rows, *gradient.shape[1:])
+        torch.distributed.reduce_scatter_tensor(own, gradient.contiguous())
+        return own * ctx.weight, None
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce; backwards nothing is exchanged."""
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class _Replicated(torch.autograd.Function):
+    """Identity, the gradient times the number of processes."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * world_size()

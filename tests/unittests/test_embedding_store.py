@@ -1,0 +1,166 @@
+"""Embeddings on disk: nothing twice, nothing stale, nothing half."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from test_embedding import Encoder
+
+from speechbrain_ext.inference import embedding_store
+from speechbrain_ext.inference.embedding import embed_utterances
+from speechbrain_ext.inference.embedding_store import (
+    EmbeddingStore,
+    model_fingerprint,
+    stored_embeddings,
+    utterance_keys,
+)
+
+
+class Counting(Encoder):
+    """An encoder that counts the utterances it embeds."""
+
+    seen = 0
+
+    def encode_batch(self, wavs, lengths):
+        self.seen += len(wavs)
+        return super().encode_batch(wavs, lengths)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Six files of up to a second."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for row, samples in enumerate([16000, 9000, 12000, 7000, 8001, 16001]):
+        path = tmp_path / f"{row}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(samples), 16000)
+        rows.append((str(row), samples / 16000, str(path), 0, samples, "s"))
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return Counting().eval()
+
+
+def test_embeddings_are_computed_once(manifest, encoder, tmp_path):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    first = stored_embeddings(encoder, manifest[:4], store, 2.0)
+    assert encoder.seen == 4
+    torch.testing.assert_close(first, embed_utterances(encoder, manifest[:4]))
+    encoder.seen = 0
+    again = stored_embeddings(encoder, manifest[::-1], store, 2.0)
+    assert encoder.seen == 2  # those of the other list alone
+    assert torch.equal(again.flip(0)[:4], first)
+    other = EmbeddingStore(tmp_path / "embeddings", "b" * 64)
+    stored_embeddings(encoder, manifest[:1], other)
+    assert encoder.seen == 3  # of another model
+
+
+def test_file_that_changed_is_embedded_again(manifest, encoder, tmp_path):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    before = stored_embeddings(encoder, manifest, store)
+    rng = np.random.default_rng(7)
+    soundfile.write(manifest.wav[2], 0.1 * rng.standard_normal(12000), 16000)
+    os.utime(manifest.wav[2], ns=(1, 1))
+    after = stored_embeddings(encoder, manifest, store)
+    assert encoder.seen == 7
+    same = (before == after).all(dim=1).tolist()
+    assert same == [True, True, False, True, True, True]
+
+
+def test_processes_share_the_batches(manifest, encoder, tmp_path):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    keys = set(utterance_keys(manifest))
+    with pytest.raises(KeyError):  # the other's part is missing
+        stored_embeddings(encoder, manifest, store, 1.0, share=(0, 2))
+    part = set(store.read())
+    assert 0 < encoder.seen < 6
+    assert part < keys
+    encoder.seen = 0
+    stored_embeddings(encoder, manifest, store, 1.0)
+    assert encoder.seen == 6 - len(part)
+
+
+def test_broken_file_is_left_out(manifest, encoder, tmp_path):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    stored_embeddings(encoder, manifest, store)
+    (path,) = store.folder.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:-100])
+    stored_embeddings(encoder, manifest, store)
+    assert encoder.seen == 12
+    assert len(store.read()) == 6
+
+
+def test_embedding_without_direction_is_named_and_not_kept(
+    manifest, encoder, tmp_path
+):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    encoder.encode_batch = lambda wavs, lengths: (
+        torch.stack(
+            [torch.full((1, 4), float(len(w) % 2)) for w in wavs.unbind()]
+        )
+        * (lengths.unsqueeze(1).unsqueeze(2) < 1)
+    )
+    with pytest.raises(ValueError, match="embeddings are zero .* 5"):
+        stored_embeddings(encoder, manifest, store)
+
+
+KILLED = """
+import sys, time, torch, pandas as pd
+sys.path[:0] = {paths}
+from test_embedding import Encoder
+from speechbrain_ext.inference import embedding_store
+embedding_store.PART_SECONDS = 0.0
+torch.manual_seed(0)
+class Slow(Encoder):
+    def encode_batch(self, wavs, lengths):
+        time.sleep(0.2)
+        return super().encode_batch(wavs, lengths)
+store = embedding_store.EmbeddingStore({folder!r}, "a" * 64)
+manifest = pd.read_csv({manifest!r}, dtype={{"ID": str}})
+embedding_store.stored_embeddings(Slow().eval(), manifest, store, 1.0)
+"""
+
+
+def test_killed_run_leaves_what_it_had(manifest, encoder, tmp_path):
+    manifest.to_csv(tmp_path / "m.csv", index=False)
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    program = KILLED.format(
+        paths=sys.path,
+        folder=str(tmp_path / "embeddings"),
+        manifest=str(tmp_path / "m.csv"),
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    while len(list(store.folder.glob("*.npz"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = store.read()
+    assert len(kept) >= 2
+    found = stored_embeddings(encoder, manifest, store, 1.0)
+    assert encoder.seen == 6 - len(kept)
+    torch.testing.assert_close(found, embed_utterances(encoder, manifest))
+
+
+def test_fingerprint_follows_what_makes_embeddings(tmp_path):
+    (tmp_path / "hyperparams.yaml").write_text("a: 1")
+    (tmp_path / "embedding_model.ckpt").write_bytes(b"weights")
+    first = model_fingerprint(tmp_path)
+    for name in embedding_store.APART:
+        (tmp_path / name).write_text("other")
+    assert model_fingerprint(tmp_path) == first
+    (tmp_path / "embedding_model.ckpt").write_bytes(b"Weights")
+    assert model_fingerprint(tmp_path) != first
+    with pytest.raises(FileNotFoundError, match="no hyperparams"):
+        model_fingerprint(tmp_path / "none")

@@ -1,0 +1,40 @@
+"""Tables of figures."""
+
+import numpy as np
+import pytest
+
+from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
+from speechbrain_ext.utils.figures import figure_functions, figures
+from speechbrain_ext.utils.metrics import EER, Cllr, actDCF, minCllr, minDCF
+
+
+def test_figures_are_the_metrics_with_intervals():
+    generator = np.random.default_rng(0)
+    enrol, test = generator.integers(12, size=(2, 400))
+    test = np.where(np.arange(400) % 2, enrol, test)
+    targets = enrol == test
+    scores = generator.normal(size=400) + 3.0 * targets - 1.5
+    bootstrap = SpeakerBootstrap(targets, enrol, test, replicates=50)
+    functions = figure_functions([0.05], calibrated=True)
+    row = figures(scores, targets, functions, bootstrap)
+    pair = scores[targets], scores[~targets]
+    assert row["EER %"] == 100 * EER(*pair)[0]
+    assert row["EER threshold"] == EER(*pair)[1]
+    assert row["minDCF 0.05"] == minDCF(*pair, p_target=0.05)[0]
+    assert row["actDCF 0.05"] == actDCF(*pair, p_target=0.05)[0]
+    assert row["Cllr"] == Cllr(*pair)
+    assert row["minCllr"] == minCllr(*pair)
+    for name in functions:
+        low, high = row[f"{name} interval"]
+        assert low <= high
+    low, high = row["EER % interval"]
+    assert low < row["EER %"] < high
+    assert "Cllr" not in figure_functions([0.05])
+
+
+def test_figures_without_bootstrap_have_no_intervals():
+    targets = np.array([True, False])
+    row = figures(np.array([1.0, 0.0]), targets, figure_functions())
+    assert set(row) == {"EER %", "minDCF 0.01", "minDCF 0.05", "EER threshold"}
+    with pytest.raises(ValueError, match="must not hold NaN"):
+        figures(np.array([np.nan, 0.0]), targets, figure_functions())

@@ -167,10 +167,26 @@ def rooms(folder):
     return folder
 
 
+def noises(manifest, data_folder, folder):
+    """The noises of MiniVox and, as speech for babble, some utterances."""
+    kinds = {
+        "noise": sorted((data_folder / "noise").glob("*.*")),
+        "speech": [pathlib.Path(wav) for wav in manifest["wav"].head(200)],
+    }
+    for kind, paths in kinds.items():
+        (folder / kind).mkdir(parents=True)
+        for number, path in enumerate(paths):
+            link = folder / kind / f"{number}{path.suffix}"
+            link.symlink_to(path.resolve())
+    return folder
+
+
 def loading(manifest, data_folder, folder, seconds):
     """Rows of the loader alone: utterances a second."""
     sharded = write_shards(manifest, folder / "shards")
-    augment = NoiseAndReverberation(data_folder / "noise", rooms(folder / "r"))
+    augment = NoiseAndReverberation(
+        noises(manifest, data_folder, folder / "musan"), rooms(folder / "rooms")
+    )
     for where, table in (("files", manifest), ("shards", sharded)):
         for how in ("plain", "augmented"):
             for workers in (1, 2, 4):
@@ -225,12 +241,12 @@ def survived(work, source, folder, kills, seed):
         process = CONTEXT.Process(target=work, args=(source, target))
         process.start()
         process.join(moments.uniform(0.02, 0.95) * taken)
-        caught += process.is_alive()
         process.kill()
         process.join()
         if not process.exitcode:  # it was done before: once more
             shutil.rmtree(target)
             continue
+        caught += 1
         again = CONTEXT.Process(target=work, args=(source, target))
         again.start()
         again.join()

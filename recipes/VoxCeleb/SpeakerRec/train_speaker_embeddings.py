@@ -85,6 +85,10 @@ class SpeakerBrain(ResumableBrain):
             options["seeds"] = seeds
         whole = train and bool((batch.sig.lengths == 1).all())
         wavs, lengths = batch.to(self.device).sig
+        if train and hasattr(batch, "noise"):
+            wavs = self.hparams.augment.apply(
+                wavs, lengths, batch.noise.data, batch.response.data
+            )
         if whole:
             lengths = None  # crops of one length: nothing to mask
         features = self.modules.compute_features(wavs, **options)
@@ -210,6 +214,9 @@ def make_brain(hparams, text, run_opts):
 
 def train_loader(hparams, brain, manifest, labels):
     """Crops in batches, drawn from (seed, epoch, utterance)."""
+    in_batches = getattr(hparams["augment"], "in_batches", False)
+    if in_batches is None:
+        in_batches = torch.device(brain.device).type == "cuda"
     dataset = CropDataset(
         manifest,
         labels,
@@ -218,6 +225,7 @@ def train_loader(hparams, brain, manifest, labels):
         hparams["sample_rate"],
         hparams["speeds"],
         hparams["augment"],
+        in_batches,
     )
     sampler = hparams["sampler"](manifest, rank=rank(), world_size=world_size())
     brain.train_sampler = ResumableBatches(sampler)

@@ -69,7 +69,7 @@ def make_files(folder, scale):
 
 def verify(folder):
     """The whole way, from files to files; figures, seconds and memory."""
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     embeddings = torch.from_numpy(np.load(folder / "embeddings.npy"))
     cohort = torch.from_numpy(np.load(folder / "cohort.npy"))
     ids = (folder / "ids.txt").read_text().split("\n")
@@ -91,6 +91,8 @@ def verify(folder):
         measured(found, name, scores, target)
     measured(found, "cosine", cosine, target)
     found["seconds"] = time.perf_counter() - started
+    # on a busy machine the better measure: two quiet cores need half of it
+    found["CPU seconds"] = time.process_time() - processor
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     found["GiB"] = memory
     again = adaptive_s_norm(*given, TOP_N)
@@ -318,6 +320,7 @@ def main():
             "cosine, s-norm, AS-norm from disk", ours["seconds"], "s", bound(40)
         )
         add("of it cosine alone", ours["cosine seconds"], "s")
+        add("its processor time", ours["CPU seconds"], "s")
         add("peak memory", ours["GiB"], "GiB", bound(3 * 1e9 / 2**30))
         add("AS-norm twice: same bytes", ours["same bytes"], "", 1, True)
         difference = ours["block difference"] * 1e6

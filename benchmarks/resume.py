@@ -119,7 +119,7 @@ def kill_and_resume(corpus, folder, processes, workers, kills, seed):
         if rng.random() < 0.2:
             time.sleep(rng.uniform(0, 8))  # while it starts
         else:
-            wait(run, folder, rng.randint(1, 8))
+            wait(run, folder, rng.randint(1, 3))
             time.sleep(rng.uniform(0, 0.5))
         if run.poll() is not None:
             end(run, folder)

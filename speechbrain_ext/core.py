@@ -1,19 +1,23 @@
 """A Brain for many processes whose runs can be stopped at any moment."""
 
 import json
+import pathlib
 import time
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.checkpoints import (
+    average_checkpoints,
     ckpt_recency,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import if_main_process
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from speechbrain_ext.dataio.manifests import replacing
 from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.distributed import mean_over_processes, world_size
 
@@ -190,6 +194,14 @@ class ResumableBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        # at its end the epoch's own checkpoint comes
+        return self.step < len(
+            self.train_sampler
+        ) and super()._should_save_intra_epoch_ckpt(
+            last_ckpt_time, steps_since_ckpt
+        )
+
     def save_epoch(self, meta, keep):
         """Saves an epoch's checkpoint and deletes those that are not needed.
 
@@ -235,6 +247,76 @@ class ResumableBrain(sb.Brain):
             self.step = state["step"]
             self.avg_train_loss = state["avg_train_loss"]
             self.epoch_stats = state["epoch_stats"]
+
+
+def average_last(checkpointer, modules, count):
+    """Loads the average of the last epochs' checkpoints.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+        Where they are; those within an epoch do not count.
+    modules : dict of torch.nn.Module
+        What is averaged, by the names there; none of them split.
+    count : int
+        How many, at the most.
+
+    Returns
+    -------
+    int
+        How many there were.
+
+    Example
+    -------
+    >>> layer = torch.nn.Linear(2, 3)
+    >>> checkpointer = sb.utils.checkpoints.Checkpointer(
+    ...     getfixture("tmp_path"), {"layer": layer}
+    ... )
+    >>> _ = checkpointer.save_checkpoint(meta={"epoch": 1})
+    >>> average_last(checkpointer, {"layer": layer}, 10)
+    1
+    """
+    last = checkpointer.find_checkpoints(
+        importance_key=ckpt_recency,
+        max_num_checkpoints=count,
+        ckpt_predicate=lambda checkpoint: "epoch" in checkpoint.meta,
+    )
+    for name, module in modules.items():
+        module.load_state_dict(average_checkpoints(last, name))
+    return len(last)
+
+
+def keep_recipe(folder, text):
+    """Writes the recipe beside its results; every process must find it there.
+
+    Arguments
+    ---------
+    folder : str
+        The output folder.
+    text : str
+        The recipe, resolved.
+
+    Raises
+    ------
+    ValueError
+        If a process that does not write does not find it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> keep_recipe(folder, "seed: 1")
+    >>> (folder / "hyperparams.yaml").read_text()
+    'seed: 1'
+    """
+    path = pathlib.Path(folder, "hyperparams.yaml")
+    if if_main_process():
+        with replacing(path) as file:
+            file.write(text)
+    if not path.exists():
+        raise ValueError(
+            f"The output folder {folder} is not the main process's; give one "
+            "that all machines share."
+        )
 
 
 def total_gradient_norm(parameters):

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import soundfile
 import torch
+from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 
 from speechbrain_ext.dataio.audio import read_audio
@@ -48,6 +49,9 @@ class NoiseAndReverberation:
         and ``speech``; what is not given is as in ``SNR``.
     babble : tuple
         Fewest and most speeches of a babble; (1, 1) for single speeches.
+    in_batches : bool
+        Whether ``apply`` shall change whole batches on the device of the
+        training; None where that is a GPU. What is drawn is the same.
 
     Raises
     ------
@@ -71,7 +75,9 @@ class NoiseAndReverberation:
         sample_rate=16000,
         snr=None,
         babble=BABBLE,
+        in_batches=None,
     ):
+        self.in_batches = in_batches
         self.snr = {**SNR, **(snr or {})}
         for kind, (low, high) in self.snr.items():
             if kind not in SNR or not low <= high:
@@ -110,39 +116,100 @@ class NoiseAndReverberation:
         torch.Tensor
             Shape [time].
         """
+        noise, response = self.draw(len(signal), seed)
+        if noise is not None:
+            signal = signal + signal.square().mean().sqrt() * noise
+        if response is not None:
+            # torch's transform depends on its threads: a worker has one
+            found = fftconvolve(signal.numpy(), response.numpy())
+            found = found[: len(signal)].astype(np.float32)
+            signal = torch.from_numpy(found)
+        return signal
+
+    def draw(self, samples, seed):
+        """Draws and reads what a signal is to be changed by.
+
+        Arguments
+        ---------
+        samples : int
+            Samples of the signal.
+        seed : int
+            Seed of all draws.
+
+        Returns
+        -------
+        noise : torch.Tensor
+            What is added to a signal of power 1, [samples], or None.
+        response : torch.Tensor
+            Impulse response of energy 1, [taps], or None.
+        """
         rng = np.random.default_rng(seed)
         kinds = [kind for kind in (self.noises, self.responses) if kind]
         if not kinds or rng.random() >= self.probability:
-            return signal
+            return None, None
         files = kinds[rng.integers(len(kinds))]
         path = files[rng.integers(len(files))]
-        if files is self.responses:
-            return self._reverberated(signal, path)
-        return self._mixed(signal, path, rng)
-
-    def _reverberated(self, signal, path):
+        if files is self.noises:
+            return self._noise(path, samples, rng), None
         response = read_audio(path, sample_rate=self.sample_rate)
         energy = response.square().sum().sqrt()
-        if not energy > 0:
-            return signal
-        # torch's transform depends on its threads, of which a worker has one
-        found = fftconvolve(signal.numpy(), (response / energy).numpy())
-        return torch.from_numpy(found[: len(signal)].astype(np.float32))
+        return None, response / energy if energy > 0 else None
 
-    def _mixed(self, signal, path, rng):
+    def apply(self, signals, lengths, noises, responses):
+        """Changes a batch on its device, by what was drawn for each signal.
+
+        It is what a call does to each signal, but for rounding.
+
+        Arguments
+        ---------
+        signals : torch.Tensor
+            Shape [batch, time], zero after the end of each.
+        lengths : torch.Tensor
+            Length of each, a share of the time. [batch]
+        noises : torch.Tensor
+            Shape [batch, time]; zeros for no noise.
+        responses : torch.Tensor
+            Shape [batch, taps]; zeros for none.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, time].
+
+        Example
+        -------
+        >>> augment = NoiseAndReverberation()
+        >>> one, none = torch.ones(1, 4), torch.zeros(1, 4)
+        >>> augment.apply(one, torch.ones(1), 0.5 * one, none)
+        tensor([[1.5000, 1.5000, 1.5000, 1.5000]])
+        """
+        time = signals.shape[1]
+        samples = (lengths * time).round()
+        power = signals.square().sum(dim=1) / samples
+        signals = signals + power.sqrt()[:, None] * noises
+        size = next_fast_len(time + responses.shape[1] - 1, real=True)
+        spectra = torch.fft.rfft(signals, size) * torch.fft.rfft(
+            responses, size
+        )
+        echoes = torch.fft.irfft(spectra, size)[:, :time]
+        inside = torch.arange(time, device=signals.device) < samples[:, None]
+        some = responses.any(dim=1)[:, None]
+        return torch.where(some, echoes * inside, signals)
+
+    def _noise(self, path, samples, rng):
         kind, paths = _kind(path), [path]
         if kind == "speech":
             voices = int(rng.integers(self.babble[0], self.babble[1] + 1))
             others = rng.permutation(len(self.speeches))
             others = [self.speeches[i] for i in others]
             paths += [each for each in others if each != path][: voices - 1]
-        mixed = signal
+        mixed = torch.zeros(samples)
         for each in paths:
-            noise = self._piece(each, len(signal), rng)
+            noise = self._piece(each, samples, rng)
             ratio = 10 ** (rng.uniform(*self.snr[kind]) / 10)
-            loud, quiet = signal.square().mean(), noise.square().mean()
-            if quiet > 0:
-                mixed = mixed + noise * (loud / quiet / ratio).sqrt()
+            power = noise.square().mean()
+            if power > 0:
+                mixed += noise / (power * ratio).sqrt()
         return mixed
 
     def _piece(self, path, samples, rng):

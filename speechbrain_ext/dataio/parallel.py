@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
 import os
 import threading
 import time
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cores():
@@ -111,6 +114,43 @@ def _end_with_parent(parent):
 
 
 @contextlib.contextmanager
+def told_when_full(folder):
+    """Says in a sentence that a disk is full, which Python says in three words.
+
+    Arguments
+    ---------
+    folder : str
+        Where the block writes.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    OSError
+        If the block raised that there is no room.
+
+    Example
+    -------
+    >>> with told_when_full("/data"):
+    ...     raise OSError(errno.ENOSPC, "full")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    OSError: There is no room for what is written into /data (full); ...
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"There is no room for what is written into {folder} "
+            f"({error.strerror}); make room and run it again: nothing is left "
+            "half-written."
+        ) from error
+
+
+@contextlib.contextmanager
 def exclusive(folder, patience=5.0):
     """Makes a folder and keeps other processes from writing into it.
 
@@ -154,7 +194,8 @@ def exclusive(folder, patience=5.0):
         for name in os.listdir(folder):
             if name.endswith(".tmp"):
                 os.unlink(os.path.join(folder, name))
-        yield folder
+        with told_when_full(folder):
+            yield folder
     finally:
         os.close(lock)
 

@@ -1,10 +1,11 @@
 """Conversion of m4a and other formats by ffmpeg, file by file, resumable."""
 
+import contextlib
 import io
 import os
 import shutil
 import subprocess
-from collections import Counter
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,7 +20,8 @@ from speechbrain_ext.dataio.parallel import cores, exclusive
 logger = get_logger(__name__)
 
 CONVERTED = AUDIO_EXTENSIONS - set(EXTENSIONS)
-AT_ONCE = 4096  # files that are queued
+QUEUED = 4096  # files
+FILES = 32  # of one ffmpeg
 REJECTED = "not_converted.csv"
 
 
@@ -79,18 +81,19 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
             "apt-get install ffmpeg)."
         )
     pairs = _pairs(source, target, form)
-    counts, failed = Counter(converted=0, there=0, failed=0), []
+    failed = []
     with exclusive(target):
+        missing = [pair for pair in pairs if not os.path.exists(pair[1])]
         with ThreadPoolExecutor(workers or cores()) as pool:
             try:
-                for start in range(0, len(pairs), AT_ONCE):
-                    some = pairs[start : start + AT_ONCE]
-                    for (path, _), (what, reason) in zip(
-                        some, pool.map(_convert, some), strict=True
-                    ):
-                        counts[what] += 1
-                        if reason:
-                            failed.append((path, reason))
+                for start in range(0, len(missing), QUEUED):
+                    some = missing[start : start + QUEUED]
+                    some = [
+                        some[i : i + FILES] for i in range(0, len(some), FILES)
+                    ]
+                    for bad in pool.map(_convert, some):
+                        failed += bad
+                        for path, reason in bad:
                             logger.warning("%s: %s", path, reason)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -105,7 +108,11 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
             f"than a share of {most_bad}: see {path}; repair or remove them, "
             "or allow more."
         )
-    return dict(counts)
+    return {
+        "converted": len(missing) - len(failed),
+        "there": len(pairs) - len(missing),
+        "failed": len(failed),
+    }
 
 
 def _pairs(source, target, form):
@@ -134,29 +141,55 @@ def _pairs(source, target, form):
     return sorted((path, result) for result, path in made.items())
 
 
-def _convert(pair):
-    """Converts one file; what was done, and why not."""
-    path, result = pair
-    if os.path.exists(result):
-        return "there", ""
-    # Raw samples come by a pipe: an ffmpeg whose parent was killed ends with
-    # it and leaves no file behind.
-    done = subprocess.run(
-        [
-            *("ffmpeg", "-nostdin", "-v", "error", "-threads", "1"),
-            *("-xerror", "-err_detect", "explode", "-i", path, "-vn"),
-            *("-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "s16le", "pipe:1"),
-        ],
-        capture_output=True,
-        check=False,
-    )
+def _convert(pairs):
+    """Converts some files; the paths and reasons of those that failed."""
+    held, reason = _decode([path for path, _ in pairs])
+    if reason and len(pairs) > 1:  # one of them: each alone
+        return [bad for pair in pairs for bad in _convert([pair])]
+    if reason:
+        return [(pairs[0][0], reason)]
+    for (_, result), samples in zip(pairs, held, strict=True):
+        _write(result, samples)
+    return []
+
+
+def _decode(paths):
+    """Samples of each file, or why one of them cannot be decoded.
+
+    Starting ffmpeg takes longer than what it does to a file, so it gets
+    several. It writes into files without a name: those of one whose parent
+    was killed leave nothing behind.
+    """
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in paths]
+        command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror"]
+        for path in paths:
+            command += ["-threads", "1", "-err_detect", "explode", "-i", path]
+        for number, stream in enumerate(streams):
+            command += ["-map", f"{number}:a:0", "-ac", "1", "-ar"]
+            command += [str(SAMPLE_RATE), "-f", "s16le"]
+            command += [f"pipe:{stream.fileno()}"]
+        done = subprocess.run(
+            command,
+            pass_fds=[stream.fileno() for stream in streams],
+            capture_output=True,
+            check=False,
+        )
+        held = []
+        for stream in streams:
+            stream.seek(0)
+            held.append(np.frombuffer(stream.read(), dtype="<i2"))
     said = done.stderr.decode(errors="replace").split("\n")
     said = [line.strip() for line in said if line.strip()]
-    if done.returncode or said or not done.stdout:
-        reason = said[-1] if said else "no samples"
-        return "failed", reason.replace(path, "").strip(" :")
+    if done.returncode or said:
+        reason = said[-1] if said else f"ffmpeg ended with {done.returncode}"
+        return held, reason.replace(paths[0], "").strip(" :")
+    return held, "" if all(map(len, held)) else "no samples"
+
+
+def _write(result, samples):
+    """Writes a sound beside its place, and renames it."""
     sound = io.BytesIO()
-    samples = np.frombuffer(done.stdout, dtype="<i2")
     form = os.path.splitext(result)[1][1:]
     soundfile.write(sound, samples, SAMPLE_RATE, "PCM_16", format=form)
     os.makedirs(os.path.dirname(result), exist_ok=True)
@@ -169,4 +202,3 @@ def _convert(pair):
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
-    return "converted", ""

@@ -51,8 +51,7 @@ class WholeCheckpointer(checkpoints.Checkpointer):
 
     def __init__(self, checkpoints_dir, recoverables=None):
         super().__init__(checkpoints_dir)
-        for name, recoverable in (recoverables or {}).items():
-            self.add_recoverable(name, recoverable)
+        self.add_recoverables(recoverables or {})
 
     def add_recoverable(
         self,
@@ -82,6 +81,17 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         super().add_recoverable(
             name, obj, custom_load_hook, custom_save_hook, optional_load
         )
+
+    def add_recoverables(self, recoverables):
+        """Registers what is to be saved, by name.
+
+        Arguments
+        ---------
+        recoverables : dict
+            What is saved, by name.
+        """
+        for name, recoverable in recoverables.items():
+            self.add_recoverable(name, recoverable)
 
     def save_checkpoint(self, meta=None, end_of_epoch=True, name=None, **_):
         """Saves a checkpoint, beside; then renames it.
@@ -121,6 +131,51 @@ class WholeCheckpointer(checkpoints.Checkpointer):
             made = checkpoints.Checkpoint(path, made.meta, files)
         ddp_barrier()
         return made
+
+    def delete_checkpoints(
+        self,
+        *,
+        num_to_keep=1,
+        min_keys=None,
+        max_keys=None,
+        importance_keys=(checkpoints.ckpt_recency,),
+        ckpt_predicate=None,
+        verbosity=None,
+    ):
+        """Deletes checkpoints that are not needed, renaming them before.
+
+        Arguments
+        ---------
+        num_to_keep : int
+            How many are kept, by each key.
+        min_keys : list of str
+            Keys of the meta file; the lowest are kept.
+        max_keys : list of str
+            Keys of the meta file; the highest are kept.
+        importance_keys : list of callable
+            Functions of a checkpoint; the highest are kept.
+        ckpt_predicate : callable
+            Which checkpoints may be deleted; None for all.
+        verbosity : int
+            SpeechBrain's level of the log line; not used.
+        """
+        keys = [{"min_key": key} for key in min_keys or ()]
+        keys += [{"max_key": key} for key in max_keys or ()]
+        keys += [{"importance_key": key} for key in importance_keys]
+        if if_main_process():
+            found, kept = {}, set()
+            for key in keys:
+                ranked = self.find_checkpoints(
+                    ckpt_predicate=ckpt_predicate, **key
+                )
+                found |= {one.path: one for one in ranked}
+                kept |= {one.path for one in ranked[:num_to_keep]}
+            for path in found.keys() - kept:
+                # one that is deleted half must not look like one that is cut
+                aside = path.with_name(f".{path.name}")
+                os.replace(path, aside)
+                shutil.rmtree(aside)
+        ddp_barrier()
 
     def recover_if_possible(self, *arguments, **options):
         """Goes on from a checkpoint that is whole, if there is one.

@@ -216,8 +216,20 @@ def leave(error):
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
     # torchrun ends all once one has left: not before it is said
-    torch.distributed.barrier()
+    part()
     sys.exit(1)
+
+
+def part():
+    """Ends what ``join_processes`` began, once all have come here.
+
+    Example
+    -------
+    >>> part()
+    """
+    if is_distributed_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def mean_over_processes(value):

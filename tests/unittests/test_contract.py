@@ -15,8 +15,10 @@ def test_middle_is_dropped():
 
 def test_speakers_are_numbered_whatever_their_labels():
     targets = torch.tensor([[70], [5], [70], [5], [5]])
-    _, speakers, counts = grouped(torch.rand(5, 1, 2), targets, at_least=2)
-    assert speakers.tolist() == [1, 0, 1, 0, 0]
+    x = torch.arange(5.0).view(5, 1, 1)
+    found, speakers, counts = grouped(x, targets, at_least=2)
+    assert found.squeeze(1).tolist() == [1, 3, 4, 0, 2]
+    assert speakers.tolist() == [0, 0, 0, 1, 1]
     assert counts.tolist() == [3, 2]
 
 

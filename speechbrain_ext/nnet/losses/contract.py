@@ -163,7 +163,8 @@ def grouped(outputs, targets, at_least):
     Returns
     -------
     embeddings : torch.Tensor
-        Shape [batch, embedding].
+        Shape [batch, embedding], sorted by speaker, each one's in the order
+        of the batch.
     speakers : torch.Tensor
         Speakers numbered from 0 in increasing order, shape [batch].
     counts : torch.Tensor
@@ -191,7 +192,9 @@ def grouped(outputs, targets, at_least):
             f"speaker, got {int(counts.min())} of {label}; use a balanced "
             "sampler."
         )
-    return outputs.squeeze(1), speakers, counts
+    # by speaker: the same for any number of processes that it comes from
+    order = speakers.argsort(stable=True)
+    return outputs.squeeze(1)[order], speakers[order], counts
 
 
 def _check_shapes(outputs, targets, last):

@@ -11,6 +11,7 @@ import math
 import torch
 from torch.nn.functional import normalize
 
+from speechbrain_ext.dataio.crops import stable_seed
 from speechbrain_ext.nnet.losses.contract import EmbeddingLoss
 
 
@@ -37,7 +38,7 @@ class Triplet(EmbeddingLoss):
     hard_probability : float
         How often ``hard`` draws from them, in [0, 1].
     seed : int
-        Seed of the draws, which go on from batch to batch.
+        Seed of the draws, others for each batch.
 
     Raises
     ------
@@ -79,7 +80,9 @@ class Triplet(EmbeddingLoss):
         self.mining = mining
         self.hard_rank = hard_rank
         self.hard_probability = hard_probability
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        # saved with the loss: a run that goes on draws what it would have
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def _loss(self, x, speakers, counts):
         unit = normalize(x)
@@ -93,6 +96,9 @@ class Triplet(EmbeddingLoss):
 
     def _mine(self, distances):
         """The speaker that is the negative of each, [speakers]."""
+        generator = torch.Generator()
+        generator.manual_seed(stable_seed(self.seed, int(self.batches)))
+        self.batches += 1
         own = torch.eye(len(distances), dtype=torch.bool)
         allowed = ~own
         nearest = distances.diagonal().unsqueeze(1)
@@ -106,11 +112,11 @@ class Triplet(EmbeddingLoss):
             rank = min(self.hard_rank, len(distances) - 1)
             ranked = distances.masked_fill(own, math.inf)
             limit = ranked.kthvalue(rank, dim=1, keepdim=True).values
-            hard = torch.rand(len(own), 1, generator=self.generator)
+            hard = torch.rand(len(own), 1, generator=generator)
             hard = hard < self.hard_probability
             allowed = torch.where(hard, ranked <= limit, allowed) & ~own
         return torch.multinomial(
-            allowed.float(), 1, generator=self.generator
+            allowed.float(), 1, generator=generator
         ).squeeze(1)
 
 

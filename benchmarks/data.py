@@ -1,0 +1,344 @@
+#!/usr/bin/env python3
+"""Preparation, conversion, shards and loading: how fast, and after a kill.
+
+    python benchmarks/data.py --data_folder=MINIVOX [--quick] [--json FILE] \
+        [--speechbrain_prepare=speechbrain/recipes/VoxCeleb/voxceleb_prepare.py]
+
+Preparation is timed on MiniVox and on a tree of 100,000 small files that is
+made for it, by a process of its own whose peak memory is taken, with the page
+cache warm and without imports; SpeechBrain's own script (a file of its
+repository, at the version that is installed) beside it on the same trees, with
+whole utterances and no test split, the least that it does. The loader reads
+crops of two seconds of MiniVox, plain and with speeds, noise, babble and
+rooms. At last preparation, conversion and sharding are killed at ten random
+moments each, run again, and compared byte by byte with a run left alone.
+"""
+
+import contextlib
+import importlib.util
+import multiprocessing
+import pathlib
+import random
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import soundfile
+import torch
+from record import ROOT, finish, parser, print_header, print_row, row
+
+from speechbrain_ext.augment.noise import NoiseAndReverberation
+from speechbrain_ext.dataio.crops import CropDataset
+from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.samplers import CropSampler
+from speechbrain_ext.dataio.shards import write_shards
+from speechbrain_ext.dataio.transcoding import convert_corpus
+
+VOXCELEB = 1.24e6  # files of VoxCeleb1 and 2
+VOXCELEB2 = 1.09e6  # files that come as m4a
+SPEEDUP = 15  # over SpeechBrain's preparation, on MiniVox
+SPEEDS = (1.0, 0.9, 1.1)
+
+
+def script(path):
+    """A Python file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prepare(source, target):
+    """Our preparation."""
+    recipe = ROOT / "recipes" / "VoxCeleb" / "SpeakerRec"
+    module = script(recipe / "voxceleb_prepare.py")
+    module.prepare_voxceleb(str(source), str(target))
+
+
+def prepare_theirs(path, source, target):
+    """SpeechBrain's preparation of the same files."""
+    pairs = next(iter(sorted(source.glob("meta/veri*.txt"))))
+    script(path).prepare_voxceleb(
+        str(source),
+        str(target),
+        str(pairs),
+        splits=["train", "dev"],
+        random_segment=True,
+    )
+
+
+def timed(work, *arguments):
+    """Seconds and mebibytes of some work in a process of its own."""
+
+    def measure(pipe):
+        with open("/dev/null", "w") as nowhere:
+            with contextlib.redirect_stderr(nowhere):
+                with contextlib.redirect_stdout(nowhere):
+                    before = peak()
+                    started = time.perf_counter()
+                    work(*arguments)
+                    seconds = time.perf_counter() - started
+        pipe.send((seconds, before, peak()))
+
+    def peak():
+        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
+
+    here, there = multiprocessing.Pipe()
+    process = CONTEXT.Process(target=measure, args=(there,))
+    process.start()
+    there.close()
+    seconds, before, most = here.recv()
+    process.join()
+    return seconds, most - before
+
+
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def small_files(folder, count):
+    """A tree of wav files of a tenth of a second, 100 of a speaker."""
+    samples = 1600
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", 36 + 2 * samples, b"WAVE", b"fmt ", 16, 1, 1),
+        *(16000, 32000, 2, 16, b"data", 2 * samples),
+    )
+    noise = np.random.default_rng(0).integers(-99, 99, samples, dtype="<i2")
+    for session in range(count // 10):
+        place = folder / "wav" / f"id{session // 10:05}" / f"s{session % 10}"
+        place.mkdir(parents=True)
+        for number in range(10):
+            (place / f"{number:05}.wav").write_bytes(header + noise.tobytes())
+    (folder / "meta").mkdir()
+    names = [f"id00000/s{n}/00000.wav" for n in (0, 1)]
+    names.append("id00001/s0/00000.wav")
+    (folder / "meta" / "veri_small.txt").write_text(
+        f"1 {names[0]} {names[1]}\n0 {names[0]} {names[2]}\n"
+    )
+    return folder
+
+
+def preparation(trees, theirs, folder):
+    """Rows of preparation, ours and theirs."""
+    for name, tree in trees.items():
+        paths = list((tree / "wav").rglob("*.wav"))
+        files = len(paths)
+        for path in paths:
+            path.read_bytes()  # a warm page cache, for both of them
+        runs = [timed(prepare, tree, folder / f"{name}{n}") for n in range(3)]
+        seconds, most = sorted(runs)[1]
+        yield row(f"{name}: files", files, "files")
+        yield row(f"{name}: prepared", files / seconds, "files/s")
+        yield row(f"{name}: peak memory beyond the imports", most, "MiB")
+        yield row(
+            f"{name}: at this pace 1.24 M files",
+            VOXCELEB / files * seconds / 60,
+            "min",
+        )
+        if theirs is None:
+            continue
+        other, most = timed(prepare_theirs, theirs, tree, folder / f"{name}sb")
+        yield row(f"{name}: prepared by SpeechBrain", files / other, "files/s")
+        yield row(f"{name}: SpeechBrain's peak memory", most, "MiB")
+        yield row(
+            f"{name}: times as fast",
+            other / seconds,
+            "x",
+            SPEEDUP if name == "MiniVox" else None,
+            at_least=True,
+        )
+
+
+def rooms(folder):
+    """Impulse responses: noise that dies away in half a second."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        time_axis = np.arange(8000) / 16000
+        response = rng.normal(0, 1, 8000) * 10 ** (-6 * time_axis)
+        response[0] = 5
+        soundfile.write(folder / f"{number}.wav", response / 20, 16000)
+    return folder
+
+
+def noises(manifest, data_folder, folder):
+    """The noises of MiniVox and, as speech for babble, some utterances."""
+    kinds = {
+        "noise": sorted((data_folder / "noise").glob("*.*")),
+        "speech": [pathlib.Path(wav) for wav in manifest["wav"].head(200)],
+    }
+    for kind, paths in kinds.items():
+        (folder / kind).mkdir(parents=True)
+        for number, path in enumerate(paths):
+            link = folder / kind / f"{number}{path.suffix}"
+            link.symlink_to(path.resolve())
+    return folder
+
+
+def loading(manifest, data_folder, folder, seconds):
+    """Rows of the loader alone: utterances a second."""
+    sharded = write_shards(manifest, folder / "shards")
+    augment = NoiseAndReverberation(
+        noises(manifest, data_folder, folder / "musan"), rooms(folder / "rooms")
+    )
+    for where, table in (("files", manifest), ("shards", sharded)):
+        for how in ("plain", "augmented"):
+            for workers in (1, 2, 4):
+                rate = pace(
+                    table,
+                    augment if how == "augmented" else None,
+                    workers,
+                    seconds,
+                )
+                name = f"{how} crops from {where}, {workers} workers"
+                yield row(name, rate, "utterances/s")
+
+
+def pace(manifest, augment, workers, seconds):
+    """Utterances a second of a loader, after its workers have started."""
+    speeds = SPEEDS if augment else (1.0,)
+    labels = np.zeros((len(manifest), len(speeds)), dtype=int)
+    loader = torch.utils.data.DataLoader(
+        CropDataset(manifest, labels, 2.0, 1, speeds=speeds, augment=augment),
+        batch_sampler=CropSampler(manifest, 64, 1, min_draws=50),
+        num_workers=workers,
+    )
+    loader = iter(loader)
+    for _ in range(2 * workers):
+        next(loader)
+    started, read = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        read += len(next(loader)["id"])
+    return read / (time.perf_counter() - started)
+
+
+def contents(folder):
+    """Name and bytes of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def survived(work, source, folder, kills, seed):
+    """How many of so many kills a second run mends, byte by byte."""
+    started = time.perf_counter()
+    alone = CONTEXT.Process(target=work, args=(source, folder / "alone"))
+    alone.start()
+    alone.join()
+    taken = time.perf_counter() - started
+    expected = contents(folder / "alone")
+    moments, good, caught = random.Random(seed), 0, 0
+    while caught < kills:
+        target = folder / f"{caught}"
+        process = CONTEXT.Process(target=work, args=(source, target))
+        process.start()
+        process.join(moments.uniform(0.02, 0.95) * taken)
+        process.kill()
+        process.join()
+        if not process.exitcode:  # it was done before: once more
+            shutil.rmtree(target)
+            continue
+        caught += 1
+        again = CONTEXT.Process(target=work, args=(source, target))
+        again.start()
+        again.join()
+        good += contents(target) == expected
+        shutil.rmtree(target)
+    return good
+
+
+def quiet(work):
+    """The same without what it prints."""
+
+    def silent(source, target):
+        with open("/dev/null", "w") as nowhere:
+            with contextlib.redirect_stderr(nowhere):
+                with contextlib.redirect_stdout(nowhere):
+                    work(source, target)
+
+    return silent
+
+
+def kills(trees, manifest, converted, folder, count):
+    """Rows of what killed runs end with."""
+    works = {
+        "preparation": (prepare, list(trees.values())[-1]),
+        "sharding": (lambda table, to: write_shards(table, to, 100), manifest),
+    }
+    if converted is not None:
+        works["conversion"] = (convert_corpus, converted)
+    for name, (work, source) in works.items():
+        place = folder / f"killed_{name}"
+        place.mkdir()
+        good = survived(quiet(work), source, place, count, name)
+        yield row(
+            f"{name}: {count} runs killed, same bytes when run again",
+            good,
+            "runs",
+            count,
+            at_least=True,
+        )
+
+
+def aac_files(manifest, folder, count):
+    """Some of MiniVox as m4a, as VoxCeleb2 has it."""
+    for name, wav in manifest[["ID", "wav"]].head(count).to_numpy():
+        path = folder / "dev" / "aac" / f"{name}.m4a"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = ["ffmpeg", "-nostdin", "-v", "error", "-i", wav, str(path)]
+        subprocess.run(command, check=True)
+    return folder
+
+
+def measured(arguments, folder):
+    """All rows."""
+    quick = arguments.quick
+    tree = small_files(folder / "tree", 2000 if quick else 100000)
+    trees = {"MiniVox": arguments.data_folder, "small files": tree}
+    yield from preparation(trees, arguments.speechbrain_prepare, folder)
+    prepare(arguments.data_folder, folder / "save")
+    manifest = read_manifest(folder / "save" / "train.csv")
+    converted = None
+    if shutil.which("ffmpeg"):
+        converted = aac_files(manifest, folder / "m4a", 20 if quick else 200)
+        seconds, _ = timed(convert_corpus, converted, folder / "wav")
+        files = sum(1 for _ in converted.rglob("*.m4a"))
+        yield row("m4a converted", files / seconds, "files/s")
+        hours = VOXCELEB2 / files * seconds / 3600
+        yield row("at this pace 1.09 M files", hours, "h")
+    seconds, _ = timed(write_shards, manifest, folder / "written")
+    yield row("shards written", len(manifest) / seconds, "files/s")
+    yield from loading(
+        manifest, arguments.data_folder, folder, 1 if quick else 8
+    )
+    count = 2 if quick else 10
+    yield from kills(trees, manifest, converted, folder, count)
+
+
+def main():
+    """Prints the table and writes the record."""
+    options = parser(__doc__, "2,000 small files and two kills")
+    options.add_argument("--data_folder", type=pathlib.Path, required=True)
+    options.add_argument("--speechbrain_prepare", type=pathlib.Path)
+    options.add_argument("--work_folder", help="where the trees are made")
+    arguments = options.parse_args()
+    print_header()
+    record = []
+    with tempfile.TemporaryDirectory(dir=arguments.work_folder) as folder:
+        for made in measured(arguments, pathlib.Path(folder)):
+            print_row(made)
+            sys.stdout.flush()
+            record.append(made)
+    finish(record, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Runs that are killed at random moments and go on, against one left alone.
+
+    python benchmarks/resume.py [--quick] [--json FILE]
+
+A small recipe on synthetic voices is killed with SIGKILL ten times (torchrun
+and all processes, workers included) at seeded random moments, while it starts
+and while it trains, and started again with the same command. Its weights must
+then be those of a run that was left alone, bit by bit: on one and on two
+processes, with no and with two workers, checkpoints every third update.
+Besides, of two processes one is killed: torchrun must end within a minute,
+and with --max-restarts=1 finish with the same weights.
+"""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+from record import ROOT, finish, parser, print_header, print_row, row
+
+from speechbrain_ext.dataio.toy_corpus import synthesise_corpus
+
+RECIPE = ROOT / "recipes" / "VoxCeleb" / "SpeakerRec"
+OPTIONS = {
+    "device": "cpu",
+    "channels": 4,
+    "embedding_size": 16,
+    "number_of_epochs": 15,
+    "batch_size": 8,
+    "sentence_len": 0.6,
+    "dev_speakers": 2,
+    "dev_trials": 40,
+    "average_checkpoints": 3,
+    "precision": "fp32",
+    "ckpt_interval_minutes": 0,
+    "ckpt_interval_steps": 3,
+}
+
+
+def start(corpus, folder, processes, workers, *torchrun):
+    """Starts the recipe's training, in a session of its own."""
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", *torchrun]
+        launcher += [f"--nproc_per_node={processes}"]
+    options = OPTIONS | {
+        "data_folder": corpus,
+        "output_folder": folder,
+        "train_dataloader_opts": f"{{num_workers: {workers}}}",
+    }
+    folder.mkdir(exist_ok=True)
+    with open(folder / "said.txt", "a") as said:
+        return subprocess.Popen(
+            [
+                *launcher,
+                "train_speaker_embeddings.py",
+                "hparams/resnet_csphereface2_small.yaml",
+                "--noprogressbar",
+                *(f"--{key}={value}" for key, value in options.items()),
+            ],
+            cwd=RECIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+
+
+def saved(folder):
+    """How many checkpoints the runs in a folder have written."""
+    said = folder / "said.txt"
+    return said.read_text().count("Saved the") if said.exists() else 0
+
+
+def wait(run, folder, more, seconds=300):
+    """Waits for that many more checkpoints, or the end."""
+    wanted, limit = saved(folder) + more, time.monotonic() + seconds
+    while run.poll() is None and saved(folder) < wanted:
+        if time.monotonic() > limit:
+            raise TimeoutError(f"no progress in {seconds} s: {folder}")
+        time.sleep(0.05)
+
+
+def end(run, folder):
+    """Waits for the end of a run that must not fail."""
+    if run.wait(900) != 0:
+        raise RuntimeError((folder / "said.txt").read_text()[-3000:])
+
+
+def weights(folder):
+    """All that a run has exported."""
+    names = ("embedding_model", "classifier", "loss")
+    return {
+        (name, key): value
+        for name in names
+        for key, value in torch.load(
+            folder / "pretrained" / f"{name}.ckpt"
+        ).items()
+    }
+
+
+def differing(one, other):
+    """Tensors that are not the same bit by bit."""
+    one, other = weights(one), weights(other)
+    return sum(not torch.equal(one[key], other[key]) for key in one)
+
+
+def kill_and_resume(corpus, folder, processes, workers, kills, seed):
+    """Kills a run that many times and lets it end; returns the kills."""
+    rng, done = random.Random(seed), 0
+    while done < kills:
+        run = start(corpus, folder, processes, workers)
+        if rng.random() < 0.2:
+            time.sleep(rng.uniform(0, 8))  # while it starts
+        else:
+            wait(run, folder, rng.randint(1, 3))
+            time.sleep(rng.uniform(0, 0.5))
+        if run.poll() is not None:
+            end(run, folder)
+            break
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        done += 1
+    end(start(corpus, folder, processes, workers), folder)
+    return done
+
+
+def children(run):
+    """The processes that torchrun has started."""
+    listed = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    return [int(child) for child in listed.read_text().split()]
+
+
+def kill_one(corpus, folder, *torchrun):
+    """Kills one of two processes; returns the run and its seconds to end."""
+    run = start(corpus, folder, 2, 0, *torchrun)
+    wait(run, folder, 4)
+    os.kill(children(run)[1], signal.SIGKILL)
+    killed = time.monotonic()
+    run.wait(900)
+    return run, time.monotonic() - killed
+
+
+def main():
+    """Prints and writes the record."""
+    options = parser(__doc__, "two kills on one process").parse_args()
+    print_header()
+    record = []
+
+    def note(*arguments, **keywords):
+        record.append(row(*arguments, **keywords))
+        print_row(record[-1])
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        corpus = synthesise_corpus(
+            folder / "corpus", 6, 3, 2, 3, (0.7, 1.4), trials=40, workers=2
+        )
+        cases = [(1, 0)] if options.quick else [(1, 0), (1, 2), (2, 0), (2, 2)]
+        for processes, workers in cases:
+            alone = folder / f"alone{processes}"
+            if not alone.exists():
+                end(start(corpus, alone, processes, 0), alone)
+            killed = folder / f"killed{processes}{workers}"
+            kills = kill_and_resume(
+                *(corpus, killed, processes, workers),
+                *(2 if options.quick else 10, 10 * processes + workers),
+            )
+            name = f"{processes} process(es), {workers} workers: "
+            least = None if options.quick else 10
+            note(name + "kills", kills, "kills", least, at_least=True)
+            note(name + "differing", differing(alone, killed), "tensors", 0)
+        if not options.quick:
+            _, seconds = kill_one(corpus, folder / "one")
+            note("one of two killed: until the end", seconds, "s", 60)
+            run, _ = kill_one(corpus, folder / "restart", "--max-restarts=1")
+            note("with --max-restarts=1: exit code", run.returncode, "", 0)
+            found = differing(folder / "alone2", folder / "restart")
+            note("with --max-restarts=1: differing", found, "tensors", 0)
+    finish(record, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""A network without batch statistics, for what must equal on any processes."""
+
+import torch
+
+
+class PlainNetwork(torch.nn.Module):
+    """Frames through two layers, their mean and deviation through one more."""
+
+    def __init__(self, input_size, lin_neurons):
+        super().__init__()
+        self.frames = torch.nn.Sequential(
+            torch.nn.Linear(input_size, 24),
+            torch.nn.Tanh(),
+            torch.nn.Linear(24, 24),
+            torch.nn.Tanh(),
+        )
+        self.lin = torch.nn.Linear(48, lin_neurons)
+
+    def forward(self, x, lengths=None):
+        """From features [batch, time, channel] to [batch, 1, embedding]."""
+        x = self.frames(x / 4)
+        x = torch.cat([x.mean(dim=1), x.std(dim=1)], dim=-1)
+        return self.lin(x).unsqueeze(1)

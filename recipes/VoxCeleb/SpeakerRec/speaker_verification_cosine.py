@@ -104,6 +104,24 @@ def check(hparams):
             "`bootstrap` must be 0 (no intervals) or 2 draws and more, got "
             f"{hparams['bootstrap']}; 1000 is usual."
         )
+    if hparams["cohort_by"] not in ("speaker", "utterance"):
+        raise ValueError(
+            "`cohort_by` must be speaker or utterance, got "
+            f"{hparams['cohort_by']!r}."
+        )
+    if hparams["top_n"] < 2:
+        raise ValueError(f"`top_n` must be 2 or more, got {hparams['top_n']}.")
+    shares = [hparams["confidence"], hparams["calibration_prior"]]
+    for share in [*shares, *hparams["p_targets"]]:
+        if not 0 < share < 1:
+            raise ValueError(
+                "`confidence`, `calibration_prior` and `p_targets` must be in "
+                f"(0, 1), got {share}; pass fractions, not percent."
+            )
+    paths = [hparams["conditions"], hparams["calibration_manifest"]]
+    for path in filter(None, [*paths, hparams["cohort_manifest"]]):
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"{path} does not exist; check its path.")
     folder = pathlib.Path(hparams["pretrained_folder"])
     if not (folder / "hyperparams.yaml").is_file():
         raise ValueError(

@@ -123,7 +123,12 @@ def load_recipe(path, overrides="", keys=()):
         If a key is unknown, missing, or an argument does not fit.
     """
     composed = compose_recipe(path)
-    changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
+    try:
+        changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
+    except ruamel.yaml.error.YAMLError as error:
+        raise ValueError(
+            f"The command line is no YAML: {error.problem}."
+        ) from error
     source = "The command line"
     for key in changes:
         _check_known(key, composed, source)

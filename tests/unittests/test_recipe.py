@@ -131,3 +131,9 @@ def test_what_is_wrong_is_said(write, text, overrides, message):
 def test_missing_recipe_is_said(tmp_path):
     with pytest.raises(ValueError, match="gone.yaml does not exist"):
         compose_recipe(tmp_path / "gone.yaml")
+
+
+def test_option_given_twice_is_refused(write):
+    path = write("twice.yaml", BASE)
+    with pytest.raises(ValueError, match='duplicate key "size"'):
+        load_recipe(path, "size: 1\nsize: 2", KEYS)

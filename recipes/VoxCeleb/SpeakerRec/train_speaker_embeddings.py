@@ -29,7 +29,7 @@ from voxceleb_prepare import prepare_voxceleb
 from speechbrain_ext.core import (
     ResumableBrain,
     average_last,
-    keep_recipe,
+    claim_folder,
 )
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches
@@ -351,7 +351,7 @@ def main(argv):
             hparams["speeds"],
         )
         sb.create_experiment_directory(hparams["output_folder"])
-        main_first(keep_recipe, hparams["output_folder"], text)
+        main_first(claim_folder, hparams["output_folder"], text)
         brain = fail_together(make_brain, hparams, text, run_opts)
         train_set = fail_together(
             train_loader, hparams, brain, manifest, labels

@@ -337,8 +337,9 @@ def _lock(path):
     """An open file that no other process has locked."""
     file = open(path, "a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        # of this process alone: the workers that it starts do not hold it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
         file.seek(0)
         raise ValueError(
             f"Another run ({file.read().strip()}) trains into {path.parent}; "

@@ -144,8 +144,7 @@ def fail_together(function, *arguments):
         torch.distributed.all_gather_object(every, said)
         for number, message in enumerate(every):
             if message is not None:
-                distinct = any(other is None for other in every)
-                where = f" (process {number})" if distinct else ""
+                where = f" (process {number})" if number else ""
                 raise CommonFailureError(message + where)
     return result
 

@@ -42,7 +42,6 @@ from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.utils.checkpoints import RecipeText
 from speechbrain_ext.utils.distributed import (
     fail_together,
     join_processes,
@@ -54,7 +53,7 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.metrics import EER
-from speechbrain_ext.utils.recipe import load_recipe
+from speechbrain_ext.utils.recipe import RecipeText, load_recipe
 
 logger = get_logger(__name__)
 

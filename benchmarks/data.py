@@ -2,6 +2,7 @@
 """Preparation, conversion, shards and loading: how fast, and after a kill.
 
     python benchmarks/data.py --data_folder=MINIVOX [--quick] [--json FILE] \
+        [--only PART ...] \
         [--speechbrain_prepare=speechbrain/recipes/VoxCeleb/voxceleb_prepare.py]
 
 Preparation is timed on MiniVox and on a tree of 100,000 small files that is
@@ -42,6 +43,7 @@ from speechbrain_ext.dataio.transcoding import convert_corpus
 VOXCELEB = 1.24e6  # files of VoxCeleb1 and 2
 VOXCELEB2 = 1.09e6  # files that come as m4a
 SPEEDUP = 15  # over SpeechBrain's preparation, on MiniVox
+PARTS = ("preparation", "writing", "loading", "kills")
 SPEEDS = (1.0, 0.9, 1.1)
 
 
@@ -308,17 +310,9 @@ def aac_files(manifest, folder, count):
     return folder
 
 
-def measured(arguments, folder):
-    """All rows."""
-    quick = arguments.quick
-    tree = small_files(folder / "tree", 2000 if quick else 100000)
-    trees = {"MiniVox": arguments.data_folder, "small files": tree}
-    yield from preparation(trees, arguments.speechbrain_prepare, folder)
-    prepare(arguments.data_folder, folder / "save")
-    manifest = read_manifest(folder / "save" / "train.csv")
-    converted = None
-    if shutil.which("ffmpeg"):
-        converted = aac_files(manifest, folder / "m4a", 20 if quick else 200)
+def writing(manifest, converted, folder):
+    """Rows of conversion and of shards."""
+    if converted is not None:
         seconds, _ = timed(convert_corpus, converted, folder / "wav")
         files = sum(1 for _ in converted.rglob("*.m4a"))
         yield row("m4a converted", files / seconds, "files/s")
@@ -326,11 +320,30 @@ def measured(arguments, folder):
         yield row("at this pace 1.09 M files", hours, "h")
     seconds, _ = timed(write_shards, manifest, folder / "written")
     yield row("shards written", len(manifest) / seconds, "files/s")
-    yield from loading(
-        manifest, arguments.data_folder, folder, 1 if quick else 8
-    )
-    count = 2 if quick else 10
-    yield from kills(trees, manifest, converted, folder, count)
+
+
+def measured(arguments, folder):
+    """All rows."""
+    quick, wanted = arguments.quick, arguments.only
+    data_folder = arguments.data_folder
+    prepare(data_folder, folder / "save")
+    manifest = read_manifest(folder / "save" / "train.csv")
+    trees, converted = {"MiniVox": data_folder}, None
+    if {"preparation", "kills"} & set(wanted):
+        count = 2000 if quick else 100000
+        trees["small files"] = small_files(folder / "tree", count)
+    if {"writing", "kills"} & set(wanted) and shutil.which("ffmpeg"):
+        converted = aac_files(manifest, folder / "m4a", 20 if quick else 200)
+    if "preparation" in wanted:
+        yield from preparation(trees, arguments.speechbrain_prepare, folder)
+    if "writing" in wanted:
+        yield from writing(manifest, converted, folder)
+    if "loading" in wanted:
+        seconds = 1 if quick else 9
+        yield from loading(manifest, data_folder, folder, seconds)
+    if "kills" in wanted:
+        count = 2 if quick else 10
+        yield from kills(trees, manifest, converted, folder, count)
 
 
 def main():
@@ -339,6 +352,7 @@ def main():
     options.add_argument("--data_folder", type=pathlib.Path, required=True)
     options.add_argument("--speechbrain_prepare", type=pathlib.Path)
     options.add_argument("--work_folder", help="where the trees are made")
+    options.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = options.parse_args()
     print_header()
     record = []

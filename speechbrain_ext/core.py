@@ -1,7 +1,10 @@
 """A Brain for many processes whose runs can be stopped at any moment."""
 
+import fcntl
 import json
+import os
 import pathlib
+import platform
 import time
 
 import speechbrain as sb
@@ -14,12 +17,18 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from speechbrain_ext.dataio.manifests import replacing
 from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.distributed import mean_over_processes, world_size
+
+logger = get_logger(__name__)
+
+# the folders that this process has claimed
+_LOCKS = {}
 
 
 @register_checkpoint_hooks
@@ -286,8 +295,11 @@ def average_last(checkpointer, modules, count):
     return len(last)
 
 
-def keep_recipe(folder, text):
-    """Writes the recipe beside its results; every process must find it there.
+def claim_folder(folder, text):
+    """Claims an output folder and writes the recipe into it.
+
+    The main process holds a lock until it ends, however it ends; the others
+    look whether the recipe is there.
 
     Arguments
     ---------
@@ -299,17 +311,19 @@ def keep_recipe(folder, text):
     Raises
     ------
     ValueError
-        If a process that does not write does not find it.
+        If another run holds the folder, or a process does not find it.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> keep_recipe(folder, "seed: 1")
+    >>> claim_folder(folder, "seed: 1")
     >>> (folder / "hyperparams.yaml").read_text()
     'seed: 1'
     """
-    path = pathlib.Path(folder, "hyperparams.yaml")
+    path = pathlib.Path(folder, "hyperparams.yaml").resolve()
     if if_main_process():
+        if path not in _LOCKS:
+            _LOCKS[path] = _lock(path.with_name(".lock"))
         with replacing(path) as file:
             file.write(text)
     if not path.exists():
@@ -317,6 +331,26 @@ def keep_recipe(folder, text):
             f"The output folder {folder} is not the main process's; give one "
             "that all machines share."
         )
+
+
+def _lock(path):
+    """An open file that no other process has locked."""
+    file = open(path, "a+", encoding="utf-8")
+    try:
+        # of this process alone: the workers that it starts do not hold it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise ValueError(
+            f"Another run ({file.read().strip()}) trains into {path.parent}; "
+            "wait for it, end it, or give another output_folder."
+        ) from error
+    except OSError:  # a disk without locks
+        logger.warning(f"{path.parent} cannot be locked: start one run there.")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} of {platform.node()}")
+    file.flush()
+    return file
 
 
 def total_gradient_norm(parameters):

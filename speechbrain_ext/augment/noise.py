@@ -3,14 +3,17 @@
 import pathlib
 
 import numpy as np
-import soundfile
 import torch
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.audio import read_audio
+from speechbrain_ext.dataio.audio_headers import read_headers
 from speechbrain_ext.dataio.corpus import EXTENSIONS
 from speechbrain_ext.dataio.crops import wrap
+
+logger = get_logger(__name__)
 
 # Signal-to-noise ratios of MUSAN's kinds in dB, that of speech for each voice
 # of a babble; and how many voices make a babble. As Clova and Kaldi have them
@@ -97,7 +100,9 @@ class NoiseAndReverberation:
             )
         self.probability = probability
         self.sample_rate = sample_rate
-        self.noises = _listed(noise_folder, "noise_folder")
+        self.noises, self.headers = _readable(
+            _listed(noise_folder, "noise_folder")
+        )
         self.speeches = [p for p in self.noises if _kind(p) == "speech"]
         self.responses = _listed(rir_folder, "rir_folder")
 
@@ -214,12 +219,12 @@ class NoiseAndReverberation:
 
     def _piece(self, path, samples, rng):
         """A random piece of a noise, repeated where the noise is short."""
-        header = soundfile.info(path)
-        wanted = -(-samples * header.samplerate // self.sample_rate)
+        frames, rate = self.headers[path]
+        wanted = -(-samples * rate // self.sample_rate)
         start = 0
-        if header.frames > wanted:
-            start = int(rng.integers(header.frames - wanted + 1))
-        stop = min(start + wanted, header.frames)
+        if frames > wanted:
+            start = int(rng.integers(frames - wanted + 1))
+        stop = min(start + wanted, frames)
         noise = read_audio(path, start, stop, sample_rate=self.sample_rate)
         return wrap(noise, samples)
 
@@ -228,6 +233,24 @@ def _kind(path):
     """The kind of a noise by the folder that it lies in."""
     parents = {part.name for part in pathlib.Path(path).parents}
     return next((kind for kind in SNR if kind in parents), "noise")
+
+
+def _readable(paths):
+    """Those of the noises that can be read, and their frames and rates."""
+    headers = {}
+    for path, (frames, rate, _, reason) in zip(
+        paths, read_headers(paths), strict=True
+    ):
+        if reason:
+            logger.warning("The noise %s is left out: %s", path, reason)
+        else:
+            headers[path] = frames, rate
+    if paths and not headers:
+        raise ValueError(
+            f"`noise_folder` must hold audio that can be read; {paths[0]} and "
+            "all others cannot."
+        )
+    return list(headers), headers
 
 
 def _listed(folder, name):

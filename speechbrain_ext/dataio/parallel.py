@@ -7,9 +7,11 @@ import fcntl
 import json
 import multiprocessing
 import os
+import re
 import threading
 import time
 
+LEFT = re.compile(r"\.\d+\.tmp$")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -154,7 +156,8 @@ def told_when_full(folder):
 def exclusive(folder, patience=5.0):
     """Makes a folder and keeps other processes from writing into it.
 
-    What a killed run left there half-written (``*.tmp``) is removed.
+    What a killed run left there half-written is removed: ``*.<number>.tmp``,
+    as ``replacing`` names it.
 
     Arguments
     ---------
@@ -192,7 +195,7 @@ def exclusive(folder, patience=5.0):
             raise OSError(_cannot_write(folder, "no permission"))
         _lock(lock, folder, patience)
         for name in os.listdir(folder):
-            if name.endswith(".tmp"):
+            if LEFT.search(name):
                 os.unlink(os.path.join(folder, name))
         with told_when_full(folder):
             yield folder
@@ -220,3 +223,5 @@ def _lock(lock, folder, patience):
                     "end, or name another folder."
                 ) from error
             time.sleep(0.1)
+        except OSError:  # NFS, for one, locks no folders
+            return None

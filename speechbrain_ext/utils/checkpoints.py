@@ -1,12 +1,10 @@
 """Checkpoints that are whole or not there, of one process or of many."""
 
-import io
 import json
 import os
 import shutil
 import zlib
 
-import ruamel.yaml
 import torch
 from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import (
@@ -339,73 +337,6 @@ def load_whole(obj, path, end_of_epoch=True):
                     for key, value in entries.items()
                 }
     obj.load_state_dict(state)
-
-
-@checkpoints.register_checkpoint_hooks
-class RecipeText:
-    """The recipe that a checkpoint was trained with, and what has changed.
-
-    Arguments
-    ---------
-    text : str
-        The recipe of this run, resolved.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> RecipeText("rate: 0.1")._save(folder / "recipe")
-    >>> RecipeText("rate: 0.2").changes(folder / "recipe")
-    ['rate: 0.1 -> 0.2']
-    """
-
-    def __init__(self, text):
-        self.text = text
-
-    def changes(self, path):
-        """The keys whose value is not that of a checkpoint.
-
-        Arguments
-        ---------
-        path : str
-            The checkpoint's file.
-
-        Returns
-        -------
-        list of str
-            ``key: old -> new``, keys within a block with dots.
-        """
-        with open(path, encoding="utf-8") as file:
-            old = dict(_leaves(ruamel.yaml.YAML().load(file)))
-        new = dict(_leaves(ruamel.yaml.YAML().load(io.StringIO(self.text))))
-        return [
-            f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
-            for key in dict.fromkeys([*old, *new])
-            if old.get(key) != new.get(key)
-        ]
-
-    @checkpoints.mark_as_saver
-    def _save(self, path):
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.text)
-
-    @checkpoints.mark_as_loader
-    def _recover(self, path, end_of_epoch):
-        for change in self.changes(path):
-            logger.warning(f"The recipe has changed since, {change}")
-
-
-def _leaves(node, name=""):
-    """The values of a YAML by their dotted keys, tags included."""
-    tag = getattr(getattr(node, "tag", None), "value", None)
-    if tag:
-        yield f"{name} tag", tag
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _leaves(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(node, list):
-        yield name, str(list(node))
-    else:
-        yield name, str(getattr(node, "value", node))
 
 
 def _is_split(obj):

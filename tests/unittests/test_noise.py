@@ -136,6 +136,18 @@ def test_silence_stays_finite(folders):
     assert all(augment(signal, seed).isfinite().all() for seed in range(8))
 
 
+def test_broken_noises_are_left_out_and_told_once(folders, caplog):
+    (folders[0] / "noise" / "broken.wav").write_text("no sound")
+    augment = NoiseAndReverberation(folders[0], probability=1.0)
+    assert len(augment.noises) == 3
+    assert sum("broken.wav" in each.message for each in caplog.records) == 1
+    for path in augment.noises:
+        with open(path, "w") as stream:
+            stream.write("no sound")
+    with pytest.raises(ValueError, match="`noise_folder`.*1.wav and all"):
+        NoiseAndReverberation(folders[0])
+
+
 def test_bad_arguments_are_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"\[0, 1\], got 1.5"):
         NoiseAndReverberation(probability=1.5)

@@ -29,7 +29,7 @@ from voxceleb_prepare import prepare_voxceleb
 from speechbrain_ext.core import (
     ResumableBrain,
     average_last,
-    keep_recipe,
+    claim_folder,
 )
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches
@@ -42,7 +42,6 @@ from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.utils.checkpoints import RecipeText
 from speechbrain_ext.utils.distributed import (
     fail_together,
     join_processes,
@@ -54,7 +53,7 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.metrics import EER
-from speechbrain_ext.utils.recipe import load_recipe
+from speechbrain_ext.utils.recipe import RecipeText, load_recipe
 
 logger = get_logger(__name__)
 
@@ -351,7 +350,7 @@ def main(argv):
             hparams["speeds"],
         )
         sb.create_experiment_directory(hparams["output_folder"])
-        main_first(keep_recipe, hparams["output_folder"], text)
+        main_first(claim_folder, hparams["output_folder"], text)
         brain = fail_together(make_brain, hparams, text, run_opts)
         train_set = fail_together(
             train_loader, hparams, brain, manifest, labels

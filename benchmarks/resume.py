@@ -12,6 +12,7 @@ Besides, of two processes one is killed: torchrun must end within a minute,
 and with --max-restarts=1 finish with the same weights.
 """
 
+import contextlib
 import os
 import pathlib
 import random
@@ -119,29 +120,35 @@ def kill_and_resume(corpus, folder, processes, workers, kills, seed):
         if rng.random() < 0.2:
             time.sleep(rng.uniform(0, 8))  # while it starts
         else:
-            wait(run, folder, rng.randint(1, 8))
+            wait(run, folder, rng.randint(1, 3))
             time.sleep(rng.uniform(0, 0.5))
         if run.poll() is not None:
             end(run, folder)
             break
-        os.killpg(run.pid, signal.SIGKILL)
+        for process in [run.pid, *descendants(run.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         run.wait()
         done += 1
     end(start(corpus, folder, processes, workers), folder)
     return done
 
 
-def children(run):
-    """The processes that torchrun has started."""
-    listed = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children")
-    return [int(child) for child in listed.read_text().split()]
+def descendants(process):
+    """The processes that a process has started, and those that they have."""
+    listed = pathlib.Path(f"/proc/{process}/task/{process}/children")
+    try:
+        started = [int(child) for child in listed.read_text().split()]
+    except FileNotFoundError:
+        return []
+    return started + [one for child in started for one in descendants(child)]
 
 
 def kill_one(corpus, folder, *torchrun):
     """Kills one of two processes; returns the run and its seconds to end."""
     run = start(corpus, folder, 2, 0, *torchrun)
     wait(run, folder, 4)
-    os.kill(children(run)[1], signal.SIGKILL)
+    os.kill(descendants(run.pid)[1], signal.SIGKILL)
     killed = time.monotonic()
     run.wait(900)
     return run, time.monotonic() - killed

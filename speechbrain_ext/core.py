@@ -1,21 +1,34 @@
 """A Brain for many processes whose runs can be stopped at any moment."""
 
+import fcntl
 import json
+import os
+import pathlib
+import platform
 import time
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.checkpoints import (
+    average_checkpoints,
     ckpt_recency,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from speechbrain_ext.dataio.manifests import replacing
 from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.distributed import mean_over_processes, world_size
+
+logger = get_logger(__name__)
+
+# the folders that this process has claimed
+_LOCKS = {}
 
 
 @register_checkpoint_hooks
@@ -190,6 +203,14 @@ class ResumableBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        # at its end the epoch's own checkpoint comes
+        return self.step < len(
+            self.train_sampler
+        ) and super()._should_save_intra_epoch_ckpt(
+            last_ckpt_time, steps_since_ckpt
+        )
+
     def save_epoch(self, meta, keep):
         """Saves an epoch's checkpoint and deletes those that are not needed.
 
@@ -235,6 +256,101 @@ class ResumableBrain(sb.Brain):
             self.step = state["step"]
             self.avg_train_loss = state["avg_train_loss"]
             self.epoch_stats = state["epoch_stats"]
+
+
+def average_last(checkpointer, modules, count):
+    """Loads the average of the last epochs' checkpoints.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+        Where they are; those within an epoch do not count.
+    modules : dict of torch.nn.Module
+        What is averaged, by the names there; none of them split.
+    count : int
+        How many, at the most.
+
+    Returns
+    -------
+    int
+        How many there were.
+
+    Example
+    -------
+    >>> layer = torch.nn.Linear(2, 3)
+    >>> checkpointer = sb.utils.checkpoints.Checkpointer(
+    ...     getfixture("tmp_path"), {"layer": layer}
+    ... )
+    >>> _ = checkpointer.save_checkpoint(meta={"epoch": 1})
+    >>> average_last(checkpointer, {"layer": layer}, 10)
+    1
+    """
+    last = checkpointer.find_checkpoints(
+        importance_key=ckpt_recency,
+        max_num_checkpoints=count,
+        ckpt_predicate=lambda checkpoint: "epoch" in checkpoint.meta,
+    )
+    for name, module in modules.items():
+        module.load_state_dict(average_checkpoints(last, name))
+    return len(last)
+
+
+def claim_folder(folder, text):
+    """Claims an output folder and writes the recipe into it.
+
+    The main process holds a lock until it ends, however it ends; the others
+    look whether the recipe is there.
+
+    Arguments
+    ---------
+    folder : str
+        The output folder.
+    text : str
+        The recipe, resolved.
+
+    Raises
+    ------
+    ValueError
+        If another run holds the folder, or a process does not find it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> claim_folder(folder, "seed: 1")
+    >>> (folder / "hyperparams.yaml").read_text()
+    'seed: 1'
+    """
+    path = pathlib.Path(folder, "hyperparams.yaml").resolve()
+    if if_main_process():
+        if path not in _LOCKS:
+            _LOCKS[path] = _lock(path.with_name(".lock"))
+        with replacing(path) as file:
+            file.write(text)
+    if not path.exists():
+        raise ValueError(
+            f"The output folder {folder} is not the main process's; give one "
+            "that all machines share."
+        )
+
+
+def _lock(path):
+    """An open file that no other process has locked."""
+    file = open(path, "a+", encoding="utf-8")
+    try:
+        # of this process alone: the workers that it starts do not hold it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise ValueError(
+            f"Another run ({file.read().strip()}) trains into {path.parent}; "
+            "wait for it, end it, or give another output_folder."
+        ) from error
+    except OSError:  # a disk without locks
+        logger.warning(f"{path.parent} cannot be locked: start one run there.")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} of {platform.node()}")
+    file.flush()
+    return file
 
 
 def total_gradient_norm(parameters):

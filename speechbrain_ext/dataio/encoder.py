@@ -22,7 +22,9 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
         Where the run keeps its label map.
     start_from : str
         A folder that training exported: its map is taken, which may know
-        more speakers than there are here, so that its head can be kept.
+        more speakers than there are here, so that its head can be kept, and
+        speakers that it lacks are added. A map that knows none of them is
+        left.
     speeds : list of float
         The speeds, 1 being as spoken.
 
@@ -58,16 +60,19 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     labels = [_label(name, speed) for speed in speeds for name in names]
     if known.exists():
         encoder.load(known)
-        unknown = sorted(set(labels) - set(encoder.lab2ind))
-        if unknown or not (start_from or len(encoder) == len(labels)):
-            raise ValueError(
-                f"The label map {known} has {len(encoder)} speakers, the data "
-                f"{len(labels)} ({len(unknown)} unknown, {unknown[:3]}): "
-                "they do not fit. Train into another output_folder, or "
-                "delete this one."
-            )
-    else:
-        encoder.update_from_iterable(labels)
+    unknown = [label for label in labels if label not in encoder.lab2ind]
+    if start_from or not known.exists():
+        if len(unknown) == len(labels):
+            encoder.lab2ind.clear()
+            encoder.ind2lab.clear()
+        encoder.update_from_iterable(unknown)
+    elif unknown or len(encoder) != len(labels):
+        raise ValueError(
+            f"The label map {known} has {len(encoder)} speakers, the data "
+            f"{len(labels)} ({len(unknown)} unknown, {unknown[:3]}): "
+            "they do not fit. Train into another output_folder, or "
+            "delete this one."
+        )
     encoder.expect_len(len(encoder))
     if if_main_process() and not path.exists():
         encoder.save(path)

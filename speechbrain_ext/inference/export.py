@@ -7,6 +7,7 @@ import shutil
 
 import ruamel.yaml
 import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
 
 HEADER = """\
 # A speaker encoder. Load it, wherever this folder lies, with
@@ -92,8 +93,11 @@ def export_pretrained(
     return folder
 
 
-def load_pretrained(folder, modules):
+def load_pretrained(folder, modules, label_encoder):
     """Loads what training exported, to go on from.
+
+    The rows of a head are matched by the speakers' names; a speaker that the
+    exported head lacks keeps the row that was drawn.
 
     Arguments
     ---------
@@ -101,22 +105,61 @@ def load_pretrained(folder, modules):
         The folder that ``export_pretrained`` wrote.
     modules : dict of torch.nn.Module
         The modules to load into, by their names there.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The label map of the modules.
+
+    Returns
+    -------
+    int
+        The classes whose rows were taken.
 
     Raises
     ------
     ValueError
         If a module does not fit what was exported.
     """
+    known = CategoricalEncoder()
+    known.load(pathlib.Path(folder, "label_encoder.ckpt"))
     for name, module in modules.items():
         path = pathlib.Path(folder, f"{name}.ckpt")
+        state = torch.load(path, map_location="cpu")
+        if known.lab2ind != label_encoder.lab2ind:
+            own = module.state_dict()
+            for key in state.keys() & own.keys():
+                if name == "classifier" or key.startswith("classifier."):
+                    state[key] = _by_speaker(
+                        *(state[key], own[key], known, label_encoder),
+                        getattr(module, "shard", None),
+                    )
         try:
-            module.load_state_dict(torch.load(path, map_location="cpu"))
+            module.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(
                 f"{path} does not fit the recipe's {name}: "
                 f"{' '.join(str(error).split())} Start from a run of the same "
                 "network and loss."
             ) from error
+    return len(known.lab2ind.keys() & label_encoder.lab2ind.keys())
+
+
+def _by_speaker(old, own, known, label_encoder, shard=None):
+    """A head's rows with those of the speakers that another knows."""
+    if old.shape[1:] != own.shape[1:]:
+        return old  # which will not load
+    first, stop = 0, len(label_encoder)
+    if shard is not None:
+        first, stop = shard.first, shard.stop
+    pairs = [
+        (number - first, known.lab2ind[label_encoder.ind2lab[number]])
+        for number in range(first, stop)
+        if label_encoder.ind2lab[number] in known.lab2ind
+    ]
+    # [classes, rows of a class, ...]
+    matched = own.detach().cpu().clone().unflatten(0, (stop - first, -1))
+    if pairs:
+        here, there = torch.tensor(pairs).T
+        matched[here] = old.unflatten(0, (len(known), -1))[there]
+    return matched.flatten(0, 1)
 
 
 def _modules_yaml(recipe, classes):

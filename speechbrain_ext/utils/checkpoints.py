@@ -1,12 +1,10 @@
 """Checkpoints that are whole or not there, of one process or of many."""
 
-import io
 import json
 import os
 import shutil
 import zlib
 
-import ruamel.yaml
 import torch
 from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import (
@@ -51,8 +49,7 @@ class WholeCheckpointer(checkpoints.Checkpointer):
 
     def __init__(self, checkpoints_dir, recoverables=None):
         super().__init__(checkpoints_dir)
-        for name, recoverable in (recoverables or {}).items():
-            self.add_recoverable(name, recoverable)
+        self.add_recoverables(recoverables or {})
 
     def add_recoverable(
         self,
@@ -82,6 +79,17 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         super().add_recoverable(
             name, obj, custom_load_hook, custom_save_hook, optional_load
         )
+
+    def add_recoverables(self, recoverables):
+        """Registers what is to be saved, by name.
+
+        Arguments
+        ---------
+        recoverables : dict
+            What is saved, by name.
+        """
+        for name, recoverable in recoverables.items():
+            self.add_recoverable(name, recoverable)
 
     def save_checkpoint(self, meta=None, end_of_epoch=True, name=None, **_):
         """Saves a checkpoint, beside; then renames it.
@@ -121,6 +129,51 @@ class WholeCheckpointer(checkpoints.Checkpointer):
             made = checkpoints.Checkpoint(path, made.meta, files)
         ddp_barrier()
         return made
+
+    def delete_checkpoints(
+        self,
+        *,
+        num_to_keep=1,
+        min_keys=None,
+        max_keys=None,
+        importance_keys=(checkpoints.ckpt_recency,),
+        ckpt_predicate=None,
+        verbosity=None,
+    ):
+        """Deletes checkpoints that are not needed, renaming them before.
+
+        Arguments
+        ---------
+        num_to_keep : int
+            How many are kept, by each key.
+        min_keys : list of str
+            Keys of the meta file; the lowest are kept.
+        max_keys : list of str
+            Keys of the meta file; the highest are kept.
+        importance_keys : list of callable
+            Functions of a checkpoint; the highest are kept.
+        ckpt_predicate : callable
+            Which checkpoints may be deleted; None for all.
+        verbosity : int
+            SpeechBrain's level of the log line; not used.
+        """
+        keys = [{"min_key": key} for key in min_keys or ()]
+        keys += [{"max_key": key} for key in max_keys or ()]
+        keys += [{"importance_key": key} for key in importance_keys]
+        if if_main_process():
+            found, kept = {}, set()
+            for key in keys:
+                ranked = self.find_checkpoints(
+                    ckpt_predicate=ckpt_predicate, **key
+                )
+                found |= {one.path: one for one in ranked}
+                kept |= {one.path for one in ranked[:num_to_keep]}
+            for path in found.keys() - kept:
+                # one that is deleted half must not look like one that is cut
+                aside = path.with_name(f".{path.name}")
+                os.replace(path, aside)
+                shutil.rmtree(aside)
+        ddp_barrier()
 
     def recover_if_possible(self, *arguments, **options):
         """Goes on from a checkpoint that is whole, if there is one.
@@ -284,73 +337,6 @@ def load_whole(obj, path, end_of_epoch=True):
                     for key, value in entries.items()
                 }
     obj.load_state_dict(state)
-
-
-@checkpoints.register_checkpoint_hooks
-class RecipeText:
-    """The recipe that a checkpoint was trained with, and what has changed.
-
-    Arguments
-    ---------
-    text : str
-        The recipe of this run, resolved.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> RecipeText("rate: 0.1")._save(folder / "recipe")
-    >>> RecipeText("rate: 0.2").changes(folder / "recipe")
-    ['rate: 0.1 -> 0.2']
-    """
-
-    def __init__(self, text):
-        self.text = text
-
-    def changes(self, path):
-        """The keys whose value is not that of a checkpoint.
-
-        Arguments
-        ---------
-        path : str
-            The checkpoint's file.
-
-        Returns
-        -------
-        list of str
-            ``key: old -> new``, keys within a block with dots.
-        """
-        with open(path, encoding="utf-8") as file:
-            old = dict(_leaves(ruamel.yaml.YAML().load(file)))
-        new = dict(_leaves(ruamel.yaml.YAML().load(io.StringIO(self.text))))
-        return [
-            f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
-            for key in dict.fromkeys([*old, *new])
-            if old.get(key) != new.get(key)
-        ]
-
-    @checkpoints.mark_as_saver
-    def _save(self, path):
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.text)
-
-    @checkpoints.mark_as_loader
-    def _recover(self, path, end_of_epoch):
-        for change in self.changes(path):
-            logger.warning(f"The recipe has changed since, {change}")
-
-
-def _leaves(node, name=""):
-    """The values of a YAML by their dotted keys, tags included."""
-    tag = getattr(getattr(node, "tag", None), "value", None)
-    if tag:
-        yield f"{name} tag", tag
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _leaves(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(node, list):
-        yield name, str(list(node))
-    else:
-        yield name, str(getattr(node, "value", node))
 
 
 def _is_split(obj):

@@ -7,12 +7,12 @@ the classes, hands ``world_size`` times its gradient to what is replicated.
 """
 
 import dataclasses
+import datetime
 import os
 import sys
 
 import torch
 from speechbrain.utils.distributed import (
-    ddp_init_group,
     if_main_process,
     infer_device,
     is_distributed_initialized,
@@ -90,8 +90,10 @@ def join_processes(run_opts):
             f"machine of {torch.cuda.device_count()} GPUs; lower "
             "`--nproc_per_node`, or pass --device=cpu."
         )
+    else:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
-        ddp_init_group(run_opts)
+        _meet(run_opts["distributed_backend"])
     except (RuntimeError, ValueError) as error:
         place = f"{os.getenv('MASTER_ADDR')}:{os.getenv('MASTER_PORT')}"
         raise ValueError(
@@ -100,6 +102,21 @@ def join_processes(run_opts):
             "`--master_port`."
         ) from error
     return run_opts
+
+
+def _meet(backend):
+    """Makes the group, apart from those of a launcher's earlier attempts."""
+    store, number, processes = next(torch.distributed.rendezvous("env://"))
+    # torchrun restarts processes with the store that it had: on gloo they
+    # would look for the dead ones' addresses
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    torch.distributed.init_process_group(
+        backend,
+        store=torch.distributed.PrefixStore(f"attempt {attempt}", store),
+        rank=number,
+        world_size=processes,
+        timeout=datetime.timedelta(hours=2),  # a corpus may be prepared
+    )
 
 
 class CommonFailureError(ValueError):
@@ -144,8 +161,7 @@ def fail_together(function, *arguments):
         torch.distributed.all_gather_object(every, said)
         for number, message in enumerate(every):
             if message is not None:
-                distinct = any(other is None for other in every)
-                where = f" (process {number})" if distinct else ""
+                where = f" (process {number})" if number else ""
                 raise CommonFailureError(message + where)
     return result
 

@@ -7,6 +7,10 @@ import re
 
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.utils import checkpoints
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 def compose_recipe(path):
@@ -123,7 +127,12 @@ def load_recipe(path, overrides="", keys=()):
         If a key is unknown, missing, or an argument does not fit.
     """
     composed = compose_recipe(path)
-    changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
+    try:
+        changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
+    except ruamel.yaml.error.YAMLError as error:
+        raise ValueError(
+            f"The command line is no YAML: {error.problem}."
+        ) from error
     source = "The command line"
     for key in changes:
         _check_known(key, composed, source)
@@ -145,3 +154,70 @@ def load_recipe(path, overrides="", keys=()):
         # hyperpyyaml adds the place in front of what the constructor said
         said = "; ".join(str(argument).strip() for argument in error.args)
         raise ValueError(f"{path}: {said}") from error
+
+
+@checkpoints.register_checkpoint_hooks
+class RecipeText:
+    """The recipe that a checkpoint was trained with, and what has changed.
+
+    Arguments
+    ---------
+    text : str
+        The recipe of this run, resolved.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> RecipeText("rate: 0.1")._save(folder / "recipe")
+    >>> RecipeText("rate: 0.2").changes(folder / "recipe")
+    ['rate: 0.1 -> 0.2']
+    """
+
+    def __init__(self, text):
+        self.text = text
+
+    def changes(self, path):
+        """The keys whose value is not that of a checkpoint.
+
+        Arguments
+        ---------
+        path : str
+            The checkpoint's file.
+
+        Returns
+        -------
+        list of str
+            ``key: old -> new``, keys within a block with dots.
+        """
+        with open(path, encoding="utf-8") as file:
+            old = dict(_leaves(ruamel.yaml.YAML().load(file)))
+        new = dict(_leaves(ruamel.yaml.YAML().load(io.StringIO(self.text))))
+        return [
+            f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
+            for key in dict.fromkeys([*old, *new])
+            if old.get(key) != new.get(key)
+        ]
+
+    @checkpoints.mark_as_saver
+    def _save(self, path):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.text)
+
+    @checkpoints.mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        for change in self.changes(path):
+            logger.warning(f"The recipe has changed since, {change}")
+
+
+def _leaves(node, name=""):
+    """The values of a YAML by their dotted keys, tags included."""
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    if tag:
+        yield f"{name} tag", tag
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(node, list):
+        yield name, str(list(node))
+    else:
+        yield name, str(getattr(node, "value", node))

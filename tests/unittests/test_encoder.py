@@ -38,6 +38,23 @@ def test_fine_tuning_keeps_the_numbers_of_its_start(tmp_path):
     assert len(encoder) == 4 and classes[:, 0].tolist() == [2, 3, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [(["d", "c"], ["d", "c", "a", "b"]), (["d", "e"], ["a", "b", "c"])],
+)
+def test_fine_tuning_adds_speakers_to_a_map_that_knows_some(
+    known, wanted, tmp_path
+):
+    start = CategoricalEncoder()
+    start.update_from_iterable(known)
+    start.save(tmp_path / "label_encoder.ckpt")
+    for _ in range(2):  # the second is a run that goes on
+        encoder = CategoricalEncoder()
+        classes = speaker_classes(SPEAKERS, encoder, tmp_path / "map", tmp_path)
+        assert [encoder.ind2lab[i] for i in range(len(encoder))] == wanted
+        assert [wanted[row[0]] for row in classes] == list(SPEAKERS)
+
+
 @pytest.mark.parametrize("others", [["a", "b"], ["a", "b", "x"], list("abcd")])
 def test_a_map_that_does_not_fit_is_refused(others, tmp_path):
     path = tmp_path / "map"

@@ -8,7 +8,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
-from speechbrain_ext.nnet.losses import SphereFace2
+from speechbrain_ext.nnet.losses import SoftmaxAngularPrototypical, SphereFace2
 
 RECIPE = """\
 compute_features: !new:speechbrain_ext.lobes.features.KaldiFbank
@@ -87,9 +87,33 @@ def test_what_was_exported_is_gone_on_from(tmp_path, parts):
         "classifier": CosineClassifier(8, 3),
         "loss": SphereFace2(),
     }
-    load_pretrained(folder, other)
+    assert load_pretrained(folder, other, parts[1]) == 3
     for name, module in other.items():
         for key, value in module.state_dict().items():
             assert torch.equal(parts[0][name].state_dict()[key], value)
     with pytest.raises(ValueError, match="not fit the recipe's classifier"):
-        load_pretrained(folder, {"classifier": CosineClassifier(8, 4)})
+        load_pretrained(
+            folder, {"classifier": CosineClassifier(8, 4)}, parts[1]
+        )
+
+
+def test_rows_of_a_head_are_matched_by_name(tmp_path, parts):
+    torch.manual_seed(1)
+    parts[0]["classifier"] = CosineClassifier(8, 3, sub_centers=2)
+    parts[0]["loss"] = SoftmaxAngularPrototypical(8, 3)
+    folder = export_pretrained(tmp_path / "p", RECIPE, *parts, 8)
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(["x", "c", "a", "y", "b"])
+    head = CosineClassifier(8, 5, sub_centers=2)
+    drawn = head.weight.detach().clone()
+    loss = SoftmaxAngularPrototypical(8, 5)
+    other = {"classifier": head, "loss": loss}
+    assert load_pretrained(folder, other, encoder) == 3
+    rows = head.weight.view(5, 2, 8)
+    known = parts[0]["classifier"].weight.view(3, 2, 8)
+    assert torch.equal(rows[[2, 4, 1]], known)
+    assert torch.equal(rows[[0, 3]], drawn.view(5, 2, 8)[[0, 3]])
+    known = parts[0]["loss"].classifier
+    assert torch.equal(loss.classifier.bias[[2, 4, 1]], known.bias)
+    with pytest.raises(ValueError, match="not fit the recipe's classifier"):
+        load_pretrained(folder, {"classifier": CosineClassifier(7, 5)}, encoder)

@@ -5,7 +5,11 @@ import io
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
-from speechbrain_ext.utils.recipe import compose_recipe, load_recipe
+from speechbrain_ext.utils.recipe import (
+    RecipeText,
+    compose_recipe,
+    load_recipe,
+)
 
 BASE = """\
 size: 3
@@ -131,3 +135,23 @@ def test_what_is_wrong_is_said(write, text, overrides, message):
 def test_missing_recipe_is_said(tmp_path):
     with pytest.raises(ValueError, match="gone.yaml does not exist"):
         compose_recipe(tmp_path / "gone.yaml")
+
+
+def test_option_given_twice_is_refused(write):
+    path = write("twice.yaml", BASE)
+    with pytest.raises(ValueError, match='duplicate key "size"'):
+        load_recipe(path, "size: 1\nsize: 2", KEYS)
+
+
+def test_what_has_changed_since_a_checkpoint_is_named(tmp_path, caplog):
+    old = "rate: 0.1\nloss: !new:a.B\n    margin: 0.2\nspeeds: [1.0]\nold: 1\n"
+    new = "rate: 0.1\nloss: !new:a.C\n    margin: 0.3\nspeeds: [1.0, 0.9]\n"
+    RecipeText(old)._save(tmp_path / "recipe.ckpt")
+    assert RecipeText(new).changes(tmp_path / "recipe.ckpt") == [
+        "loss tag: !new:a.B -> !new:a.C",
+        "loss.margin: 0.2 -> 0.3",
+        "speeds: [1.0] -> [1.0, 0.9]",
+        "old: 1 -> nothing",
+    ]
+    RecipeText(new)._recover(tmp_path / "recipe.ckpt", True)
+    assert "since, loss.margin: 0.2 -> 0.3" in caplog.text

@@ -21,25 +21,27 @@ import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.checkpoints import average_checkpoints, ckpt_recency
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
-from speechbrain_ext.core import ResumableBrain
+from speechbrain_ext.core import (
+    ResumableBrain,
+    average_last,
+    claim_folder,
+)
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.dataio.encoder import speaker_classes
 from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
-from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.utils.checkpoints import RecipeText
 from speechbrain_ext.utils.distributed import (
     fail_together,
     join_processes,
@@ -51,7 +53,7 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.metrics import EER
-from speechbrain_ext.utils.recipe import load_recipe
+from speechbrain_ext.utils.recipe import RecipeText, load_recipe
 
 logger = get_logger(__name__)
 
@@ -182,14 +184,18 @@ def make_brain(hparams, text, run_opts):
             modules[name] = module(out_neurons=len(hparams["label_encoder"]))
     if hparams["shard_classifier"]:
         modules["loss"].shard = modules["classifier"].shard
-    for name in TRAINED:
-        hparams["checkpointer"].add_recoverable(name, modules[name])
+    # as they are, whatever SpeechBrain wraps them in to distribute them
+    trained = {name: modules[name] for name in TRAINED}
+    hparams["checkpointer"].add_recoverables(trained)
     hparams["checkpointer"].add_recoverable("recipe", RecipeText(text))
     if hparams["start_from"]:
-        load_pretrained(
-            hparams["start_from"], {name: modules[name] for name in TRAINED}
+        taken = load_pretrained(
+            hparams["start_from"], trained, hparams["label_encoder"]
         )
-        logger.info(f"Going on from {hparams['start_from']}.")
+        logger.info(
+            f"Going on from {hparams['start_from']}: {taken} of "
+            f"{len(hparams['label_encoder'])} classes are known to its head."
+        )
     brain = SpeakerBrain(
         modules=modules,
         opt_class=hparams["opt_class"],
@@ -197,8 +203,7 @@ def make_brain(hparams, text, run_opts):
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    # as they are, whatever SpeechBrain wraps them in to distribute them
-    brain.trained = {name: modules[name] for name in TRAINED}
+    brain.trained = trained
     brain.train_loggers = [hparams["train_logger"]]
     if importlib.util.find_spec("tensorboard") and if_main_process():
         folder = pathlib.Path(hparams["output_folder"], "tensorboard")
@@ -267,22 +272,15 @@ def finish(hparams, brain, dev_set):
         exported["classifier"] = hparams["classifier"](
             out_neurons=len(hparams["label_encoder"])
         )
-    last = checkpointer.find_checkpoints(
-        importance_key=ckpt_recency,
-        max_num_checkpoints=hparams["average_checkpoints"],
-        # those within an epoch are SpeechBrain's, for resuming alone
-        ckpt_predicate=lambda ckpt: "epoch" in ckpt.meta,
-    )
-    for name, module in exported.items():
-        module.load_state_dict(average_checkpoints(last, name))
+    last = average_last(checkpointer, exported, hparams["average_checkpoints"])
     if dev_set is None:
-        logger.info(f"Averaged the last {len(last)} checkpoints.")
+        logger.info(f"Averaged the last {last} checkpoints.")
         return exported
     eer = brain.evaluate_dev(dev_set)
     best = checkpointer.find_checkpoint(min_key="EER")
     logger.info(
         f"Development EER: {100 * eer:.2f} % for the average of the last "
-        f"{len(last)} checkpoints, {100 * best.meta['EER']:.2f} % for epoch "
+        f"{last} checkpoints, {100 * best.meta['EER']:.2f} % for epoch "
         f"{best.meta['epoch']}; the lower one is exported."
     )
     if best.meta["EER"] < eer:
@@ -352,7 +350,7 @@ def main(argv):
             hparams["speeds"],
         )
         sb.create_experiment_directory(hparams["output_folder"])
-        main_first(keep_recipe, hparams["output_folder"], text)
+        main_first(claim_folder, hparams["output_folder"], text)
         brain = fail_together(make_brain, hparams, text, run_opts)
         train_set = fail_together(
             train_loader, hparams, brain, manifest, labels
@@ -368,47 +366,25 @@ def main(argv):
     exported = finish(hparams, brain, dev_set)
     folder = pathlib.Path(hparams["output_folder"], "pretrained")
     if if_main_process():
-        export_pretrained(
-            folder,
-            text,
-            exported,
-            hparams["label_encoder"],
-            hparams["embedding_size"],
-        )
+        encoder, size = hparams["label_encoder"], hparams["embedding_size"]
+        export_pretrained(folder, text, exported, encoder, size)
         offer_verification(hparams, recipe, folder, cohort)
     part()
     return folder
 
 
-def keep_recipe(output_folder, text):
-    """Writes the recipe on the main process; the others look for it."""
-    path = pathlib.Path(output_folder, "hyperparams.yaml")
-    if if_main_process():
-        with replacing(path) as file:
-            file.write(text)
-    if not path.exists():
-        raise ValueError(
-            f"The output folder {output_folder} is not the main process's; "
-            "give one that all machines share."
-        )
-
-
 def describe(hparams, brain, manifest):
     """Logs what is trained on, and the highest rate."""
+    epochs = hparams["epoch_counter"].limit
+    steps = np.arange(0, epochs, 1 / brain.steps_per_epoch)
+    highest = max(hparams["lr_schedule"](float(done)) for done in steps)
     logger.info(
         f"{len(manifest)} utterances of {manifest['spk_id'].nunique()} "
         f"speakers ({len(hparams['label_encoder'])} classes), "
         f"{brain.steps_per_epoch} updates an epoch at a global batch of "
         f"{hparams['batch_size']} on {world_size()} process(es); highest "
-        f"learning rate {highest_rate(hparams, brain.steps_per_epoch):.4g}."
+        f"learning rate {highest:.4g}."
     )
-
-
-def highest_rate(hparams, steps_per_epoch):
-    """The highest learning rate of the run."""
-    epochs = hparams["epoch_counter"].limit
-    steps = np.arange(0, epochs, 1 / steps_per_epoch)
-    return max(hparams["lr_schedule"](float(done)) for done in steps)
 
 
 def offer_verification(hparams, recipe, folder, cohort):
@@ -416,14 +392,13 @@ def offer_verification(hparams, recipe, folder, cohort):
     verification = pathlib.Path(recipe).with_name(
         hparams["verification_recipe"]
     )
-    command = [
-        "python",
-        "speaker_verification_cosine.py",
-        str(verification),
-        f"--data_folder={hparams['data_folder']}",
-        f"--pretrained_folder={folder}",
-        f"--cohort_manifest={cohort}",
-    ]
+    options = {
+        "data_folder": hparams["data_folder"],
+        "pretrained_folder": folder,
+        "cohort_manifest": cohort,
+    }
+    command = ["python", "speaker_verification_cosine.py", str(verification)]
+    command += [f"--{key}={value}" for key, value in options.items()]
     logger.info(f"The encoder is in {folder}. To verify trials:")
     logger.info(shlex.join(command))
 

@@ -1,0 +1,143 @@
+"""Collectives with gradients and common failures, on real gloo processes."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from processes import on_processes
+from speechbrain.utils.run_opts import RunOptions
+
+from speechbrain_ext.nnet.losses import GE2E, Triplet
+from speechbrain_ext.utils.distributed import (
+    CommonFailureError,
+    fail_together,
+    gathered,
+    join_processes,
+    leave,
+    main_first,
+    mean_over_processes,
+    part,
+    rank,
+    replicated,
+    summed,
+    world_size,
+)
+
+X = torch.randn(12, 1, 5, generator=torch.Generator().manual_seed(2))
+Y = torch.arange(4).repeat(3).unsqueeze(1)
+
+
+def metric_loss(make_loss, share):
+    """A metric loss and its gradients, of this process's share."""
+    loss, x = make_loss(), X[share].clone().requires_grad_()
+    values = []
+    for _ in range(2):  # the second with other negatives
+        value = loss(x, Y[share])
+        values.append(value.item())
+    value.backward()
+    # DistributedDataParallel's mean
+    gradients = [mean_over_processes(p.grad) for p in loss.parameters()]
+    return values, x.grad, gradients
+
+
+def alone():
+    """What each function gives in one process of two."""
+    share = slice(rank(), None, world_size())
+    losses = [metric_loss(make, share) for make in (GE2E, Triplet)]
+    x = torch.full((2,), 1.0 + rank(), requires_grad=True)
+    (summed(x).square().sum() + replicated(x).sum()).backward()
+    order = []
+
+    def failing():
+        order.append(rank())
+        if rank() == 1:
+            raise ValueError("no file")
+
+    def everywhere():
+        raise ValueError("bad recipe")
+
+    with pytest.raises(CommonFailureError, match=r"^no file \(process 1\)$"):
+        fail_together(failing)
+    with pytest.raises(CommonFailureError, match="^bad recipe$"):
+        main_first(everywhere, once_per_node=True)
+    assert main_first(lambda: 7) == 7
+    # only the main process is the first of its machine
+    os.environ["LOCAL_RANK"] = "1"
+    made = main_first(lambda: 7, once_per_node=True)
+    assert made == (7 if rank() == 0 else None)
+    assert gathered(x.detach()).tolist() == [1, 1, 2, 2]
+    return losses, x.grad, order
+
+
+def test_two_processes_give_what_one_gives():
+    found = on_processes(alone, 2)
+    for number, make_loss in enumerate((GE2E, Triplet)):
+        values, gradient, others = metric_loss(make_loss, slice(None))
+        for process, (losses, _, _) in enumerate(found):
+            got_values, got, got_others = losses[number]
+            assert got_values == pytest.approx(values, abs=1e-6)
+            # the mean over processes is taken of what they hand on
+            torch.testing.assert_close(got / 2, gradient[process::2])
+            torch.testing.assert_close(got_others, others)
+    # 2 * the sum, and the number of processes
+    for _, gradient, order in found:
+        assert gradient.tolist() == [2 * 3 + 2] * 2
+        assert len(order) == 1
+
+
+def test_one_process_needs_no_others():
+    x = torch.ones(2, requires_grad=True)
+    for function in (gathered, summed, replicated, mean_over_processes):
+        assert function(x) is x
+    with pytest.raises(OSError, match="gone"):
+        fail_together(_gone)
+    with pytest.raises(SystemExit, match="^error: broken$"):
+        leave(ValueError("broken"))
+    part()
+    options = RunOptions(device="cpu")
+    assert join_processes(options) is options
+
+
+def _gone():
+    raise OSError("gone")
+
+
+def test_taken_port_is_one_message(free_port_taken):
+    code = (
+        "from speechbrain_ext.utils.distributed import join_processes, leave\n"
+        "from speechbrain.utils.run_opts import RunOptions\n"
+        "try:\n    join_processes(RunOptions(device='cpu'))\n"
+        "except ValueError as error:\n    leave(error)\n"
+    )
+    environment = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port_taken),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    said = f"error: The processes cannot meet at 127.0.0.1:{free_port_taken}"
+    assert done.stderr.count(said) == 1
+
+
+@pytest.fixture
+def free_port_taken():
+    """A port that another program listens on."""
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]

@@ -34,7 +34,7 @@ import torch
 from record import ROOT, finish, parser, print_header, print_row, row
 
 from speechbrain_ext.augment.noise import NoiseAndReverberation
-from speechbrain_ext.dataio.crops import CropDataset
+from speechbrain_ext.dataio.crops import CropDataset, Draw
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.samplers import CropSampler
 from speechbrain_ext.dataio.shards import write_shards
@@ -199,23 +199,36 @@ def loading(manifest, data_folder, folder, seconds):
         pathlib.Path(path).read_bytes()  # the loader's time, not the disk's
     for where, table in (("files", manifest), ("shards", sharded)):
         for how in ("plain", "augmented"):
+            chosen = augment if how == "augmented" else None
+            cost = cpu_time(table, chosen, 50 if seconds < 2 else 600)
+            yield row(f"{how} crop from {where}", cost, "ms of a core")
             for workers in (1, 2, 4):
-                rate = pace(
-                    table,
-                    augment if how == "augmented" else None,
-                    workers,
-                    seconds,
-                )
+                rate = pace(table, chosen, workers, seconds)
                 name = f"{how} crops from {where}, {workers} workers"
                 yield row(name, rate, "utterances/s")
 
 
-def pace(manifest, augment, workers, seconds):
-    """Utterances a second of a loader: the best of three rounds."""
+def crops(manifest, augment):
+    """Crops of two seconds, at three speeds where they are augmented."""
     speeds = SPEEDS if augment else (1.0,)
     labels = np.zeros((len(manifest), len(speeds)), dtype=int)
+    return CropDataset(manifest, labels, 2.0, 1, speeds=speeds, augment=augment)
+
+
+def cpu_time(manifest, augment, count):
+    """Milliseconds of one core for a crop, whatever else the machine does."""
+    dataset = crops(manifest, augment)
+    for epoch in (1, 2):
+        started = time.process_time()
+        for number in range(count):
+            dataset[Draw(number % len(manifest), epoch, 0)]
+    return 1000 * (time.process_time() - started) / count
+
+
+def pace(manifest, augment, workers, seconds):
+    """Utterances a second of a loader: the best of three rounds."""
     loader = torch.utils.data.DataLoader(
-        CropDataset(manifest, labels, 2.0, 1, speeds=speeds, augment=augment),
+        crops(manifest, augment),
         batch_sampler=CropSampler(manifest, 64, 1, min_draws=50),
         num_workers=workers,
     )
@@ -339,7 +352,7 @@ def measured(arguments, folder):
     if "writing" in wanted:
         yield from writing(manifest, converted, folder)
     if "loading" in wanted:
-        seconds = 1 if quick else 9
+        seconds = 1 if quick else 6
         yield from loading(manifest, data_folder, folder, seconds)
     if "kills" in wanted:
         count = 2 if quick else 10

@@ -42,7 +42,7 @@ import os, sys, time
 from speechbrain_ext.dataio.parallel import exclusive, ordered_map
 
 def work(number):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # one write: two never mix
     time.sleep(600)
 
 with exclusive(sys.argv[1]):

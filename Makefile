@@ -9,6 +9,13 @@ STAMP := .venv/requirements.installed
 RECIPE := recipes/VoxCeleb/SpeakerRec
 DEMO := $(CURDIR)/results/demo
 LOSS ?= csphereface2
+EPOCHS := 15
+MARGIN := --margin_start_epoch=4 --margin_fix_epoch=10
+ifeq ($(LOSS),aam_subcenter)
+# under a margin from epoch 4 all classes share one direction by a sub-center
+EPOCHS := 20
+MARGIN := --margin_start_epoch=9 --margin_fix_epoch=16
+endif
 
 # A network that two cores train in a minute and a half
 DEMO_OPTIONS := \
@@ -16,9 +23,9 @@ DEMO_OPTIONS := \
 	--output_folder=$(DEMO)/$(LOSS) \
 	--dev_speakers=6 --dev_trials=600 \
 	--n_mels=40 --block_sizes=[1,1,1,1] --embedding_size=64 \
-	--number_of_epochs=15 --batch_size=32 --lr_scale=1.0 \
+	--number_of_epochs=$(EPOCHS) --batch_size=32 --lr_scale=1.0 \
 	--sentence_len=1.5 --min_draws=4 --warmup_epochs=1 \
-	--margin_start_epoch=4 --margin_fix_epoch=10 \
+	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
 .PHONY: demo test style venv clean

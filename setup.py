@@ -28,6 +28,7 @@ setup(
     ],
     extras_require={
         "tensorboard": ["tensorboard"],
+        "shards": ["webdataset"],  # to read them elsewhere; ours need none
         "test": ["pytest", "hypothesis", "ruff"],
     },
 )

@@ -2,6 +2,7 @@
 """Preparation, conversion, shards and loading: how fast, and after a kill.
 
     python benchmarks/data.py --data_folder=MINIVOX [--quick] [--json FILE] \
+        [--only PART ...] \
         [--speechbrain_prepare=speechbrain/recipes/VoxCeleb/voxceleb_prepare.py]
 
 Preparation is timed on MiniVox and on a tree of 100,000 small files that is
@@ -10,7 +11,7 @@ cache warm and without imports; SpeechBrain's own script (a file of its
 repository, at the version that is installed) beside it on the same trees, with
 whole utterances and no test split, the least that it does. The loader reads
 crops of two seconds of MiniVox, plain and with speeds, noise, babble and
-rooms. At last preparation, conversion and sharding are killed at ten random
+rooms, from a warm page cache, the best of three rounds. At last preparation, conversion and sharding are killed at ten random
 moments each, run again, and compared byte by byte with a run left alone.
 """
 
@@ -33,7 +34,7 @@ import torch
 from record import ROOT, finish, parser, print_header, print_row, row
 
 from speechbrain_ext.augment.noise import NoiseAndReverberation
-from speechbrain_ext.dataio.crops import CropDataset
+from speechbrain_ext.dataio.crops import CropDataset, Draw
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.samplers import CropSampler
 from speechbrain_ext.dataio.shards import write_shards
@@ -42,6 +43,7 @@ from speechbrain_ext.dataio.transcoding import convert_corpus
 VOXCELEB = 1.24e6  # files of VoxCeleb1 and 2
 VOXCELEB2 = 1.09e6  # files that come as m4a
 SPEEDUP = 15  # over SpeechBrain's preparation, on MiniVox
+PARTS = ("preparation", "writing", "loading", "kills")
 SPEEDS = (1.0, 0.9, 1.1)
 
 
@@ -136,6 +138,12 @@ def preparation(trees, theirs, folder):
         yield row(f"{name}: files", files, "files")
         yield row(f"{name}: prepared", files / seconds, "files/s")
         yield row(f"{name}: peak memory beyond the imports", most, "MiB")
+        if name != "MiniVox":
+            yield row(
+                f"{name}: as much a file for 1.24 M files",
+                VOXCELEB / files * most,
+                "MiB",
+            )
         yield row(
             f"{name}: at this pace 1.24 M files",
             VOXCELEB / files * seconds / 60,
@@ -167,39 +175,72 @@ def rooms(folder):
     return folder
 
 
+def noises(manifest, data_folder, folder):
+    """The noises of MiniVox and, as speech for babble, some utterances."""
+    kinds = {
+        "noise": sorted((data_folder / "noise").glob("*.*")),
+        "speech": [pathlib.Path(wav) for wav in manifest["wav"].head(200)],
+    }
+    for kind, paths in kinds.items():
+        (folder / kind).mkdir(parents=True)
+        for number, path in enumerate(paths):
+            link = folder / kind / f"{number}{path.suffix}"
+            link.symlink_to(path.resolve())
+    return folder
+
+
 def loading(manifest, data_folder, folder, seconds):
     """Rows of the loader alone: utterances a second."""
     sharded = write_shards(manifest, folder / "shards")
-    augment = NoiseAndReverberation(data_folder / "noise", rooms(folder / "r"))
+    augment = NoiseAndReverberation(
+        noises(manifest, data_folder, folder / "musan"), rooms(folder / "rooms")
+    )
+    for path in [*manifest["wav"], *(folder / "shards").glob("*.tar")]:
+        pathlib.Path(path).read_bytes()  # the loader's time, not the disk's
     for where, table in (("files", manifest), ("shards", sharded)):
         for how in ("plain", "augmented"):
+            chosen = augment if how == "augmented" else None
+            cost = cpu_time(table, chosen, 50 if seconds < 2 else 600)
+            yield row(f"{how} crop from {where}", cost, "ms of a core")
             for workers in (1, 2, 4):
-                rate = pace(
-                    table,
-                    augment if how == "augmented" else None,
-                    workers,
-                    seconds,
-                )
+                rate = pace(table, chosen, workers, seconds)
                 name = f"{how} crops from {where}, {workers} workers"
                 yield row(name, rate, "utterances/s")
 
 
-def pace(manifest, augment, workers, seconds):
-    """Utterances a second of a loader, after its workers have started."""
+def crops(manifest, augment):
+    """Crops of two seconds, at three speeds where they are augmented."""
     speeds = SPEEDS if augment else (1.0,)
     labels = np.zeros((len(manifest), len(speeds)), dtype=int)
+    return CropDataset(manifest, labels, 2.0, 1, speeds=speeds, augment=augment)
+
+
+def cpu_time(manifest, augment, count):
+    """Milliseconds of one core for a crop, whatever else the machine does."""
+    dataset = crops(manifest, augment)
+    for epoch in (1, 2):
+        started = time.process_time()
+        for number in range(count):
+            dataset[Draw(number % len(manifest), epoch, 0)]
+    return 1000 * (time.process_time() - started) / count
+
+
+def pace(manifest, augment, workers, seconds):
+    """Utterances a second of a loader: the best of three rounds."""
     loader = torch.utils.data.DataLoader(
-        CropDataset(manifest, labels, 2.0, 1, speeds=speeds, augment=augment),
+        crops(manifest, augment),
         batch_sampler=CropSampler(manifest, 64, 1, min_draws=50),
         num_workers=workers,
     )
-    loader = iter(loader)
+    loader, rounds = iter(loader), []
     for _ in range(2 * workers):
         next(loader)
-    started, read = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        read += len(next(loader)["id"])
-    return read / (time.perf_counter() - started)
+    for _ in range(3):
+        started, read = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds / 3:
+            read += len(next(loader)["id"])
+        rounds.append(read / (time.perf_counter() - started))
+    return max(rounds)
 
 
 def contents(folder):
@@ -225,12 +266,12 @@ def survived(work, source, folder, kills, seed):
         process = CONTEXT.Process(target=work, args=(source, target))
         process.start()
         process.join(moments.uniform(0.02, 0.95) * taken)
-        caught += process.is_alive()
         process.kill()
         process.join()
         if not process.exitcode:  # it was done before: once more
             shutil.rmtree(target)
             continue
+        caught += 1
         again = CONTEXT.Process(target=work, args=(source, target))
         again.start()
         again.join()
@@ -282,17 +323,9 @@ def aac_files(manifest, folder, count):
     return folder
 
 
-def measured(arguments, folder):
-    """All rows."""
-    quick = arguments.quick
-    tree = small_files(folder / "tree", 2000 if quick else 100000)
-    trees = {"MiniVox": arguments.data_folder, "small files": tree}
-    yield from preparation(trees, arguments.speechbrain_prepare, folder)
-    prepare(arguments.data_folder, folder / "save")
-    manifest = read_manifest(folder / "save" / "train.csv")
-    converted = None
-    if shutil.which("ffmpeg"):
-        converted = aac_files(manifest, folder / "m4a", 20 if quick else 200)
+def writing(manifest, converted, folder):
+    """Rows of conversion and of shards."""
+    if converted is not None:
         seconds, _ = timed(convert_corpus, converted, folder / "wav")
         files = sum(1 for _ in converted.rglob("*.m4a"))
         yield row("m4a converted", files / seconds, "files/s")
@@ -300,11 +333,30 @@ def measured(arguments, folder):
         yield row("at this pace 1.09 M files", hours, "h")
     seconds, _ = timed(write_shards, manifest, folder / "written")
     yield row("shards written", len(manifest) / seconds, "files/s")
-    yield from loading(
-        manifest, arguments.data_folder, folder, 1 if quick else 8
-    )
-    count = 2 if quick else 10
-    yield from kills(trees, manifest, converted, folder, count)
+
+
+def measured(arguments, folder):
+    """All rows."""
+    quick, wanted = arguments.quick, arguments.only
+    data_folder = arguments.data_folder
+    prepare(data_folder, folder / "save")
+    manifest = read_manifest(folder / "save" / "train.csv")
+    trees, converted = {"MiniVox": data_folder}, None
+    if {"preparation", "kills"} & set(wanted):
+        count = 2000 if quick else 100000
+        trees["small files"] = small_files(folder / "tree", count)
+    if {"writing", "kills"} & set(wanted) and shutil.which("ffmpeg"):
+        converted = aac_files(manifest, folder / "m4a", 20 if quick else 200)
+    if "preparation" in wanted:
+        yield from preparation(trees, arguments.speechbrain_prepare, folder)
+    if "writing" in wanted:
+        yield from writing(manifest, converted, folder)
+    if "loading" in wanted:
+        seconds = 1 if quick else 6
+        yield from loading(manifest, data_folder, folder, seconds)
+    if "kills" in wanted:
+        count = 2 if quick else 10
+        yield from kills(trees, manifest, converted, folder, count)
 
 
 def main():
@@ -313,6 +365,7 @@ def main():
     options.add_argument("--data_folder", type=pathlib.Path, required=True)
     options.add_argument("--speechbrain_prepare", type=pathlib.Path)
     options.add_argument("--work_folder", help="where the trees are made")
+    options.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = options.parse_args()
     print_header()
     record = []

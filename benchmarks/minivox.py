@@ -35,6 +35,7 @@ LOSSES = (
     "am",
     "softmax",
     "msphereface2_face",
+    "aam_subcenter",
     "angularprototypical",
 )
 CONDITIONS = (

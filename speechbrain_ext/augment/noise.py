@@ -3,13 +3,17 @@
 import pathlib
 
 import numpy as np
-import soundfile
 import torch
+from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.audio import read_audio
+from speechbrain_ext.dataio.audio_headers import read_headers
 from speechbrain_ext.dataio.corpus import EXTENSIONS
 from speechbrain_ext.dataio.crops import wrap
+
+logger = get_logger(__name__)
 
 # Signal-to-noise ratios of MUSAN's kinds in dB, that of speech for each voice
 # of a babble; and how many voices make a babble. As Clova and Kaldi have them
@@ -48,6 +52,9 @@ class NoiseAndReverberation:
         and ``speech``; what is not given is as in ``SNR``.
     babble : tuple
         Fewest and most speeches of a babble; (1, 1) for single speeches.
+    in_batches : bool
+        Whether ``apply`` shall change whole batches on the device of the
+        training; None where that is a GPU. What is drawn is the same.
 
     Raises
     ------
@@ -71,7 +78,9 @@ class NoiseAndReverberation:
         sample_rate=16000,
         snr=None,
         babble=BABBLE,
+        in_batches=None,
     ):
+        self.in_batches = in_batches
         self.snr = {**SNR, **(snr or {})}
         for kind, (low, high) in self.snr.items():
             if kind not in SNR or not low <= high:
@@ -91,7 +100,9 @@ class NoiseAndReverberation:
             )
         self.probability = probability
         self.sample_rate = sample_rate
-        self.noises = _listed(noise_folder, "noise_folder")
+        self.noises, self.headers = _readable(
+            _listed(noise_folder, "noise_folder")
+        )
         self.speeches = [p for p in self.noises if _kind(p) == "speech"]
         self.responses = _listed(rir_folder, "rir_folder")
 
@@ -110,49 +121,110 @@ class NoiseAndReverberation:
         torch.Tensor
             Shape [time].
         """
+        noise, response = self.draw(len(signal), seed)
+        if noise is not None:
+            signal = signal + signal.square().mean().sqrt() * noise
+        if response is not None:
+            # torch's transform depends on its threads: a worker has one
+            found = fftconvolve(signal.numpy(), response.numpy())
+            found = found[: len(signal)].astype(np.float32)
+            signal = torch.from_numpy(found)
+        return signal
+
+    def draw(self, samples, seed):
+        """Draws and reads what a signal is to be changed by.
+
+        Arguments
+        ---------
+        samples : int
+            Samples of the signal.
+        seed : int
+            Seed of all draws.
+
+        Returns
+        -------
+        noise : torch.Tensor
+            What is added to a signal of power 1, [samples], or None.
+        response : torch.Tensor
+            Impulse response of energy 1, [taps], or None.
+        """
         rng = np.random.default_rng(seed)
         kinds = [kind for kind in (self.noises, self.responses) if kind]
         if not kinds or rng.random() >= self.probability:
-            return signal
+            return None, None
         files = kinds[rng.integers(len(kinds))]
         path = files[rng.integers(len(files))]
-        if files is self.responses:
-            return self._reverberated(signal, path)
-        return self._mixed(signal, path, rng)
-
-    def _reverberated(self, signal, path):
+        if files is self.noises:
+            return self._noise(path, samples, rng), None
         response = read_audio(path, sample_rate=self.sample_rate)
         energy = response.square().sum().sqrt()
-        if not energy > 0:
-            return signal
-        # torch's transform depends on its threads, of which a worker has one
-        found = fftconvolve(signal.numpy(), (response / energy).numpy())
-        return torch.from_numpy(found[: len(signal)].astype(np.float32))
+        return None, response / energy if energy > 0 else None
 
-    def _mixed(self, signal, path, rng):
+    def apply(self, signals, lengths, noises, responses):
+        """Changes a batch on its device, by what was drawn for each signal.
+
+        It is what a call does to each signal, but for rounding.
+
+        Arguments
+        ---------
+        signals : torch.Tensor
+            Shape [batch, time], zero after the end of each.
+        lengths : torch.Tensor
+            Length of each, a share of the time. [batch]
+        noises : torch.Tensor
+            Shape [batch, time]; zeros for no noise.
+        responses : torch.Tensor
+            Shape [batch, taps]; zeros for none.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch, time].
+
+        Example
+        -------
+        >>> augment = NoiseAndReverberation()
+        >>> one, none = torch.ones(1, 4), torch.zeros(1, 4)
+        >>> augment.apply(one, torch.ones(1), 0.5 * one, none)
+        tensor([[1.5000, 1.5000, 1.5000, 1.5000]])
+        """
+        time = signals.shape[1]
+        samples = (lengths * time).round()
+        power = signals.square().sum(dim=1) / samples
+        signals = signals + power.sqrt()[:, None] * noises
+        size = next_fast_len(time + responses.shape[1] - 1, real=True)
+        spectra = torch.fft.rfft(signals, size) * torch.fft.rfft(
+            responses, size
+        )
+        echoes = torch.fft.irfft(spectra, size)[:, :time]
+        inside = torch.arange(time, device=signals.device) < samples[:, None]
+        some = responses.any(dim=1)[:, None]
+        return torch.where(some, echoes * inside, signals)
+
+    def _noise(self, path, samples, rng):
         kind, paths = _kind(path), [path]
         if kind == "speech":
             voices = int(rng.integers(self.babble[0], self.babble[1] + 1))
             others = rng.permutation(len(self.speeches))
             others = [self.speeches[i] for i in others]
             paths += [each for each in others if each != path][: voices - 1]
-        mixed = signal
+        mixed = torch.zeros(samples)
         for each in paths:
-            noise = self._piece(each, len(signal), rng)
+            noise = self._piece(each, samples, rng)
             ratio = 10 ** (rng.uniform(*self.snr[kind]) / 10)
-            loud, quiet = signal.square().mean(), noise.square().mean()
-            if quiet > 0:
-                mixed = mixed + noise * (loud / quiet / ratio).sqrt()
+            power = noise.square().mean()
+            if power > 0:
+                mixed += noise / (power * ratio).sqrt()
         return mixed
 
     def _piece(self, path, samples, rng):
         """A random piece of a noise, repeated where the noise is short."""
-        header = soundfile.info(path)
-        wanted = -(-samples * header.samplerate // self.sample_rate)
+        frames, rate = self.headers[path]
+        wanted = -(-samples * rate // self.sample_rate)
         start = 0
-        if header.frames > wanted:
-            start = int(rng.integers(header.frames - wanted + 1))
-        stop = min(start + wanted, header.frames)
+        if frames > wanted:
+            start = int(rng.integers(frames - wanted + 1))
+        stop = min(start + wanted, frames)
         noise = read_audio(path, start, stop, sample_rate=self.sample_rate)
         return wrap(noise, samples)
 
@@ -161,6 +233,24 @@ def _kind(path):
     """The kind of a noise by the folder that it lies in."""
     parents = {part.name for part in pathlib.Path(path).parents}
     return next((kind for kind in SNR if kind in parents), "noise")
+
+
+def _readable(paths):
+    """Those of the noises that can be read, and their frames and rates."""
+    headers = {}
+    for path, (frames, rate, _, reason) in zip(
+        paths, read_headers(paths), strict=True
+    ):
+        if reason:
+            logger.warning("The noise %s is left out: %s", path, reason)
+        else:
+            headers[path] = frames, rate
+    if paths and not headers:
+        raise ValueError(
+            f"`noise_folder` must hold audio that can be read; {paths[0]} and "
+            "all others cannot."
+        )
+    return list(headers), headers
 
 
 def _listed(folder, name):

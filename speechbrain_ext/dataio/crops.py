@@ -69,6 +69,9 @@ class CropDataset(torch.utils.data.Dataset):
     augment : callable
         Changes a crop [time] by a seed
         (``speechbrain_ext.augment.noise.NoiseAndReverberation``), or None.
+    deferred : bool
+        Whether crops stay as they are and come with what they are to be
+        changed by, for ``augment.apply`` on a whole batch.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class CropDataset(torch.utils.data.Dataset):
         sample_rate=16000,
         speeds=(1.0,),
         augment=None,
+        deferred=False,
     ):
         if len(labels) != len(manifest):
             raise ValueError(
@@ -108,6 +112,7 @@ class CropDataset(torch.utils.data.Dataset):
         self.labels = labels
         self.speeds = list(speeds)
         self.augment = augment
+        self.deferred = deferred and augment is not None
         self.sentence_len = sentence_len
         self.seed = seed
         self.sample_rate = sample_rate
@@ -129,7 +134,9 @@ class CropDataset(torch.utils.data.Dataset):
         -------
         dict
             ``id``, ``sig`` [time], ``spk_id_encoded`` [1], and ``seed``, from
-            which whatever is added to the crop later is to be drawn.
+            which whatever is added to the crop later is to be drawn; where
+            that is deferred, ``noise`` [time] and ``response`` [taps], zeros
+            for none.
         """
         utterance = self.manifest["ID"][draw.row]
         seed = stable_seed(self.seed, draw.epoch, draw.repeat, utterance)
@@ -153,13 +160,20 @@ class CropDataset(torch.utils.data.Dataset):
             speed=speed,
         )
         signal = wrap(signal, round(seconds * self.sample_rate))
-        if self.augment is not None:
+        deferred = {}
+        if self.deferred:
+            drawn = self.augment.draw(len(signal), stable_seed(seed, "augment"))
+            sizes = (("noise", len(signal)), ("response", 1))
+            for (name, size), value in zip(sizes, drawn, strict=True):
+                deferred[name] = torch.zeros(size) if value is None else value
+        elif self.augment is not None:
             signal = self.augment(signal, stable_seed(seed, "augment"))
         return {
             "id": utterance,
             "sig": signal,
             "spk_id_encoded": torch.tensor([self.labels[draw.row, which]]),
             "seed": stable_seed(seed, "signal"),
+            **deferred,
         }
 
 

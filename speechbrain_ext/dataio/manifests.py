@@ -8,6 +8,7 @@ import pandas as pd
 
 from speechbrain_ext.dataio.audio_headers import read_headers
 from speechbrain_ext.dataio.corpus import EXTENSIONS, list_corpus
+from speechbrain_ext.dataio.parallel import told_when_full
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 AGAIN = "delete it and run the preparation again"
@@ -125,7 +126,10 @@ def replacing(path):
     """
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as stream:
+        with (
+            told_when_full(os.path.dirname(temporary) or "."),
+            open(temporary, "w", encoding="utf-8", newline="") as stream,
+        ):
             yield stream
         os.replace(temporary, path)
     except BaseException:

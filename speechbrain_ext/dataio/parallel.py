@@ -2,12 +2,17 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
 import os
+import re
 import threading
 import time
+
+LEFT = re.compile(r"\.\d+\.tmp$")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cores():
@@ -111,10 +116,48 @@ def _end_with_parent(parent):
 
 
 @contextlib.contextmanager
+def told_when_full(folder):
+    """Says in a sentence that a disk is full, which Python says in three words.
+
+    Arguments
+    ---------
+    folder : str
+        Where the block writes.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    OSError
+        If the block raised that there is no room.
+
+    Example
+    -------
+    >>> with told_when_full("/data"):
+    ...     raise OSError(errno.ENOSPC, "full")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    OSError: There is no room for what is written into /data (full); ...
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"There is no room for what is written into {folder} "
+            f"({error.strerror}); make room and run it again: nothing is left "
+            "half-written."
+        ) from error
+
+
+@contextlib.contextmanager
 def exclusive(folder, patience=5.0):
     """Makes a folder and keeps other processes from writing into it.
 
-    What a killed run left there half-written (``*.tmp``) is removed.
+    What a killed run left there half-written is removed: ``*.<number>.tmp``,
+    as ``replacing`` names it.
 
     Arguments
     ---------
@@ -152,9 +195,10 @@ def exclusive(folder, patience=5.0):
             raise OSError(_cannot_write(folder, "no permission"))
         _lock(lock, folder, patience)
         for name in os.listdir(folder):
-            if name.endswith(".tmp"):
+            if LEFT.search(name):
                 os.unlink(os.path.join(folder, name))
-        yield folder
+        with told_when_full(folder):
+            yield folder
     finally:
         os.close(lock)
 
@@ -179,3 +223,5 @@ def _lock(lock, folder, patience):
                     "end, or name another folder."
                 ) from error
             time.sleep(0.1)
+        except OSError:  # NFS, for one, locks no folders
+            return None

@@ -184,12 +184,13 @@ def embed_utterances(
     """
     batches = embed_batches(encoder, manifest, batch_seconds, num_workers)
     embeddings = None
-    for rows, found in tqdm(
-        batches, disable=not progressbar, dynamic_ncols=True
-    ):
-        if embeddings is None:
-            embeddings = torch.empty(len(manifest), found.shape[1])
-        embeddings[rows] = found
+    bar = tqdm(total=len(manifest), disable=not progressbar, dynamic_ncols=True)
+    with bar:
+        for rows, found in batches:
+            if embeddings is None:
+                embeddings = torch.empty(len(manifest), found.shape[1])
+            embeddings[rows] = found
+            bar.update(len(rows))
     bad = ~embeddings.isfinite().all(dim=1)
     if bad.any():
         names = manifest["ID"][bad.numpy()].tolist()

@@ -214,19 +214,24 @@ def stored_embeddings(
         batches = embed_batches(
             encoder, manifest.iloc[rows], batch_seconds, num_workers, share
         )
-        _compute(batches, rows, manifest["ID"], keys, store, progressbar)
+        bar = tqdm(
+            total=len(rows) // share[1],
+            disable=not progressbar,
+            dynamic_ncols=True,
+        )
+        with bar:
+            _compute(batches, rows, manifest["ID"], keys, store, bar)
         if gather is not None:
             gather()
         known = store.read()
     return torch.from_numpy(np.stack([known[key] for key in keys]))
 
 
-def _compute(batches, rows, ids, keys, store, progressbar):
+def _compute(batches, rows, ids, keys, store, bar):
     """Computes batches and stores them, a file a minute."""
     waiting, bad, since = [], [], time.monotonic()
-    for batch, found in tqdm(
-        batches, disable=not progressbar, dynamic_ncols=True
-    ):
+    for batch, found in batches:
+        bar.update(len(batch))
         usable = found.isfinite().all(dim=1) & (found != 0).any(dim=1)
         for row, embedding, good in zip(
             rows[batch].tolist(), found, usable.tolist(), strict=True

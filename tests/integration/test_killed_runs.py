@@ -55,15 +55,14 @@ def killed_at_random(work, folder, seed):
         process = context.Process(target=work, args=(folder / "killed",))
         process.start()
         process.join(moments.uniform(0, taken))
-        if process.is_alive():
-            killed += 1
-        else:  # this machine is faster than it was: earlier, from the start
-            taken /= 2
         process.kill()
         process.join()
         for name, held in contents(folder / "killed").items():
             assert not is_final(name) or alone[name] == held, name
-        if not process.exitcode:
+        if process.exitcode:
+            killed += 1
+        else:  # it was done before: earlier, and from the start
+            taken /= 2
             shutil.rmtree(folder / "killed")
     work(folder / "killed")
     assert contents(folder / "killed") == alone

@@ -160,8 +160,10 @@ def test_verification_says_what_is_missing(recipe, corpus, trained, tmp_path):
         )
 
     assert "nothing" in said(pretrained_folder=tmp_path / "nothing")
-    assert "'plda'" in said(scorings="[plda]")
+    assert "'ploda'" in said(scorings="[ploda]")
     assert "veri_none.txt" in said(trial_lists="veri_none.txt")
+    assert "no.csv does not exist" in said(conditions="no.csv")
+    assert "got 95; pass fractions" in said(confidence=95)
     assert not (tmp_path / "out" / "results.json").exists()
 
 

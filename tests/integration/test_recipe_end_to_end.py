@@ -83,7 +83,8 @@ def test_offered_command_works(trained, recipe, tmp_path):
 def test_results_are_those_of_the_score_files(verified):
     folder, done = verified
     results = json.loads((folder / "results.json").read_text())
-    assert len(results) == 6
+    # six scorings, and the calibrated cosine and AS-norm
+    assert len(results) == 8
     for row in results:
         _, _, scores, targets = read_scores(folder / row["scores"])
         assert len(scores) == 40
@@ -91,8 +92,16 @@ def test_results_are_those_of_the_score_files(verified):
         assert row["EER %"] == pytest.approx(100 * eer)
         assert 0 <= row["minDCF 0.01"] <= 1
         assert row["scoring"] in done.stdout
+        low, high = row["EER % interval"]
+        assert low <= row["EER %"] <= high
+    assert [row["scoring"] for row in results if "Cllr" in row] == [
+        "cosine, calibrated",
+        "AS-norm, calibrated",
+    ]
     picture = (folder / "det.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
+    assert "AS-norm, calibrated" in (folder / "report.html").read_text()
+    assert "NaN" not in (folder / "results.json").read_text()
 
 
 @pytest.mark.parametrize("interface", [SpeakerRecognition, EncoderClassifier])

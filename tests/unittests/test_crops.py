@@ -148,6 +148,22 @@ def test_speeds_are_classes_of_their_own(tmp_path):
     assert min(map(len, seen.values())) > 4
 
 
+def test_deferred_changes_are_those_of_the_crop(manifest):
+    noises = pathlib.Path(manifest["wav"][0]).parent
+    augment = NoiseAndReverberation(noises, noises)
+    items = {}
+    for deferred in (False, True):
+        dataset = CropDataset(
+            manifest, range(6), 0.5, 7, augment=augment, deferred=deferred
+        )
+        draws = [Draw(row, epoch, 0) for row in range(6) for epoch in (1, 2)]
+        items[deferred] = PaddedBatch([dataset[draw] for draw in draws])
+    batch, alone = items[True], items[False]
+    found = augment.apply(*batch.sig, batch.noise.data, batch.response.data)
+    assert not torch.equal(batch.sig.data, alone.sig.data)
+    torch.testing.assert_close(found, alone.sig.data, rtol=1e-3, atol=1e-4)
+
+
 def test_short_is_wrapped_and_another_rate_resampled(manifest):
     dataset = CropDataset(manifest, range(6), sentence_len=0.5, seed=7)
     short = dataset[Draw(4, 1, 0)]["sig"]

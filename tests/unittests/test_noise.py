@@ -103,6 +103,29 @@ def test_probability_and_seeds(folders):
     assert all(one.isfinite().all() and len(one) == 2000 for one in found)
 
 
+def test_a_batch_is_changed_as_each_of_its_signals(folders):
+    augment = NoiseAndReverberation(*folders, probability=0.8)
+    samples = [4000, 3000, 4000, 1000] * 6
+    signals, noises = torch.zeros(24, 4000), torch.zeros(24, 4000)
+    responses = torch.zeros(24, 800)
+    for row, size in enumerate(samples):
+        signals[row, :size] = torch.randn(size)
+        noise, response = augment.draw(size, row)
+        if noise is not None:
+            noises[row, :size] = noise
+        if response is not None:
+            responses[row] = response
+    assert noises.any(1).sum() > 3 and responses.any(1).sum() > 3
+    lengths = torch.tensor(samples) / 4000
+    found = augment.apply(signals, lengths, noises, responses)
+    for row, size in enumerate(samples):
+        alone = augment(signals[row, :size], row)
+        torch.testing.assert_close(
+            found[row, :size], alone, rtol=1e-4, atol=1e-5
+        )
+        assert not found[row, size:].any()
+
+
 def test_silence_stays_finite(folders):
     augment = NoiseAndReverberation(*folders, probability=1.0)
     for seed in range(6):
@@ -111,6 +134,18 @@ def test_silence_stays_finite(folders):
     augment = NoiseAndReverberation(folders[0] / "noise", probability=1.0)
     signal = torch.randn(1000)
     assert all(augment(signal, seed).isfinite().all() for seed in range(8))
+
+
+def test_broken_noises_are_left_out_and_told_once(folders, caplog):
+    (folders[0] / "noise" / "broken.wav").write_text("no sound")
+    augment = NoiseAndReverberation(folders[0], probability=1.0)
+    assert len(augment.noises) == 3
+    assert sum("broken.wav" in each.message for each in caplog.records) == 1
+    for path in augment.noises:
+        with open(path, "w") as stream:
+            stream.write("no sound")
+    with pytest.raises(ValueError, match="`noise_folder`.*1.wav and all"):
+        NoiseAndReverberation(folders[0])
 
 
 def test_bad_arguments_are_rejected(tmp_path):

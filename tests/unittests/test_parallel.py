@@ -8,7 +8,12 @@ import time
 
 import pytest
 
-from speechbrain_ext.dataio.parallel import cores, exclusive, ordered_map
+from speechbrain_ext.dataio.parallel import (
+    cores,
+    exclusive,
+    ordered_map,
+    told_when_full,
+)
 
 
 def square(number):
@@ -37,7 +42,7 @@ import os, sys, time
 from speechbrain_ext.dataio.parallel import exclusive, ordered_map
 
 def work(number):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # one write: two never mix
     time.sleep(600)
 
 with exclusive(sys.argv[1]):
@@ -72,6 +77,15 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file cannot be written into .*name"):
         with exclusive(tmp_path / "file"):
+            pass
+
+
+def test_a_full_disk_is_told_and_other_errors_stay(tmp_path):
+    with pytest.raises(OSError, match="no room .*No space left .*; make room"):
+        with exclusive(tmp_path), open("/dev/full", "w") as stream:
+            stream.write("anything")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        with told_when_full(tmp_path), open(tmp_path / "nowhere"):
             pass
 
 

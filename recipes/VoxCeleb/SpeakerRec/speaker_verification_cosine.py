@@ -81,7 +81,7 @@ KEYS = (
     *("block_size", "embeddings_folder", "enrolment", "cohort_by"),
     *("plda_rank", "calibrate", "calibration_trials", "calibration_prior"),
     *("bootstrap", "confidence", "score_forms", "score_matrices"),
-    "conditions",
+    *("calibration_manifest", "conditions"),
 )
 QUALITY = "_qmf"  # after the name of a scoring: calibrated with qualities
 PER_SPEAKER = 20  # training utterances of a speaker that calibration draws of
@@ -104,6 +104,24 @@ def check(hparams):
             "`bootstrap` must be 0 (no intervals) or 2 draws and more, got "
             f"{hparams['bootstrap']}; 1000 is usual."
         )
+    if hparams["cohort_by"] not in ("speaker", "utterance"):
+        raise ValueError(
+            "`cohort_by` must be speaker or utterance, got "
+            f"{hparams['cohort_by']!r}."
+        )
+    if hparams["top_n"] < 2:
+        raise ValueError(f"`top_n` must be 2 or more, got {hparams['top_n']}.")
+    shares = [hparams["confidence"], hparams["calibration_prior"]]
+    for share in [*shares, *hparams["p_targets"]]:
+        if not 0 < share < 1:
+            raise ValueError(
+                "`confidence`, `calibration_prior` and `p_targets` must be in "
+                f"(0, 1), got {share}; pass fractions, not percent."
+            )
+    paths = [hparams["conditions"], hparams["calibration_manifest"]]
+    for path in filter(None, [*paths, hparams["cohort_manifest"]]):
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"{path} does not exist; check its path.")
     folder = pathlib.Path(hparams["pretrained_folder"])
     if not (folder / "hyperparams.yaml").is_file():
         raise ValueError(
@@ -281,12 +299,29 @@ def condition_columns(manifest, path):
 
 def calibrations(hparams, back_end, manifest):
     """A calibration for each scoring asked, fitted on training speakers."""
-    if not hparams["calibrate"]:
-        return {}
+    found = {}
+    for name in hparams["calibrate"]:
+        try:
+            found[name] = calibration_of(name, hparams, back_end, manifest)
+        except ValueError as error:  # a corpus can be too small for it
+            logger.warning(f"{name} is not calibrated: {error}")
+    for folder in (hparams["output_folder"], hparams["pretrained_folder"]):
+        try:
+            if found:
+                save_calibrations(f"{folder}/calibration.json", found)
+        except OSError as error:
+            logger.warning(f"{folder} gets no calibration.json: {error}")
+    return found
+
+
+def calibration_of(name, hparams, back_end, manifest):
+    """The calibration of a scoring, on drawn trials of the cohort."""
+    few = manifest
+    if hparams["calibration_manifest"] is not None:
+        drawn = read_manifest(hparams["calibration_manifest"])["spk_id"]
+        few = few[few["spk_id"].isin(set(drawn))]
     # of a huge corpus a part will do
-    few = manifest.sort_values("ID").sample(
-        frac=1, random_state=hparams["seed"]
-    )
+    few = few.sort_values("ID").sample(frac=1, random_state=hparams["seed"])
     few = few.groupby("spk_id").head(PER_SPEAKER)
     trials = make_trials(few, hparams["calibration_trials"], hparams["seed"])
     rows = pd.Series(range(len(manifest)), index=manifest["ID"])
@@ -294,33 +329,22 @@ def calibrations(hparams, back_end, manifest):
         torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
         for side in ("enrol", "test")
     ]
-    target = trials["target"].to_numpy(dtype=bool)
     given = back_end.embeddings, *numbers
     speakers = manifest["spk_id"].tolist()
-    found = {}
-    for name in hparams["calibrate"]:
-        base = name.removesuffix(QUALITY)
-        # their own speakers are in the cohort, as those of a test are not
-        scores = back_end.scores(base, *given, speakers).double().cpu().numpy()
-        measures, names = None, []
-        if name != base:
-            seconds = manifest["duration"].to_numpy()
-            measures, names = back_end.qualities(
-                base, *given, seconds, speakers
-            )
-        found[name] = fit_calibration(
-            scores,
-            target,
-            measures,
-            [base, *names],
-            hparams["calibration_prior"],
-        )
-    for folder in (hparams["output_folder"], hparams["pretrained_folder"]):
-        try:
-            save_calibrations(f"{folder}/calibration.json", found)
-        except OSError as error:
-            logger.warning(f"{folder} gets no calibration.json: {error}")
-    return found
+    base = name.removesuffix(QUALITY)
+    # their own speakers are in the cohort, as those of a test are not
+    scores = back_end.scores(base, *given, speakers).double().cpu().numpy()
+    measures, names = None, []
+    if name != base:
+        seconds = manifest["duration"].to_numpy()
+        measures, names = back_end.qualities(base, *given, seconds, speakers)
+    return fit_calibration(
+        scores,
+        trials["target"].to_numpy(dtype=bool),
+        measures,
+        [base, *names],
+        hparams["calibration_prior"],
+    )
 
 
 def all_scores(hparams, back_end, fitted, utterances, numbers):
@@ -438,7 +462,7 @@ def write_matrix(output_folder, name, trials, numbers, utterances):
     for side, rows in zip(("enrol", "test"), numbers, strict=True):
         names = pd.Series(rows.numpy(), index=trials[side])
         names = names[~names.index.duplicated()]
-        sides[side] = utterances.embeddings[torch.from_numpy(names.to_numpy())]
+        sides[side] = utterances.embeddings[names.tolist()]
         with replacing(output_folder / f"matrix_{name}_{side}.txt") as file:
             file.writelines(f"{known}\n" for known in names.index)
     write_score_matrix(output_folder / f"matrix_{name}_cosine.npy", **sides)

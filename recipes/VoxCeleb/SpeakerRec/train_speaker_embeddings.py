@@ -83,6 +83,10 @@ class SpeakerBrain(ResumableBrain):
             options["seeds"] = seeds
         whole = train and bool((batch.sig.lengths == 1).all())
         wavs, lengths = batch.to(self.device).sig
+        if train and hasattr(batch, "noise"):
+            wavs = self.hparams.augment.apply(
+                wavs, lengths, batch.noise.data, batch.response.data
+            )
         if whole:
             lengths = None  # crops of one length: nothing to mask
         features = self.modules.compute_features(wavs, **options)
@@ -168,15 +172,14 @@ class SpeakerBrain(ResumableBrain):
 
 def make_brain(hparams, text, run_opts):
     """The Brain, its head as wide as the data has classes."""
+    classes = len(hparams["label_encoder"])
     modules = {**hparams["modules"], "classifier": hparams["classifier"]}
     if hparams["shard_classifier"]:
         modules["classifier"] = sharded(hparams["classifier"])
     for name, module in modules.items():
         if isinstance(module, functools.partial):  # !name: in the YAML
-            modules[name] = module(out_neurons=len(hparams["label_encoder"]))
-    if hparams["shard_classifier"]:
-        modules["loss"].shard = modules["classifier"].shard
-    # as they are, whatever SpeechBrain wraps them in to distribute them
+            modules[name] = module(out_neurons=classes)
+    modules["loss"].shard = getattr(modules["classifier"], "shard", None)
     trained = {name: modules[name] for name in TRAINED}
     hparams["checkpointer"].add_recoverables(trained)
     hparams["checkpointer"].add_recoverable("recipe", RecipeText(text))
@@ -185,8 +188,8 @@ def make_brain(hparams, text, run_opts):
             hparams["start_from"], trained, hparams["label_encoder"]
         )
         logger.info(
-            f"Going on from {hparams['start_from']}: {taken} of "
-            f"{len(hparams['label_encoder'])} classes are known to its head."
+            f"Going on from {hparams['start_from']}: {taken} of {classes} "
+            "classes are known to its head."
         )
     brain = SpeakerBrain(
         modules=modules,
@@ -211,6 +214,9 @@ def make_brain(hparams, text, run_opts):
 
 def train_loader(hparams, brain, manifest, labels):
     """Crops in batches, drawn from (seed, epoch, utterance)."""
+    in_batches = getattr(hparams["augment"], "in_batches", False)
+    if in_batches is None:
+        in_batches = torch.device(brain.device).type == "cuda"
     dataset = CropDataset(
         manifest,
         labels,
@@ -219,6 +225,7 @@ def train_loader(hparams, brain, manifest, labels):
         hparams["sample_rate"],
         hparams["speeds"],
         hparams["augment"],
+        in_batches,
     )
     sampler = hparams["sampler"](manifest, rank=rank(), world_size=world_size())
     brain.train_sampler = ResumableBatches(sampler)
@@ -377,9 +384,7 @@ def describe(hparams, brain, manifest):
 
 def offer_verification(hparams, recipe, folder, cohort):
     """Logs the command that verifies trials with this encoder."""
-    verification = pathlib.Path(recipe).with_name(
-        hparams["verification_recipe"]
-    )
+    verification = pathlib.Path(recipe).parent / hparams["verification_recipe"]
     options = {
         "data_folder": hparams["data_folder"],
         "pretrained_folder": folder,

@@ -181,7 +181,8 @@ def prepare_voxceleb(
             scanned = scan_files(files, left_out, workers, journal)
             tables, summary = _split_tables(*scanned, files, test_ids, options)
         except (ValueError, FileNotFoundError):
-            os.unlink(journal)  # what is wrong may be mended until next time
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(journal)  # what is wrong may be mended until then
             raise
         tables = {name: tables[name] for name in wanted}
         _write(save_folder, tables, options, summary, stamp)

@@ -1,0 +1,212 @@
+"""Verification as a user runs it: again, by several processes, by models."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from recipe_runs import run
+
+from speechbrain_ext.dataio.score_files import read_scores
+from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.processing.calibration import load_calibrations
+from speechbrain_ext.utils.metrics import EER
+
+SCRIPT = "speaker_verification_cosine.py"
+YAML = "verification_resnet_small.yaml"
+FAST = {"num_workers": 0, "bootstrap": 20, "calibration_trials": 40}
+
+
+@pytest.fixture(scope="module")
+def first(recipe, corpus, trained, tmp_path_factory):
+    """A run with every kind of scoring, by two processes."""
+    folder = tmp_path_factory.mktemp("verified")
+    scorings = "cosine,znorm,tnorm,asnorm_cross,plda"
+    conditions = folder / "conditions.csv"
+    speakers = sorted(path.name for path in (corpus / "wav").iterdir())
+    genders = [f"{name},{'fm'[i % 2]}" for i, name in enumerate(speakers)]
+    conditions.write_text("\n".join(["spk_id,gender", *genders]))
+    options = {
+        "data_folder": corpus,
+        "pretrained_folder": trained[0] / "pretrained",
+        "output_folder": folder / "out",
+        "scorings": f"[{scorings}]",
+        "calibrate": "[cosine,asnorm,asnorm_qmf]",
+        "conditions": conditions,
+        "score_forms": "[wespeaker,kaldi]",
+        "score_matrices": True,
+        **FAST,
+    }
+    flags = [f"--{key}={value}" for key, value in options.items()]
+    command = [sys.executable, "-m", "torch.distributed.run"]
+    command += ["--standalone", "--nproc_per_node=2", SCRIPT]
+    command += [f"hparams/{YAML}", "--device=cpu"]
+    done = subprocess.run(
+        [*command, "--distributed_backend=gloo", *flags],
+        cwd=recipe,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "out", options
+
+
+def test_second_run_embeds_nothing_and_gives_the_same_bytes(
+    recipe, first, tmp_path
+):
+    folder, options = first
+    options = {
+        **options,
+        "output_folder": tmp_path,
+        "embeddings_folder": folder / "embeddings",
+    }
+    done = run(recipe, SCRIPT, YAML, **options)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count(
+        " 0 of "
+    ) == 2  # test utterances and cohort
+    scores = sorted(path.name for path in folder.glob("scores_*"))
+    assert len(scores) == 2 * 8
+    for name in scores:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_everything_asked_is_written(first, trained):
+    folder, _ = first
+    results = json.loads((folder / "results.json").read_text())
+    words = [row["scoring"] for row in results]
+    assert words == [
+        "cosine",
+        "z-norm",
+        "t-norm",
+        "AS-norm by the other's nearest",
+        "PLDA",
+        "cosine, calibrated",
+        "AS-norm, calibrated",
+        "AS-norm, calibrated with quality",
+    ]
+    *_, scores, _ = read_scores(folder / "scores_veri_toy_cosine.txt")
+    lines = (folder / "scores_veri_toy_cosine.kaldi").read_text().splitlines()
+    assert [float(line.split()[2]) for line in lines] == scores.tolist()
+    matrix = np.load(folder / "matrix_veri_toy_cosine.npy")
+    names = {
+        side: (folder / f"matrix_veri_toy_{side}.txt").read_text().split()
+        for side in ("enrol", "test")
+    }
+    assert matrix.shape == (len(names["enrol"]), len(names["test"]))
+    enrol, test = lines[0].split()[:2]
+    found = matrix[names["enrol"].index(enrol), names["test"].index(test)]
+    assert found == pytest.approx(scores[0].item(), abs=1e-6)
+    report = (folder / "report.html").read_text()
+    for word in ("by session", "by gender", "data:image/png"):
+        assert word in report
+    kept = load_calibrations(trained[0] / "pretrained" / "calibration.json")
+    assert set(kept) == {"cosine", "asnorm", "asnorm_qmf"}
+    assert len(kept["asnorm_qmf"].features) == 13
+    *_, ratios, _ = read_scores(
+        folder / "scores_veri_toy_cosine_calibrated.txt"
+    )
+    expected = kept["cosine"](scores.numpy())
+    np.testing.assert_allclose(ratios, expected, rtol=1e-9)
+
+
+def test_models_are_enrolled_with_several_utterances(
+    recipe, first, corpus, tmp_path
+):
+    folder, options = first
+    trials = read_trials(corpus / "meta" / "veri_toy.txt")
+    utterances = sorted({*trials["enrol"], *trials["test"]})
+    models = {}
+    for name in utterances:
+        models.setdefault(name.split("/")[0], []).append(name)
+    enrolment = tmp_path / "enrolment.txt"
+    enrolment.write_text(
+        "".join(f"{m} {' '.join(ids[:2])}\n" for m, ids in models.items())
+    )
+    lines = [
+        f"{int(name.startswith(model))} {model} {name}.wav"
+        for name in utterances
+        for model in models
+    ]
+    (tmp_path / "models.txt").write_text("\n".join(lines))
+    options = {
+        **options,
+        "output_folder": tmp_path / "out",
+        "embeddings_folder": folder / "embeddings",
+        "trial_lists": tmp_path / "models.txt",
+        "enrolment": enrolment,
+        "scorings": "[cosine]",
+        "calibrate": "[]",
+    }
+    done = run(recipe, SCRIPT, YAML, **options)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "out" / "scores_models_cosine.txt"
+    enrol, test, *_ = read_scores(written)
+    assert len(enrol) == len(lines)
+    assert set(enrol) == set(models)
+    (tmp_path / "models.txt").write_text("1 nobody a\n0 id b\n")
+    done = run(recipe, SCRIPT, YAML, **options)
+    assert done.returncode == 1
+    assert "2 models" in done.stderr
+    assert "id, nobody" in done.stderr
+
+
+def compare(recipe, *arguments):
+    """Runs compare_systems.py."""
+    return subprocess.run(
+        [sys.executable, "compare_systems.py", *map(str, arguments)],
+        cwd=recipe,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_systems_are_compared_on_the_same_trials(recipe, first, tmp_path):
+    folder, _ = first
+    one = folder / "scores_veri_toy_cosine.txt"
+    other = folder / "scores_veri_toy_plda.txt"
+    shuffled = tmp_path / "shuffled.txt"
+    lines = other.read_text().splitlines(keepends=True)
+    shuffled.write_text("".join(lines[::-1]))
+    written = tmp_path / "found.json"
+    done = compare(
+        *(recipe, one, shuffled, "--replicates=50", f"--json={written}")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "minDCF 0.05" in done.stdout
+    found = json.loads(written.read_text())
+    # in whatever order the other file has them
+    eers = [
+        100 * EER(scores[targets], scores[~targets])[0]
+        for *_, scores, targets in (read_scores(one), read_scores(other))
+    ]
+    assert [found["EER %"]["first"], found["EER %"]["second"]] == eers
+    values = found["EER %"]
+    assert values["difference"] == values["first"] - values["second"]
+    shuffled.write_text("".join(lines[1:]))
+    done = compare(recipe, one, shuffled)
+    assert done.returncode == 1
+    assert "lacks 1 trials" in done.stderr
+
+
+def test_files_are_verified_by_the_calibrated_threshold(
+    recipe, first, trained, corpus
+):
+    folder = trained[0] / "pretrained"
+    files = sorted((corpus / "wav" / "id10001").rglob("*.wav"))[:2]
+    command = [sys.executable, "verify_files.py", folder, *files]
+    done = subprocess.run(
+        [*command, "--p_target=0.01"],
+        cwd=recipe,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    calibration = load_calibrations(folder / "calibration.json")["cosine"]
+    assert f"threshold {calibration.threshold(0.01):.4f}" in done.stdout

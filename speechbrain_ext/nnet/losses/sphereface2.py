@@ -291,9 +291,7 @@ def _all_negatives(loss, cosines, targets, constants):
         compiled = compiled and _compiler_found(cosines.device.type)
     if compiled:
         try:
-            negatives = _compiled_negatives()
-            total, pull, gradient = negatives(cosines, targets, *constants)
-            return total.sum(), pull.sum(), gradient
+            return _compiled_negatives()(cosines, targets, *constants)
         except TorchDynamoException as error:
             if loss.compile_pass:
                 raise
@@ -311,8 +309,7 @@ def _all_negatives(loss, cosines, targets, constants):
     for start in range(0, batch, step):
         part = slice(start, start + step)
         terms = _negatives(cosines[part], targets[part], *constants)
-        total = total + terms[0].sum()
-        pull = pull + terms[1].sum()
+        total, pull = total + terms[0], pull + terms[1]
         gradient[part] = terms[2]
     return total, pull, gradient
 
@@ -341,11 +338,8 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     logits = (2 * scale) * (half * power) + (bias - scale)
     if not straight:
         slope = exponent * slope * power
-    # int32, of which a register holds twice as many
-    classes = torch.arange(
-        cosines.shape[1], dtype=torch.int32, device=cosines.device
-    )
-    logits = torch.where(classes == targets.int(), -math.inf, logits)
+    classes = torch.arange(cosines.shape[1], device=cosines.device)
+    logits = torch.where(classes == targets, -math.inf, logits)
     # softplus and sigmoid of one exponential, which cannot overflow
     small = torch.exp(-logits.abs())
     one = 1 + small
@@ -353,8 +347,8 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     # log1p is four times as slow as log; what rounding lost is put back
     log = one.log() + (small - (one - 1)) * inverse
     sigmoid = torch.where(logits >= 0, 1, small) * inverse
-    softplus_sum = (logits.clamp(min=0) + log).sum(dim=1)
-    return softplus_sum, sigmoid.sum(dim=1), sigmoid * slope
+    softplus_sum = (logits.clamp(min=0) + log).sum()
+    return softplus_sum, sigmoid.sum(), sigmoid * slope
 
 
 @functools.cache

@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
-import torch
 
 from speechbrain_ext.dataio.crops import Draw, stable_seed
+from speechbrain_ext.dataio.samplers import EpochSampler
 
 
-class DynamicSampler(torch.utils.data.Sampler):
+class DynamicSampler(EpochSampler):
     """Batches of like durations with as many utterances as seconds allow.
 
     Utterances come whole, or cut to ``max_seconds``. They are sorted into
@@ -66,6 +66,7 @@ class DynamicSampler(torch.utils.data.Sampler):
         rank=0,
         world_size=1,
     ):
+        super().__init__(seed, rank, world_size)
         for name, value in (
             ("max_seconds", max_seconds),
             ("buckets", buckets),
@@ -88,10 +89,6 @@ class DynamicSampler(torch.utils.data.Sampler):
                 "set it higher, or `max_seconds` or `multiple_of` lower."
             )
         self.seconds = seconds
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 1
         order = np.argsort(seconds, kind="stable")
         self.buckets, rest = [], 0  # (draws, utterances of a batch, batches)
         for rows in np.array_split(order, min(buckets, len(order))):
@@ -106,20 +103,6 @@ class DynamicSampler(torch.utils.data.Sampler):
                 f"`batch_seconds` must be at most what an epoch has, got "
                 f"{batch_seconds}; set it lower or `min_draws` higher."
             )
-
-    def set_epoch(self, epoch):
-        """Sets the epoch whose batches come next.
-
-        Arguments
-        ---------
-        epoch : int
-            Counted from 1, as SpeechBrain's EpochCounter does.
-        """
-        self.epoch = epoch
-
-    def __len__(self):
-        """Batches an epoch, on every process."""
-        return self.batches
 
     def __iter__(self):
         """Yields lists of ``Draw``: this process's share of each batch."""

@@ -11,7 +11,44 @@ import torch
 from speechbrain_ext.dataio.crops import Draw, stable_seed
 
 
-class CropSampler(torch.utils.data.Sampler):
+class EpochSampler(torch.utils.data.Sampler):
+    """What the samplers have in common: an epoch, and a length beforehand.
+
+    A sampler of this kind counts ``batches`` when it is made, and draws from
+    (seed, epoch) alone.
+
+    Arguments
+    ---------
+    seed : int
+        Seed of the run.
+    rank : int
+        Number of this process.
+    world_size : int
+        Number of processes.
+    """
+
+    def __init__(self, seed, rank=0, world_size=1):
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 1
+
+    def set_epoch(self, epoch):
+        """Sets the epoch whose batches come next.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1, as SpeechBrain's EpochCounter does.
+        """
+        self.epoch = epoch
+
+    def __len__(self):
+        """Batches an epoch, on every process."""
+        return self.batches
+
+
+class CropSampler(EpochSampler):
     """Random batches: each utterance once an epoch, or more if it is long.
 
     The draws that do not fill a last batch are left out, others each epoch.
@@ -65,6 +102,7 @@ class CropSampler(torch.utils.data.Sampler):
         rank=0,
         world_size=1,
     ):
+        super().__init__(seed, rank, world_size)
         self.shard = None
         if shards_at_once is not None:
             if shards_at_once < 1 or "shard" not in manifest:
@@ -90,24 +128,7 @@ class CropSampler(torch.utils.data.Sampler):
                 "higher."
             )
         self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 1
-
-    def set_epoch(self, epoch):
-        """Sets the epoch whose batches come next.
-
-        Arguments
-        ---------
-        epoch : int
-            Counted from 1, as SpeechBrain's EpochCounter does.
-        """
-        self.epoch = epoch
-
-    def __len__(self):
-        """Batches an epoch, on every process."""
-        return len(self.rows) // self.batch_size
+        self.batches = len(self.rows) // batch_size
 
     def __iter__(self):
         """Yields lists of ``Draw``: this process's share of each batch."""
@@ -125,7 +146,7 @@ class CropSampler(torch.utils.data.Sampler):
             ]
 
 
-class BalancedSampler(torch.utils.data.Sampler):
+class BalancedSampler(EpochSampler):
     """Batches of P different speakers with K utterances each.
 
     For metric losses (Chung et al., 2020, https://arxiv.org/abs/2003.11982).
@@ -183,6 +204,7 @@ class BalancedSampler(torch.utils.data.Sampler):
         rank=0,
         world_size=1,
     ):
+        super().__init__(seed, rank, world_size)
         if utterances_per_speaker < 2:
             raise ValueError(
                 "`utterances_per_speaker` must be at least 2, "
@@ -209,10 +231,6 @@ class BalancedSampler(torch.utils.data.Sampler):
                 f"the {len(self.speakers)} speakers, got {batch_size}."
             )
         self.utterances_per_speaker = utterances_per_speaker
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 1
         groups = [n.sum() // utterances_per_speaker for _, n in self.speakers]
         groups = np.maximum(groups, 1)
         # enough batches for every speaker to come, and as many as can be
@@ -224,20 +242,6 @@ class BalancedSampler(torch.utils.data.Sampler):
             batches += 1
         self.batches = int(batches)
         self.groups = np.minimum(groups, self.batches)
-
-    def set_epoch(self, epoch):
-        """Sets the epoch whose batches come next.
-
-        Arguments
-        ---------
-        epoch : int
-            Counted from 1, as SpeechBrain's EpochCounter does.
-        """
-        self.epoch = epoch
-
-    def __len__(self):
-        """Batches an epoch, on every process."""
-        return self.batches
 
     def __iter__(self):
         """Yields lists of ``Draw``: this process's speakers of each batch."""

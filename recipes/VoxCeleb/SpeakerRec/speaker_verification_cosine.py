@@ -6,14 +6,13 @@
 
 Every utterance of all trial lists is embedded once, whole, and kept on disk:
 another list, or a run that was killed, computes what is missing. Under torchrun
-(--distributed_backend=gloo without GPUs) the processes share that work. Written
-into the output folder: results.json, report.html, a score file for each list and
-scoring, the DET plot and histograms; a table goes to the screen.
+the processes share that work. Written into the output folder: results.json,
+report.html, a score file for each list and scoring, the DET plot and
+histograms; a table goes to the screen.
 """
 
 import json
 import logging
-import os
 import pathlib
 import sys
 
@@ -22,12 +21,7 @@ import pandas as pd
 import speechbrain as sb
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain.utils.distributed import (
-    ddp_barrier,
-    ddp_init_group,
-    if_main_process,
-    run_on_main,
-)
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
@@ -65,6 +59,14 @@ from speechbrain_ext.utils.conditions import (
     condition_table,
     pair_labels,
     session_labels,
+)
+from speechbrain_ext.utils.distributed import (
+    fail_together,
+    join_processes,
+    leave,
+    main_first,
+    rank,
+    world_size,
 )
 from speechbrain_ext.utils.figures import figure_functions, figures
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
@@ -212,7 +214,6 @@ def embed(hparams, run_opts, manifests):
     store = EmbeddingStore(
         hparams["embeddings_folder"], model_fingerprint(folder)
     )
-    processes = int(os.environ.get("WORLD_SIZE", 1))
     found = []
     for name, manifest in manifests.items():
         logger.info(f"Embedding {len(manifest)} utterances of the {name}.")
@@ -223,8 +224,8 @@ def embed(hparams, run_opts, manifests):
             batch_seconds=hparams["batch_seconds"],
             num_workers=hparams["num_workers"],
             progressbar=not encoder.noprogressbar,
-            share=(int(os.environ.get("RANK", 0)), processes),
-            gather=ddp_barrier if processes > 1 else None,
+            share=(rank(), world_size()),
+            gather=ddp_barrier,
         )
         found.append(embeddings.to(encoder.device))
     return found
@@ -513,15 +514,15 @@ def main(argv):
     logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
     recipe, run_opts, overrides = sb.parse_arguments(argv)
     try:
-        ddp_init_group(run_opts)
-        hparams, text = load_recipe(recipe, overrides, KEYS)
-        check(hparams)
-        run_on_main(prepare, args=[hparams])
+        run_opts = join_processes(run_opts)
+        hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
+        fail_together(check, hparams)
+        main_first(prepare, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
         sb.create_experiment_directory(str(output_folder))
         save_folder = pathlib.Path(hparams["save_folder"])
         manifests = {"trial lists": read_manifest(save_folder / "test.csv")}
-        trial_paths(hparams)
+        fail_together(trial_paths, hparams)
         if wants_cohort(hparams):
             path = hparams["cohort_manifest"] or save_folder / "train.csv"
             manifests["cohort"] = read_manifest(path)
@@ -532,7 +533,7 @@ def main(argv):
             file.write(text)
         results = score(hparams, output_folder, manifests, embeddings)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        leave(error)
     print(table(results).to_string(index=False))
     logger.info(
         f"Scores, results.json, report.html and det.png are in {output_folder}."

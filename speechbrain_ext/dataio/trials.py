@@ -79,52 +79,6 @@ def read_trials(path):
     return pd.DataFrame({"enrol": enrol, "test": test, "target": targets})
 
 
-def read_enrolment(path):
-    """Read which utterances enrol each model, in Kaldi's spk2utt form.
-
-    Arguments
-    ---------
-    path : str
-        Lines of ``model utterance utterance ...``, UTF-8.
-
-    Returns
-    -------
-    dict
-        Maps each model's name to the IDs of its utterances, in order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If a model has no utterance, comes twice or names one twice.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "enrolment.txt"
-    >>> _ = path.write_text("model1 id1/a/1.wav id1/b/1.wav\\n")
-    >>> read_enrolment(path)
-    {'model1': ['id1/a/1', 'id1/b/1']}
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"The enrolment list {path} does not exist.")
-    models = {}
-    with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        for number, line in enumerate(stream, start=1):
-            name, *utterances = line.split() or [None]
-            if name is None:
-                continue
-            ids = _utterance_ids(utterances)
-            if not ids or name in models or len(set(ids)) != len(ids):
-                raise ValueError(
-                    f"Line {number} of the enrolment list {path} is broken: "
-                    f"`{line.strip()[:100]}` must be `model utterance ...`, "
-                    "each model and each of its utterances once; correct it."
-                )
-            models[utterance_id(name)] = ids
-    return models
-
-
 def utterance_id(name):
     """The ID that a manifest gives to a file that a list names.
 

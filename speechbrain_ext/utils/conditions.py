@@ -5,6 +5,57 @@ import pandas as pd
 
 from speechbrain_ext.utils.metrics import EER
 
+MOST_VALUES = 10  # of an attribute that is a condition
+NOT_ATTRIBUTES = ("duration", "wav", "start", "stop", "official_test")
+
+
+def utterance_conditions(manifest, path=None):
+    """Attributes of the utterances by which errors can be broken down.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Columns ID and spk_id; of the others those that describe the speech.
+    path : str
+        A table (CSV, TSV) of further attributes by ``ID`` (``utterance``) or
+        ``spk_id`` (``speaker``); None for none.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By ID, the attributes of two to ten values, as text; ``unknown`` where
+        the table says nothing.
+
+    Raises
+    ------
+    ValueError
+        If the table has no column to find utterances by.
+
+    Example
+    -------
+    >>> manifest = pd.DataFrame({"ID": ["a/1", "b/1"], "spk_id": ["a", "b"]})
+    >>> path = getfixture("tmp_path") / "genders.csv"
+    >>> _ = path.write_text("speaker,gender\\na,f\\n")
+    >>> utterance_conditions(manifest, path)["gender"].to_dict()
+    {'a/1': 'f', 'b/1': 'unknown'}
+    """
+    table = manifest.drop(columns=manifest.columns.intersection(NOT_ATTRIBUTES))
+    if path is not None:
+        more = pd.read_csv(path, sep=None, engine="python", dtype=str)
+        more = more.rename(columns={"utterance": "ID", "speaker": "spk_id"})
+        key = next((name for name in ("ID", "spk_id") if name in more), None)
+        if key is None:
+            raise ValueError(
+                f"`conditions` must have a column ID or spk_id, but {path} has "
+                f"{', '.join(more.columns)}."
+            )
+        more = more.drop_duplicates(key)
+        other = more.columns.difference(table.columns).union([key])
+        table = table.merge(more[other], on=key, how="left")
+    table = table.set_index("ID").drop(columns="spk_id").fillna("unknown")
+    few = [c for c in table if 1 < table[c].nunique() <= MOST_VALUES]
+    return table[few].astype(str)
+
 
 def pair_labels(enrol_values, test_values):
     """Names each trial's pair of values, the same in either order.

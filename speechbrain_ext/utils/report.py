@@ -20,6 +20,46 @@ p.note { color: #555; }
 """
 
 
+def figures_table(results):
+    """The figures of all lists and scorings, with their intervals, as text.
+
+    Arguments
+    ---------
+    results : list of dict
+        Rows as ``speechbrain_ext.utils.figures.figures`` makes them, with
+        what they are of.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row each; ``-`` where a row lacks a figure.
+
+    Example
+    -------
+    >>> row = {"scoring": "cosine", "EER %": 1.234, "EER % interval": (1, 2)}
+    >>> figures_table([row]).loc[0, "EER %"]
+    '1.23 [1.00, 2.00]'
+    """
+    columns = list(dict.fromkeys(key for row in results for key in row))
+    left = ("scores", "EER threshold")
+    rows = []
+    for result in results:
+        row = {}
+        for key in columns:
+            if key in left or key.endswith(" interval"):
+                continue
+            value = result.get(key, "-")
+            if isinstance(value, float):
+                digits = 2 if "%" in key else 3
+                ends = result.get(f"{key} interval")
+                value = f"{value:.{digits}f}"
+                if ends is not None:
+                    value += " [{:.{d}f}, {:.{d}f}]".format(*ends, d=digits)
+            row[key] = value
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def write_report(path, title, sections):
     """Writes a self-contained HTML file; it is whole or not there.
 

@@ -8,7 +8,6 @@ import pytest
 from speechbrain_ext.dataio.trials import (
     find_trial_lists,
     make_trials,
-    read_enrolment,
     read_trials,
     require_utterances,
     utterance_id,
@@ -194,16 +193,3 @@ def test_write_trials_rejects_white_space(tmp_path):
     with pytest.raises(ValueError, match="`b c/s/1` has white space"):
         write_trials(trials, tmp_path / "a.txt")
     assert not list(tmp_path.iterdir())
-
-
-def test_enrolment_list_is_read(tmp_path):
-    path = tmp_path / "enrolment"
-    path.write_text("m1 wav/a/s/1.wav a/s/2\n\nm2 b/s/1.flac\n")
-    expected = {"m1": ["a/s/1", "a/s/2"], "m2": ["b/s/1"]}
-    assert read_enrolment(path) == expected
-    for line in ("m3", "m1 a/s/9", "m4 a/s/1 a/s/1.wav"):
-        path.write_text(f"m1 a/s/1\n{line}\n")
-        with pytest.raises(ValueError, match=f"Line 2 .*`{line}`"):
-            read_enrolment(path)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_enrolment(tmp_path / "nowhere")

@@ -19,25 +19,18 @@ import sys
 import numpy as np
 import pandas as pd
 import speechbrain as sb
-import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
-from speechbrain_ext.dataio.manifests import (
-    COLUMNS,
-    read_manifest,
-    replacing,
-)
-from speechbrain_ext.dataio.score_files import FORMS, write_scores
-from speechbrain_ext.dataio.trials import (
-    find_trial_lists,
-    make_trials,
+from speechbrain_ext.dataio.enrolment import (
     read_enrolment,
-    read_trials,
-    write_trials,
+    write_expanded_trials,
 )
+from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.score_files import FORMS, write_scores
+from speechbrain_ext.dataio.trials import find_trial_lists
 from speechbrain_ext.inference.embedding_store import (
     EmbeddingStore,
     model_fingerprint,
@@ -48,17 +41,20 @@ from speechbrain_ext.processing.back_end import (
     needs_cohort,
     scoring_words,
 )
-from speechbrain_ext.processing.calibration import (
-    fit_calibration,
-    save_calibrations,
+from speechbrain_ext.processing.calibrated import (
+    QUALITY,
+    calibrate_scoring,
+    scores_by_name,
 )
+from speechbrain_ext.processing.calibration import save_calibrations
 from speechbrain_ext.processing.score_matrix import write_score_matrix
-from speechbrain_ext.processing.score_norm import enrolment_embeddings
+from speechbrain_ext.processing.trial_rows import TrialRows
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
 from speechbrain_ext.utils.conditions import (
     condition_table,
     pair_labels,
     session_labels,
+    utterance_conditions,
 )
 from speechbrain_ext.utils.distributed import (
     fail_together,
@@ -71,7 +67,7 @@ from speechbrain_ext.utils.distributed import (
 from speechbrain_ext.utils.figures import figure_functions, figures
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
-from speechbrain_ext.utils.report import write_report
+from speechbrain_ext.utils.report import figures_table, write_report
 
 logger = get_logger(__name__)
 
@@ -85,8 +81,6 @@ KEYS = (
     *("bootstrap", "confidence", "score_forms", "score_matrices"),
     *("calibration_manifest", "conditions"),
 )
-QUALITY = "_qmf"  # after the name of a scoring: calibrated with qualities
-PER_SPEAKER = 20  # training utterances of a speaker that calibration draws of
 
 
 def check(hparams):
@@ -177,18 +171,9 @@ def expanded_lists(hparams):
     folder = pathlib.Path(hparams["save_folder"]) / "enrolment"
     found = []
     for path in named_lists(hparams):
-        trials = read_trials(path)
-        unknown = sorted(set(trials["enrol"]) - set(models))
-        if unknown:
-            raise ValueError(
-                f"{path} names {len(unknown)} models that {hparams['enrolment']} "
-                f"does not enrol: {', '.join(unknown[:20])}."
-            )
-        trials["enrol"] = trials["enrol"].map(models)
         folder.mkdir(parents=True, exist_ok=True)
         found.append(str((folder / path.name).absolute()))
-        trials = trials.explode("enrol").drop_duplicates()
-        write_trials(trials, found[-1])
+        write_expanded_trials(path, models, found[-1])
     return found
 
 
@@ -231,79 +216,22 @@ def embed(hparams, run_opts, manifests):
     return found
 
 
-class Utterances:
-    """What is known of the lists' utterances and models, by their names."""
-
-    def __init__(self, manifest, embeddings, hparams):
-        self.embeddings = embeddings
-        ids = manifest["ID"].tolist()
-        self.speakers = manifest["spk_id"].tolist()
-        self.seconds = manifest["duration"].to_numpy(copy=True)
-        self.rows = pd.Series(range(len(ids)), index=ids)
-        self.enrol_rows = self.rows
-        if hparams["enrolment"] is not None:
-            self._enrol(read_enrolment(hparams["enrolment"]))
-        self.conditions = condition_columns(manifest, hparams["conditions"])
-
-    def _enrol(self, models):
-        """A row for each model whose utterances are there."""
-        models = {
-            name: self.rows[ids].tolist()
-            for name, ids in models.items()
-            if set(ids) <= set(self.rows.index)
-        }
-        first = len(self.embeddings)
-        made = enrolment_embeddings(self.embeddings, list(models.values()))
-        self.embeddings = torch.cat([self.embeddings, made])
-        self.speakers += [self.speakers[rows[0]] for rows in models.values()]
-        added = [self.seconds[rows].sum() for rows in models.values()]
-        self.seconds = np.append(self.seconds, added)
-        self.enrol_rows = pd.Series(
-            range(first, first + len(models)), index=list(models)
-        )
-
-    def trials(self, path):
-        """A list, and row numbers of its two sides."""
-        trials = read_trials(path)
-        doubled = int(trials[["enrol", "test"]].duplicated().sum())
-        if doubled:
-            logger.warning(
-                f"{path.name} has {doubled} trials more than once; each counts."
-            )
-        sides = (self.enrol_rows[trials["enrol"]], self.rows[trials["test"]])
-        return trials, tuple(
-            torch.from_numpy(side.to_numpy(copy=True)) for side in sides
-        )
-
-
-def condition_columns(manifest, path):
-    """Attributes of the utterances by which errors are broken down."""
-    table = manifest.drop(columns=[c for c in COLUMNS if c != "ID"])
-    table = table.drop(columns="official_test", errors="ignore")
-    table["spk_id"] = manifest["spk_id"]
-    if path is not None:
-        more = pd.read_csv(path, sep=None, engine="python", dtype=str)
-        more = more.rename(columns={"utterance": "ID", "speaker": "spk_id"})
-        key = next((name for name in ("ID", "spk_id") if name in more), None)
-        if key is None:
-            raise ValueError(
-                f"`conditions` must have a column ID or spk_id, but {path} has "
-                f"{', '.join(more.columns)}."
-            )
-        more = more.drop_duplicates(key)
-        other = more.columns.difference(table.columns).union([key])
-        table = table.merge(more[other], on=key, how="left")
-    table = table.set_index("ID").drop(columns="spk_id").fillna("unknown")
-    few = [c for c in table if 1 < table[c].nunique() <= 10]
-    return table[few].astype(str)
-
-
 def calibrations(hparams, back_end, manifest):
     """A calibration for each scoring asked, fitted on training speakers."""
-    found = {}
+    found, speakers = {}, None
+    if hparams["calibrate"] and hparams["calibration_manifest"] is not None:
+        speakers = read_manifest(hparams["calibration_manifest"])["spk_id"]
     for name in hparams["calibrate"]:
         try:
-            found[name] = calibration_of(name, hparams, back_end, manifest)
+            found[name] = calibrate_scoring(
+                name,
+                back_end,
+                manifest,
+                hparams["calibration_trials"],
+                hparams["seed"],
+                hparams["calibration_prior"],
+                speakers,
+            )
         except ValueError as error:  # a corpus can be too small for it
             logger.warning(f"{name} is not calibrated: {error}")
     for folder in (hparams["output_folder"], hparams["pretrained_folder"]):
@@ -313,64 +241,6 @@ def calibrations(hparams, back_end, manifest):
         except OSError as error:
             logger.warning(f"{folder} gets no calibration.json: {error}")
     return found
-
-
-def calibration_of(name, hparams, back_end, manifest):
-    """The calibration of a scoring, on drawn trials of the cohort."""
-    few = manifest
-    if hparams["calibration_manifest"] is not None:
-        drawn = read_manifest(hparams["calibration_manifest"])["spk_id"]
-        few = few[few["spk_id"].isin(set(drawn))]
-    # of a huge corpus a part will do
-    few = few.sort_values("ID").sample(frac=1, random_state=hparams["seed"])
-    few = few.groupby("spk_id").head(PER_SPEAKER)
-    trials = make_trials(few, hparams["calibration_trials"], hparams["seed"])
-    rows = pd.Series(range(len(manifest)), index=manifest["ID"])
-    numbers = [
-        torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
-        for side in ("enrol", "test")
-    ]
-    given = back_end.embeddings, *numbers
-    speakers = manifest["spk_id"].tolist()
-    base = name.removesuffix(QUALITY)
-    # their own speakers are in the cohort, as those of a test are not
-    scores = back_end.scores(base, *given, speakers).double().cpu().numpy()
-    measures, names = None, []
-    if name != base:
-        seconds = manifest["duration"].to_numpy()
-        measures, names = back_end.qualities(base, *given, seconds, speakers)
-    return fit_calibration(
-        scores,
-        trials["target"].to_numpy(dtype=bool),
-        measures,
-        [base, *names],
-        hparams["calibration_prior"],
-    )
-
-
-def all_scores(hparams, back_end, fitted, utterances, numbers):
-    """Words, scores and whether these are ratios, of every scoring of a list."""
-    given = utterances.embeddings, *numbers
-    plain = {}
-    for name in hparams["scorings"]:
-        scores = back_end.scores(name, *given).double().cpu().numpy()
-        plain[name] = scores
-        yield name, scoring_words(name), scores, False
-    for name, calibration in fitted.items():
-        base = name.removesuffix(QUALITY)
-        if base not in plain:
-            plain[base] = back_end.scores(base, *given).double().cpu().numpy()
-        measures, words = None, f"{scoring_words(base)}, calibrated"
-        if name != base:
-            words += " with quality"
-            measures, _ = back_end.qualities(base, *given, utterances.seconds)
-        ratios = calibration(plain[base], measures)
-        yield (
-            f"{base}_calibrated" if name == base else name,
-            words,
-            ratios,
-            True,
-        )
 
 
 def bootstrap_of(hparams, trials, numbers, utterances, name):
@@ -390,7 +260,7 @@ def bootstrap_of(hparams, trials, numbers, utterances, name):
         return None
 
 
-def verify(hparams, output_folder, back_end, fitted, utterances):
+def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
     """Scores and measures all lists; results and the report's sections."""
     results, curves, sections = [], {}, []
     for path in trial_paths(hparams):
@@ -400,8 +270,13 @@ def verify(hparams, output_folder, back_end, fitted, utterances):
             hparams, trials, numbers, utterances, path.name
         )
         parts, main_scores = [], None
-        for name, words, scores, ratios in all_scores(
-            hparams, back_end, fitted, utterances, numbers
+        for name, words, scores, ratios in scores_by_name(
+            hparams["scorings"],
+            fitted,
+            back_end,
+            utterances.embeddings,
+            *numbers,
+            utterances.seconds,
         ):
             functions = figure_functions(hparams["p_targets"], ratios)
             row = figures(
@@ -429,21 +304,19 @@ def verify(hparams, output_folder, back_end, fitted, utterances):
             parts.append(picture)
             if main_scores is None or name == "asnorm":
                 main_scores = words, scores
-        parts += breakdown(trials, targets, utterances, *main_scores)
+        parts += breakdown(trials, targets, conditions, *main_scores)
         sections.append((f"{path.stem}: {len(trials)} trials", parts))
         if hparams["score_matrices"]:
             write_matrix(output_folder, path.stem, trials, numbers, utterances)
     return results, curves, sections
 
 
-def breakdown(trials, targets, utterances, words, scores):
-    """Tables of the errors by condition."""
+def breakdown(trials, targets, conditions, words, scores):
+    """Tables of the errors by condition; models have none."""
+    if conditions is None:
+        return []
     labels = {"session": session_labels(trials["enrol"], trials["test"])}
-    if utterances.enrol_rows is not utterances.rows:
-        labels = {}  # models have neither sessions nor rows of their own
-    for name, values in utterances.conditions.items():
-        if not labels:
-            break
+    for name, values in conditions.items():
         labels[name] = pair_labels(
             values[trials["enrol"]].to_numpy(),
             values[trials["test"]].to_numpy(),
@@ -469,28 +342,6 @@ def write_matrix(output_folder, name, trials, numbers, utterances):
     write_score_matrix(output_folder / f"matrix_{name}_cosine.npy", **sides)
 
 
-def table(results):
-    """The figures of all lists and scorings, with their intervals."""
-    columns = list(dict.fromkeys(key for row in results for key in row))
-    left = ("scores", "EER threshold")
-    rows = []
-    for result in results:
-        row = {}
-        for key in columns:
-            if key in left or key.endswith(" interval"):
-                continue
-            value = result.get(key, "-")
-            if isinstance(value, float):
-                digits = 2 if "%" in key else 3
-                ends = result.get(f"{key} interval")
-                value = f"{value:.{digits}f}"
-                if ends is not None:
-                    value += " [{:.{d}f}, {:.{d}f}]".format(*ends, d=digits)
-            row[key] = value
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def report(hparams, output_folder, results, sections):
     """Writes results.json and report.html."""
     with replacing(output_folder / "results.json") as file:
@@ -500,7 +351,7 @@ def report(hparams, output_folder, results, sections):
         f"{100 * hparams['confidence']:g} %, from {hparams['bootstrap']} draws "
         "of the speakers."
     )
-    main_parts = [words, table(results), output_folder / "det.png"]
+    main_parts = [words, figures_table(results), output_folder / "det.png"]
     write_report(
         output_folder / "report.html",
         "Speaker verification",
@@ -534,7 +385,7 @@ def main(argv):
         results = score(hparams, output_folder, manifests, embeddings)
     except (ValueError, OSError) as error:
         leave(error)
-    print(table(results).to_string(index=False))
+    print(figures_table(results).to_string(index=False))
     logger.info(
         f"Scores, results.json, report.html and det.png are in {output_folder}."
     )
@@ -560,9 +411,15 @@ def score(hparams, output_folder, manifests, embeddings):
         plda_rank=hparams["plda_rank"],
     )
     fitted = calibrations(hparams, back_end, manifests.get("cohort"))
-    utterances = Utterances(manifests["trial lists"], embeddings[0], hparams)
+    models = hparams["enrolment"] and read_enrolment(hparams["enrolment"])
+    utterances = TrialRows(manifests["trial lists"], embeddings[0], models)
+    conditions = None
+    if models is None:
+        conditions = utterance_conditions(
+            manifests["trial lists"], hparams["conditions"]
+        )
     results, curves, sections = verify(
-        hparams, output_folder, back_end, fitted, utterances
+        hparams, output_folder, back_end, fitted, utterances, conditions
     )
     det_plot(curves, output_folder / "det.png")
     report(hparams, output_folder, results, sections)

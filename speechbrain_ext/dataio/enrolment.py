@@ -1,0 +1,95 @@
+"""Enrolment of models from several utterances."""
+
+import os
+
+from speechbrain_ext.dataio.trials import (
+    read_trials,
+    utterance_id,
+    write_trials,
+)
+
+SHOWN = 20  # models that an error names
+
+
+def read_enrolment(path):
+    """Read which utterances enrol each model, in Kaldi's spk2utt form.
+
+    Arguments
+    ---------
+    path : str
+        Lines of ``model utterance utterance ...``, UTF-8.
+
+    Returns
+    -------
+    dict
+        Maps each model's name to the IDs of its utterances, in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a model has no utterance, comes twice or names one twice.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "enrolment.txt"
+    >>> _ = path.write_text("model1 id1/a/1.wav id1/b/1.wav\\n")
+    >>> read_enrolment(path)
+    {'model1': ['id1/a/1', 'id1/b/1']}
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"The enrolment list {path} does not exist.")
+    models = {}
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+        for number, line in enumerate(stream, start=1):
+            name, *utterances = line.split() or [None]
+            if name is None:
+                continue
+            ids = [utterance_id(utterance) for utterance in utterances]
+            if not ids or name in models or len(set(ids)) != len(ids):
+                raise ValueError(
+                    f"Line {number} of the enrolment list {path} is broken: "
+                    f"`{line.strip()[:100]}` must be `model utterance ...`, "
+                    "each model and each of its utterances once; correct it."
+                )
+            models[utterance_id(name)] = ids
+    return models
+
+
+def write_expanded_trials(path, models, written):
+    """Writes the trials of models as trials of the models' utterances.
+
+    Arguments
+    ---------
+    path : str
+        A trial list whose first names are models.
+    models : dict
+        Maps each model's name to the IDs of its utterances.
+    written : str
+        The list to write: a trial for each utterance of the model, once.
+
+    Raises
+    ------
+    ValueError
+        If the list names a model that is not enrolled.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "list").write_text("1 m a/c/1\\n0 m b/a/1\\n")
+    >>> models = {"m": ["a/a/1", "a/b/1"]}
+    >>> write_expanded_trials(folder / "list", models, folder / "written")
+    >>> read_trials(folder / "written").enrol.tolist()
+    ['a/a/1', 'a/b/1', 'a/a/1', 'a/b/1']
+    """
+    trials = read_trials(path)
+    unknown = sorted(set(trials["enrol"]) - set(models))
+    if unknown:
+        raise ValueError(
+            f"{path} names {len(unknown)} models that are not enrolled: "
+            f"{', '.join(unknown[:SHOWN])}; add them to `enrolment`."
+        )
+    trials["enrol"] = trials["enrol"].map(models)
+    trials = trials.explode("enrol").drop_duplicates()
+    write_trials(trials, written)

@@ -20,6 +20,64 @@ TEST_LEVEL = "test"
 FILE_COLUMNS = ["ID", "wav", "spk_id", "official_test"]
 
 
+def split_names(names):
+    """A list of names from a list, from one text with commas, or from None.
+
+    Arguments
+    ---------
+    names : list of str or str or None
+        As a YAML or the command line has them.
+
+    Returns
+    -------
+    list of str
+        The names; empty ones are left out.
+
+    Example
+    -------
+    >>> split_names("one, two"), split_names(["three"]), split_names(None)
+    (['one', 'two'], ['three'], [])
+    """
+    if isinstance(names, (str, os.PathLike)):
+        names = [part.strip() for part in os.fspath(names).split(",")]
+    return [os.fspath(name) for name in names or [] if name]
+
+
+def corpus_folders(data_folder):
+    """The folders of a corpus, as a YAML or the command line names them.
+
+    Arguments
+    ---------
+    data_folder : list of str or str
+        Several, also as one text with commas; a text that is a folder's name
+        is not split.
+
+    Returns
+    -------
+    list of str
+        Absolute paths.
+
+    Raises
+    ------
+    FileNotFoundError
+        If none is named.
+
+    Example
+    -------
+    >>> corpus_folders("/data/VoxCeleb1,/data/VoxCeleb2")
+    ['/data/VoxCeleb1', '/data/VoxCeleb2']
+    """
+    one = isinstance(data_folder, (str, os.PathLike))
+    if one and os.path.isdir(data_folder):
+        data_folder = [data_folder]
+    folders = [os.path.abspath(folder) for folder in split_names(data_folder)]
+    if not folders:
+        raise FileNotFoundError(
+            "`data_folder` names no folder; give the one that holds the corpus."
+        )
+    return folders
+
+
 def list_corpus(folders, extensions=EXTENSIONS):
     """List the utterances below some folders, without opening any.
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 import numpy as np
 import pandas as pd
 
-from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS
+from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS, split_names
 from speechbrain_ext.dataio.manifests import replacing
 
 VOXCELEB_LABELS = {"1": True, "0": False}
@@ -182,6 +182,58 @@ def find_trial_lists(folders):
                 if wanted and os.path.isfile(path):
                     found.append(path)
     return list(dict.fromkeys(found))
+
+
+def resolve_trial_lists(trial_lists, folders, ignored=None):
+    """The trial lists of a corpus, as a YAML or the command line names them.
+
+    Arguments
+    ---------
+    trial_lists : list of str or str or None
+        Absolute or relative to one of the folders, also as one text with
+        commas; None for those that ``find_trial_lists`` finds.
+    folders : list of str
+        The folders of the corpus.
+    ignored : str
+        What the path of a list that is found must not begin with.
+
+    Returns
+    -------
+    list of str
+        Absolute paths, each once.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a list does not exist.
+
+    Example
+    -------
+    >>> root = getfixture("tmp_path")
+    >>> (root / "veri.txt").touch()
+    >>> resolve_trial_lists("veri.txt", [root]) == [str(root / "veri.txt")]
+    True
+    """
+    if trial_lists is None:
+        found = find_trial_lists(folders)
+        if ignored is not None:
+            start = os.path.realpath(ignored)
+            found = [
+                p for p in found if not os.path.realpath(p).startswith(start)
+            ]
+        return found
+    resolved = []
+    for name in split_names(trial_lists):
+        places = [os.path.join(folder, name) for folder in folders]
+        held = [place for place in places if os.path.isfile(place)]
+        if not held:
+            raise FileNotFoundError(
+                f"The trial list {name} does not exist (looked for "
+                f"{', '.join(dict.fromkeys(places))}); give its absolute path "
+                "or one relative to a data folder."
+            )
+        resolved.append(os.path.abspath(held[0]))
+    return list(dict.fromkeys(resolved))
 
 
 def make_trials(manifest, count, seed):

@@ -24,13 +24,14 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
+from speechbrain_ext.dataio.corpus import corpus_folders
 from speechbrain_ext.dataio.enrolment import (
     read_enrolment,
     write_expanded_trials,
 )
 from speechbrain_ext.dataio.manifests import read_manifest, replacing
 from speechbrain_ext.dataio.score_files import FORMS, write_scores
-from speechbrain_ext.dataio.trials import find_trial_lists
+from speechbrain_ext.dataio.trials import resolve_trial_lists
 from speechbrain_ext.inference.embedding_store import (
     EmbeddingStore,
     model_fingerprint,
@@ -153,16 +154,9 @@ def prepare(hparams):
 
 def named_lists(hparams):
     """The trial lists before any preparation, for enrolment by models."""
-    folders = str(hparams["data_folder"]).split(",")
-    names = hparams["trial_lists"]
-    if names is None:
-        return [pathlib.Path(path) for path in find_trial_lists(folders)]
-    names = names.split(",") if isinstance(names, str) else names
-    found = []
-    for name in names:
-        places = [pathlib.Path(folder, name) for folder in folders]
-        found.append(next((p for p in places if p.is_file()), places[0]))
-    return found
+    folders = corpus_folders(hparams["data_folder"])
+    lists = resolve_trial_lists(hparams["trial_lists"], folders)
+    return [pathlib.Path(path) for path in lists]
 
 
 def expanded_lists(hparams):

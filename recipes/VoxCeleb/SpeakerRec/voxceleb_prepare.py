@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import errno
 import hashlib
-import json
 import logging
 import math
 import os
@@ -25,7 +24,11 @@ import sys
 import pandas as pd
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.corpus import list_corpus
+from speechbrain_ext.dataio.corpus import (
+    corpus_folders,
+    list_corpus,
+    split_names,
+)
 from speechbrain_ext.dataio.file_lists import list_named
 from speechbrain_ext.dataio.kaldi import write_kaldi
 from speechbrain_ext.dataio.manifests import (
@@ -36,11 +39,12 @@ from speechbrain_ext.dataio.manifests import (
 )
 from speechbrain_ext.dataio.parallel import exclusive
 from speechbrain_ext.dataio.splits import hold_out_speakers
+from speechbrain_ext.dataio.stamped_files import StampedFiles
 from speechbrain_ext.dataio.trials import (
-    find_trial_lists,
     make_trials,
     read_trials,
     require_utterances,
+    resolve_trial_lists,
     write_trials,
 )
 
@@ -55,7 +59,6 @@ OUTPUTS = {
     "kaldi": "kaldi",
 }
 DONE = "prepare.json"
-DIGITS = 12  # of the fingerprint that file names show
 NOT_THERE = f"cannot be opened: {os.strerror(errno.ENOENT)}"
 
 
@@ -145,9 +148,11 @@ def prepare_voxceleb(
     if skip_prep:
         return
     _check_options(dev_speakers, dev_trials, max_unreadable)
-    folders = _split_folders(data_folder)
-    lists = _resolve_lists(trial_lists, folders, save_folder)
-    sources = _split(file_list)
+    folders = corpus_folders(data_folder)
+    # a former run may have put its development trials into a data folder
+    own = os.path.join(save_folder, "dev_trials")
+    lists = resolve_trial_lists(trial_lists, folders, own)
+    sources = [os.path.abspath(name) for name in split_names(file_list)]
     files, left_out = _list_files(folders, sources, lists)
     if test_only and not lists:
         raise ValueError(
@@ -167,16 +172,17 @@ def prepare_voxceleb(
         "fingerprint": _fingerprint(files, lists),
     }
     wanted = _wanted(options)
-    stamp = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:DIGITS]
-    if _is_done(save_folder, options, wanted, stamp):
-        _link(save_folder, wanted, stamp)
+    files_of = StampedFiles(save_folder, options, [*OUTPUTS.values(), DONE])
+    names = [OUTPUTS[name] for name in wanted]
+    if files_of.are_done(names, DONE):
+        files_of.link([*names, DONE])
         logger.info("%s is up to date: nothing to prepare", save_folder)
         return
     test_ids = _read_test_ids(lists, files)
     if test_only:
         files = files[files.ID.isin(test_ids)]
     with _emptied_on_error(save_folder), exclusive(save_folder):
-        journal = os.path.join(save_folder, f"headers-{stamp}.jsonl")
+        journal = os.path.join(save_folder, f"headers-{files_of.stamp}.jsonl")
         try:
             scanned = scan_files(files, left_out, workers, journal)
             tables, summary = _split_tables(*scanned, files, test_ids, options)
@@ -185,7 +191,7 @@ def prepare_voxceleb(
                 os.unlink(journal)  # what is wrong may be mended until then
             raise
         tables = {name: tables[name] for name in wanted}
-        _write(save_folder, tables, options, summary, stamp)
+        _write(files_of, tables, summary)
         for name in os.listdir(save_folder):
             if name.startswith("headers-"):  # of any run that was killed
                 os.unlink(os.path.join(save_folder, name))
@@ -271,15 +277,6 @@ def _emptied_on_error(folder):
         raise
 
 
-def _split(names):
-    """A list of absolute paths from a list, one text with commas, or None."""
-    if names is None:
-        return []
-    if isinstance(names, (str, os.PathLike)):
-        names = [part.strip() for part in os.fspath(names).split(",")]
-    return [os.path.abspath(name) for name in filter(None, names)]
-
-
 def _check_options(dev_speakers, dev_trials, max_unreadable):
     if dev_speakers < 0 or dev_speakers == 1:
         raise ValueError(
@@ -296,47 +293,6 @@ def _check_options(dev_speakers, dev_trials, max_unreadable):
             "`max_unreadable` must be a fraction in [0, 1], got "
             f"{max_unreadable}; 1 % is 0.01."
         )
-
-
-def _split_folders(data_folder):
-    """Absolute paths; a text is split at commas unless it is a folder's name."""
-    if isinstance(data_folder, (str, os.PathLike)):
-        data_folder = os.fspath(data_folder)
-        if not os.path.isdir(data_folder):
-            data_folder = [part.strip() for part in data_folder.split(",")]
-        else:
-            data_folder = [data_folder]
-    folders = [os.path.abspath(folder) for folder in data_folder if folder]
-    if not folders:
-        raise FileNotFoundError(
-            "`data_folder` names no folder; give the one that holds the corpus."
-        )
-    return folders
-
-
-def _resolve_lists(trial_lists, folders, save_folder):
-    """Absolute paths of the trial lists."""
-    if trial_lists is None:
-        # A former run may have put its development trials into a data folder.
-        own = os.path.realpath(os.path.join(save_folder, "dev_trials"))
-        found = find_trial_lists(folders)
-        return [p for p in found if not os.path.realpath(p).startswith(own)]
-    if isinstance(trial_lists, (str, os.PathLike)):
-        trial_lists = [
-            part.strip() for part in os.fspath(trial_lists).split(",")
-        ]
-    resolved = []
-    for name in filter(None, trial_lists):
-        places = [os.path.join(folder, name) for folder in folders]
-        held = [place for place in places if os.path.isfile(place)]
-        if not held:
-            raise FileNotFoundError(
-                f"The trial list {name} does not exist (looked for "
-                f"{', '.join(dict.fromkeys(places))}); give its absolute path "
-                "or one relative to a data folder."
-            )
-        resolved.append(os.path.abspath(held[0]))
-    return list(dict.fromkeys(resolved))
 
 
 def _fingerprint(files, lists):
@@ -362,50 +318,6 @@ def _wanted(options):
         "kaldi": options["kaldi"],
     }
     return [name for name in OUTPUTS if made[name]]
-
-
-def _stamped(save_folder, name, stamp):
-    """The path that bears the fingerprint."""
-    stem, ending = os.path.splitext(name)
-    return os.path.join(save_folder, f"{stem}-{stamp}{ending}")
-
-
-def _is_done(save_folder, options, wanted, stamp):
-    """Whether a former run with these options wrote everything."""
-    names = [OUTPUTS[name] for name in wanted]
-    paths = [_stamped(save_folder, name, stamp) for name in names]
-    done = os.path.join(save_folder, DONE)
-    if not all(map(os.path.exists, paths)) or not os.path.lexists(done):
-        return False
-    try:
-        with open(
-            _stamped(save_folder, DONE, stamp), encoding="utf-8"
-        ) as stream:
-            done = json.load(stream)
-    except (OSError, ValueError):
-        return False  # no mark or a broken one: it has to be done again
-    return isinstance(done, dict) and options == {
-        name: value for name, value in done.items() if name != "summary"
-    }
-
-
-def _link(save_folder, wanted, stamp):
-    """Points the plain names at the files of a fingerprint."""
-    for name in [*OUTPUTS, DONE]:
-        plain = OUTPUTS.get(name, name)
-        link = os.path.join(save_folder, plain)
-        if name in wanted or name == DONE:
-            target = os.path.basename(_stamped("", plain, stamp))
-            if os.path.islink(link) and os.readlink(link) == target:
-                continue
-            temporary = f"{link}.tmp"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            os.symlink(target, temporary)
-            os.replace(temporary, link)
-        elif os.path.lexists(link):
-            # must not look as if these options had made it
-            os.unlink(link)
 
 
 def _read_test_ids(lists, files):
@@ -449,10 +361,10 @@ def _check_readable_tests(test_ids, files, rejected):
         )
 
 
-def _write(save_folder, tables, options, summary, stamp):
+def _write(files_of, tables, summary):
     """Write everything, the mark that it is whole last, then the links."""
     for name, table in tables.items():
-        path = _stamped(save_folder, OUTPUTS[name], stamp)
+        path = files_of.path(OUTPUTS[name])
         if name == "dev_trials":
             write_trials(table, path)
         elif name == "rejected":
@@ -464,10 +376,8 @@ def _write(save_folder, tables, options, summary, stamp):
                 write_kaldi(manifest, os.path.join(path, part))
         else:
             write_manifest(table[COLUMNS], path)
-    with replacing(_stamped(save_folder, DONE, stamp)) as stream:
-        json.dump({**options, "summary": summary}, stream, indent=2)
-        stream.write("\n")
-    _link(save_folder, list(tables), stamp)
+    files_of.mark_done(DONE, summary)
+    files_of.link([*(OUTPUTS[name] for name in tables), DONE])
 
 
 def _log(summary, save_folder):

@@ -1,5 +1,6 @@
 """The audio files of a corpus in VoxCeleb's shape, found by their paths alone."""
 
+import hashlib
 import os
 from collections import Counter
 
@@ -138,6 +139,39 @@ def list_corpus(folders, extensions=EXTENSIONS):
         "other_formats": dict(sorted(other_formats.items())),
     }
     return pd.DataFrame(rows, columns=FILE_COLUMNS), left_out
+
+
+def corpus_fingerprint(files, trial_lists=()):
+    """Digest of a corpus's file names and of its trial lists' content.
+
+    Arguments
+    ---------
+    files : pandas.DataFrame
+        The files, as ``list_corpus`` gives them; the official split does not
+        count.
+    trial_lists : list of str
+        Paths of the lists.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits; others as soon as a file, a speaker or a trial is
+        another.
+
+    Example
+    -------
+    >>> files = pd.DataFrame({"ID": ["a/s/1"], "wav": ["/data/a/s/1.wav"]})
+    >>> corpus_fingerprint(files)[:8]
+    '02cc5b0b'
+    """
+    digest = hashlib.sha256("\n".join(files.wav.to_numpy()).encode())
+    for column in files.columns.difference(["wav", "official_test"]):
+        named = "\n".join(map(str, files[column].to_numpy()))
+        digest.update(hashlib.sha256(named.encode()).digest())
+    for path in trial_lists:
+        with open(path, "rb") as stream:
+            digest.update(hashlib.sha256(stream.read()).digest())
+    return digest.hexdigest()
 
 
 def _list_folder(root, extensions):

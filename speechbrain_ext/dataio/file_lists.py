@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pandas as pd
 
-from speechbrain_ext.dataio.corpus import FILE_COLUMNS
+from speechbrain_ext.dataio.corpus import FILE_COLUMNS, list_corpus
 from speechbrain_ext.dataio.kaldi import read_kaldi
-from speechbrain_ext.dataio.trials import utterance_id
+from speechbrain_ext.dataio.trials import read_trials, utterance_id
 
 ROOTS = ("$data_root", "{data_root}")
 
@@ -72,14 +72,73 @@ def list_named(source, folders):
     if files.empty:
         raise ValueError(f"`file_list` {source} names no file.")
     files = files.sort_values("ID", ignore_index=True)
-    again = files.ID.duplicated(keep=False)
-    if again.any():
-        one, other = files[again].wav.head(2)
-        raise ValueError(
-            f"Two rows of {source} have the ID {files.ID[again].iloc[0]}: "
-            f"{one} and {other}; keep one of them."
-        )
+    _check_ids(files, f"Two rows of {source}")
     return files
+
+
+def list_utterances(folders, sources=(), trial_lists=()):
+    """Lists all utterances of data folders, or those of lists and trials.
+
+    Arguments
+    ---------
+    folders : list of str
+        Data folders.
+    sources : list of str
+        Lists of what is wanted, see ``list_named``; none for all that the
+        folders hold.
+    trial_lists : list of str
+        Trial lists; their utterances are added to those of ``sources``, from
+        the data folders if no list has them.
+
+    Returns
+    -------
+    files : pandas.DataFrame
+        As ``list_named`` gives them.
+    left_out : dict
+        Counts of other files, as ``corpus.list_corpus`` gives them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a list is missing.
+    ValueError
+        If a line of a list is broken or two files have one ID.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train_list.txt"
+    >>> _ = path.write_text("id1 id1/s/1.wav\\n")
+    >>> list_utterances(["/data"], [path])[0]["wav"].tolist()
+    ['/data/id1/s/1.wav']
+    """
+    if not sources:
+        return list_corpus(folders)
+    files = pd.concat([list_named(s, folders) for s in sources])
+    tested = set()
+    for path in trial_lists:
+        tested |= set(read_trials(path)[["enrol", "test"]].to_numpy().flat)
+    tested -= set(files.ID)
+    left_out = {"misplaced": 0, "other_formats": {}}
+    if tested:  # a list to train from: the trials' files beside it
+        others, left_out = list_corpus(folders)
+        files = pd.concat([files, others[others.ID.isin(tested)]])
+    files = files.sort_values("ID", ignore_index=True)
+    if "start" in files:
+        files = files.fillna({"start": 0, "stop": -1})
+        files = files.astype({"start": int, "stop": int})
+    _check_ids(files, "Two files")
+    return files, left_out
+
+
+def _check_ids(files, what):
+    """Raises where two rows have one ID."""
+    again = files[files.ID.duplicated(keep=False)]
+    if len(again):
+        one, other = again.wav.head(2)
+        raise ValueError(
+            f"{what} have the ID {again.ID.iloc[0]}: {one} and {other}; keep "
+            "one of them."
+        )
 
 
 def _read_lines(source, folders):

@@ -1,6 +1,7 @@
 """Manifests: the tables of utterances that training and verification read."""
 
 import contextlib
+import math
 import os
 
 import numpy as np
@@ -267,6 +268,42 @@ def scan_files(files, left_out, workers=None, journal=None):
         **left_out,
     }
     return manifest, rejected, summary
+
+
+def require_readable(rejected, total, max_unreadable):
+    """Raises where too many files cannot be read.
+
+    Arguments
+    ---------
+    rejected : pandas.DataFrame
+        wav and reason of each of them, as ``scan_files`` gives them.
+    total : int
+        How many files were tried.
+    max_unreadable : float
+        Fraction that may be unreadable, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If there are more; it names three and the fraction to allow.
+
+    Example
+    -------
+    >>> bad = pd.DataFrame({"wav": ["/d/a/s/1.wav"], "reason": ["empty"]})
+    >>> require_readable(bad, total=100, max_unreadable=0.01)
+    """
+    if len(rejected) > max_unreadable * total:
+        enough = math.ceil(1e4 * len(rejected) / total) / 1e4
+        shown = "; ".join(
+            f"{wav} ({reason})"
+            for wav, reason in rejected.head(3).itertuples(index=False)
+        )
+        raise ValueError(
+            f"{len(rejected)} of {total} audio files are unreadable, more than "
+            f"`max_unreadable` = {max_unreadable} allows: {shown}; repair or "
+            f"remove them, or set `max_unreadable` to {enough:.4f} to leave "
+            "them out."
+        )
 
 
 def _check_columns(manifest, path):

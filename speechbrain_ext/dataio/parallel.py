@@ -153,6 +153,36 @@ def told_when_full(folder):
 
 
 @contextlib.contextmanager
+def removed_on_error(folder):
+    """Takes a folder away again that a block made for nothing.
+
+    Arguments
+    ---------
+    folder : str
+        The folder; it stays if it was there before, or is not empty.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "new"
+    >>> try:
+    ...     with removed_on_error(folder):
+    ...         folder.mkdir()
+    ...         raise ValueError("bad input")
+    ... except ValueError:
+    ...     folder.exists()
+    False
+    """
+    there = os.path.exists(folder)
+    try:
+        yield
+    except (ValueError, OSError):
+        if not there:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        raise
+
+
+@contextlib.contextmanager
 def exclusive(folder, patience=5.0):
     """Makes a folder and keeps other processes from writing into it.
 

@@ -64,7 +64,7 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
 
     Example
     -------
-    >>> convert_corpus("/no/such/folder", "/tmp/wav")
+    >>> convert_corpus("/no/such/folder", "/no/such/wav")
     Traceback (most recent call last):
     FileNotFoundError: The folder /no/such/folder does not exist.
     """

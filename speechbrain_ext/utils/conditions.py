@@ -173,3 +173,53 @@ def condition_table(scores, targets, labels):
             row["EER %"] = 100 * EER(positive, negative)[0]
         rows.append(row)
     return pd.DataFrame(rows, dtype=object)
+
+
+def condition_tables(trials, conditions, words, scores):
+    """A table of the errors for each condition, under a sentence of its own.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        enrol and test (IDs) and target (bool), as ``read_trials`` gives them.
+    conditions : pandas.DataFrame
+        What ``utterance_conditions`` gives; None for no table, as where
+        enrolment is by models.
+    words : str
+        Name of the scoring.
+    scores : np.ndarray
+        Scores, [trials].
+
+    Returns
+    -------
+    list
+        Sentences and tables by turns, of the sessions first.
+
+    Raises
+    ------
+    ValueError
+        Same as ``condition_table``.
+
+    Example
+    -------
+    >>> trials = {"enrol": ["a/s/1"] * 2, "test": ["a/t/1", "b/s/1"]}
+    >>> trials = pd.DataFrame({**trials, "target": [True, False]})
+    >>> conditions = pd.DataFrame(index=["a/s/1", "a/t/1", "b/s/1"])
+    >>> said, table = condition_tables(trials, conditions, "cosine", [0.9, 0.1])
+    >>> table["condition"].tolist()
+    ['other session']
+    """
+    if conditions is None:
+        return []
+    labels = {"session": session_labels(trials["enrol"], trials["test"])}
+    for name, values in conditions.items():
+        labels[name] = pair_labels(
+            *(values[trials[side]].to_numpy() for side in ("enrol", "test"))
+        )
+    parts = []
+    for name, found in labels.items():
+        parts.append(
+            f"{words} by {name}; FRR and FAR are at the whole list's threshold."
+        )
+        parts.append(condition_table(scores, trials["target"], found))
+    return parts

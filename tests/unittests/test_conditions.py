@@ -1,10 +1,12 @@
 """Error rates by condition."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from speechbrain_ext.utils.conditions import (
     condition_table,
+    condition_tables,
     pair_labels,
     session_labels,
 )
@@ -43,3 +45,20 @@ def test_conditions_add_up_to_the_whole():
     own = labels == "a"
     expected = 100 * EER(scores[own & targets], scores[own & ~targets])[0]
     assert table.loc["a", "EER %"] == expected
+
+
+def test_every_condition_gets_its_table():
+    ids = ["a/s/1", "a/t/1", "b/s/1", "c/s/1"]
+    conditions = pd.DataFrame({"gender": ["f", "f", "m", "f"]}, index=ids)
+    trials = pd.DataFrame(
+        [(ids[0], ids[1], True), (ids[0], ids[2], False), (*ids[2:], False)],
+        columns=["enrol", "test", "target"],
+    )
+    scores = np.array([0.9, 0.1, 0.2])
+    parts = condition_tables(trials, conditions, "cosine", scores)
+    assert [p.split(";")[0] for p in parts[::2]] == [
+        *("cosine by session", "cosine by gender")
+    ]
+    assert parts[3]["condition"].tolist() == ["f", "f / m"]
+    assert parts[3]["nontargets"].tolist() == [0, 2]
+    assert condition_tables(trials, None, "cosine", scores) == []

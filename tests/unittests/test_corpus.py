@@ -2,10 +2,15 @@
 
 import os
 
+import pandas as pd
 import pytest
 
 from speechbrain_ext.dataio import corpus
-from speechbrain_ext.dataio.corpus import list_corpus
+from speechbrain_ext.dataio.corpus import (
+    FILE_COLUMNS,
+    corpus_fingerprint,
+    list_corpus,
+)
 
 
 def touch(root, *names):
@@ -148,3 +153,23 @@ def test_list_corpus_rejects_name_that_is_not_utf8(tmp_path):
         pytest.skip("this file system takes UTF-8 names alone")
     with pytest.raises(ValueError, match="xe9.wav.* not UTF-8"):
         list_corpus([str(tmp_path)])
+
+
+def test_fingerprint_follows_names_speakers_and_trials(tmp_path):
+    trials = tmp_path / "veri.txt"
+    trials.write_text("1 a b\n")
+    files = pd.DataFrame(
+        [["a/s/1", "/d/a/s/1.wav", "a", False]], columns=FILE_COLUMNS
+    )
+    first = corpus_fingerprint(files, [trials])
+    assert corpus_fingerprint(files.assign(official_test=True), [trials]) == (
+        first
+    )
+    found = {
+        first,
+        corpus_fingerprint(files),
+        corpus_fingerprint(files.assign(spk_id="b"), [trials]),
+        corpus_fingerprint(files.assign(wav="/e/a/s/1.wav"), [trials]),
+    }
+    trials.write_text("0 a b\n")
+    assert len(found | {corpus_fingerprint(files, [trials])}) == 5

@@ -13,6 +13,7 @@ from speechbrain_ext.dataio.manifests import (
     COLUMNS,
     read_manifest,
     replacing,
+    require_readable,
     scan_corpus,
     write_manifest,
 )
@@ -155,3 +156,10 @@ def test_replacing_keeps_the_old_file_until_the_new_is_whole(tmp_path):
             raise KeyError
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert path.read_text() == "good"
+
+
+def test_unreadable_files_are_counted_to_the_last(tmp_path):
+    bad = pd.DataFrame({"wav": ["1.wav", "2.wav"], "reason": ["empty"] * 2})
+    require_readable(bad, 200, 0.01)
+    with pytest.raises(ValueError, match="2 of 199 .*1.wav .empty.* 0.0101"):
+        require_readable(bad, 199, 0.01)

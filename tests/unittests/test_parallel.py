@@ -12,6 +12,7 @@ from speechbrain_ext.dataio.parallel import (
     cores,
     exclusive,
     ordered_map,
+    removed_on_error,
     told_when_full,
 )
 
@@ -91,3 +92,16 @@ def test_a_full_disk_is_told_and_other_errors_stay(tmp_path):
 
 def test_there_are_cores():
     assert 1 <= cores() <= os.cpu_count()
+
+
+@pytest.mark.parametrize("content", ["before", "made", None])
+def test_a_folder_made_for_nothing_is_removed(tmp_path, content):
+    folder = tmp_path / "new"
+    if content == "before":
+        folder.mkdir()
+    with pytest.raises(ValueError, match="bad"), removed_on_error(folder):
+        folder.mkdir(exist_ok=True)
+        if content == "made":
+            (folder / "journal").touch()
+        raise ValueError("bad")
+    assert folder.exists() == (content is not None)

@@ -52,9 +52,7 @@ from speechbrain_ext.processing.score_matrix import write_score_matrix
 from speechbrain_ext.processing.trial_rows import TrialRows
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
 from speechbrain_ext.utils.conditions import (
-    condition_table,
-    pair_labels,
-    session_labels,
+    condition_tables,
     utterance_conditions,
 )
 from speechbrain_ext.utils.distributed import (
@@ -283,12 +281,8 @@ def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
                     / f"{written}.{'txt' if form == 'wespeaker' else form}",
                     *(trials["enrol"], trials["test"], scores, targets, form),
                 )
-            results.append(
-                {
-                    **{"trials": path.stem, "scoring": words, **row},
-                    "scores": f"{written}.txt",
-                }
-            )
+            row["scores"] = f"{written}.txt"
+            results.append({"trials": path.stem, "scoring": words, **row})
             pair = scores[targets], scores[~targets]
             if not ratios or name.endswith(QUALITY):
                 curves[f"{path.stem}, {words}"] = pair
@@ -298,30 +292,11 @@ def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
             parts.append(picture)
             if main_scores is None or name == "asnorm":
                 main_scores = words, scores
-        parts += breakdown(trials, targets, conditions, *main_scores)
+        parts += condition_tables(trials, conditions, *main_scores)
         sections.append((f"{path.stem}: {len(trials)} trials", parts))
         if hparams["score_matrices"]:
             write_matrix(output_folder, path.stem, trials, numbers, utterances)
     return results, curves, sections
-
-
-def breakdown(trials, targets, conditions, words, scores):
-    """Tables of the errors by condition; models have none."""
-    if conditions is None:
-        return []
-    labels = {"session": session_labels(trials["enrol"], trials["test"])}
-    for name, values in conditions.items():
-        labels[name] = pair_labels(
-            values[trials["enrol"]].to_numpy(),
-            values[trials["test"]].to_numpy(),
-        )
-    parts = []
-    for name, found in labels.items():
-        parts.append(
-            f"{words} by {name}; FRR and FAR are at the whole list's threshold."
-        )
-        parts.append(condition_table(scores, targets, found))
-    return parts
 
 
 def write_matrix(output_folder, name, trials, numbers, utterances):

@@ -14,30 +14,28 @@ was killed goes on with the same command.
 import argparse
 import contextlib
 import errno
-import hashlib
 import logging
-import math
 import os
 import shutil
 import sys
 
-import pandas as pd
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.corpus import (
+    corpus_fingerprint,
     corpus_folders,
-    list_corpus,
     split_names,
 )
-from speechbrain_ext.dataio.file_lists import list_named
+from speechbrain_ext.dataio.file_lists import list_utterances
 from speechbrain_ext.dataio.kaldi import write_kaldi
 from speechbrain_ext.dataio.manifests import (
     COLUMNS,
     replacing,
+    require_readable,
     scan_files,
     write_manifest,
 )
-from speechbrain_ext.dataio.parallel import exclusive
+from speechbrain_ext.dataio.parallel import exclusive, removed_on_error
 from speechbrain_ext.dataio.splits import hold_out_speakers
 from speechbrain_ext.dataio.stamped_files import StampedFiles
 from speechbrain_ext.dataio.trials import (
@@ -153,7 +151,7 @@ def prepare_voxceleb(
     own = os.path.join(save_folder, "dev_trials")
     lists = resolve_trial_lists(trial_lists, folders, own)
     sources = [os.path.abspath(name) for name in split_names(file_list)]
-    files, left_out = _list_files(folders, sources, lists)
+    files, left_out = list_utterances(folders, sources, lists)
     if test_only and not lists:
         raise ValueError(
             "`test_only` needs trial lists, but the data folders hold none; "
@@ -169,7 +167,7 @@ def prepare_voxceleb(
         "seed": seed,
         "test_only": test_only,
         "kaldi": kaldi,
-        "fingerprint": _fingerprint(files, lists),
+        "fingerprint": corpus_fingerprint(files, lists),
     }
     wanted = _wanted(options)
     files_of = StampedFiles(save_folder, options, [*OUTPUTS.values(), DONE])
@@ -181,7 +179,7 @@ def prepare_voxceleb(
     test_ids = _read_test_ids(lists, files)
     if test_only:
         files = files[files.ID.isin(test_ids)]
-    with _emptied_on_error(save_folder), exclusive(save_folder):
+    with removed_on_error(save_folder), exclusive(save_folder):
         journal = os.path.join(save_folder, f"headers-{files_of.stamp}.jsonl")
         try:
             scanned = scan_files(files, left_out, workers, journal)
@@ -198,33 +196,6 @@ def prepare_voxceleb(
     _log(summary, save_folder)
 
 
-def _list_files(folders, sources, lists):
-    """The utterances of the data folders, or of lists and trials."""
-    if not sources:
-        return list_corpus(folders)
-    files = pd.concat([list_named(s, folders) for s in sources])
-    tested = set()
-    for path in lists:
-        tested |= set(read_trials(path)[["enrol", "test"]].to_numpy().flat)
-    tested -= set(files.ID)
-    left_out = {"misplaced": 0, "other_formats": {}}
-    if tested:  # a list to train from: the trials' files beside it
-        others, left_out = list_corpus(folders)
-        files = pd.concat([files, others[others.ID.isin(tested)]])
-    files = files.sort_values("ID", ignore_index=True)
-    if "start" in files:
-        files = files.fillna({"start": 0, "stop": -1})
-        files = files.astype({"start": int, "stop": int})
-    again = files[files.ID.duplicated(keep=False)]
-    if len(again):
-        one, other = again.wav.head(2)
-        raise ValueError(
-            f"Two files have the ID {again.ID.iloc[0]}: {one} and {other}; "
-            "keep one of them."
-        )
-    return files, left_out
-
-
 def _split_tables(manifest, rejected, summary, files, test_ids, options):
     """What is written, after all checks, and its counts."""
     if options["file_list"]:
@@ -235,7 +206,7 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
                 f"there: {', '.join(missing.head(3))}; correct the list, or "
                 "name in `data_folder` the folder that its paths start from."
             )
-    _check_unreadable(rejected, len(files), options["max_unreadable"])
+    require_readable(rejected, len(files), options["max_unreadable"])
     _check_readable_tests(test_ids, files, rejected)
     wanted, seed = _wanted(options), options["seed"]
     tables = {"rejected": rejected}
@@ -264,19 +235,6 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
     return tables, summary
 
 
-@contextlib.contextmanager
-def _emptied_on_error(folder):
-    """Takes a folder away again that was made for nothing."""
-    there = os.path.exists(folder)
-    try:
-        yield
-    except (ValueError, OSError):
-        if not there:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-        raise
-
-
 def _check_options(dev_speakers, dev_trials, max_unreadable):
     if dev_speakers < 0 or dev_speakers == 1:
         raise ValueError(
@@ -293,18 +251,6 @@ def _check_options(dev_speakers, dev_trials, max_unreadable):
             "`max_unreadable` must be a fraction in [0, 1], got "
             f"{max_unreadable}; 1 % is 0.01."
         )
-
-
-def _fingerprint(files, lists):
-    """Digest of the corpus's file names and of the trial lists' content."""
-    digest = hashlib.sha256("\n".join(files.wav.to_numpy()).encode())
-    for column in files.columns.difference(["wav", "official_test"]):
-        named = "\n".join(map(str, files[column].to_numpy()))
-        digest.update(hashlib.sha256(named.encode()).digest())
-    for path in lists:
-        with open(path, "rb") as stream:
-            digest.update(hashlib.sha256(stream.read()).digest())
-    return digest.hexdigest()
 
 
 def _wanted(options):
@@ -331,21 +277,6 @@ def _read_test_ids(lists, files):
             trials[["enrol", "test"]].to_numpy().flat, path
         )
     return test_ids
-
-
-def _check_unreadable(rejected, total, max_unreadable):
-    if len(rejected) > max_unreadable * total:
-        enough = math.ceil(1e4 * len(rejected) / total) / 1e4
-        shown = "; ".join(
-            f"{wav} ({reason})"
-            for wav, reason in rejected.head(3).itertuples(index=False)
-        )
-        raise ValueError(
-            f"{len(rejected)} of {total} audio files are unreadable, more than "
-            f"`max_unreadable` = {max_unreadable} allows: {shown}; repair or "
-            f"remove them, or set `max_unreadable` to {enough:.4f} to leave "
-            "them out."
-        )
 
 
 def _check_readable_tests(test_ids, files, rejected):

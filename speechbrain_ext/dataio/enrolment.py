@@ -46,6 +46,7 @@ def read_enrolment(path):
             name, *utterances = line.split() or [None]
             if name is None:
                 continue
+            name = utterance_id(name)
             ids = [utterance_id(utterance) for utterance in utterances]
             if not ids or name in models or len(set(ids)) != len(ids):
                 raise ValueError(
@@ -53,7 +54,7 @@ def read_enrolment(path):
                     f"`{line.strip()[:100]}` must be `model utterance ...`, "
                     "each model and each of its utterances once; correct it."
                 )
-            models[utterance_id(name)] = ids
+            models[name] = ids
     return models
 
 

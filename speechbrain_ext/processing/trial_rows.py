@@ -80,8 +80,8 @@ class TrialRows:
 
         Raises
         ------
-        KeyError
-            If a name is not there.
+        ValueError
+            If a name has no embedding.
         """
         trials = read_trials(path)
         doubled = int(trials[["enrol", "test"]].duplicated().sum())
@@ -89,7 +89,16 @@ class TrialRows:
             logger.warning(
                 f"{path.name} has {doubled} trials more than once; each counts."
             )
-        sides = (self.enrol_rows[trials["enrol"]], self.rows[trials["test"]])
-        return trials, tuple(
-            torch.from_numpy(side.to_numpy(copy=True)) for side in sides
-        )
+        numbers = []
+        for side, rows in (("enrol", self.enrol_rows), ("test", self.rows)):
+            unknown = sorted(set(trials[side]) - set(rows.index))
+            if unknown:
+                raise ValueError(
+                    f"{path} names {len(unknown)} that have no embedding as "
+                    f"{side}, among them {unknown[0]}; prepare the list anew, "
+                    "with the folders (and models) that have them."
+                )
+            numbers.append(
+                torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
+            )
+        return trials, tuple(numbers)

@@ -14,7 +14,7 @@ def test_enrolment_list_is_read(tmp_path):
     path.write_text("m1 wav/a/s/1.wav a/s/2\n\nm2 b/s/1.flac\n")
     expected = {"m1": ["a/s/1", "a/s/2"], "m2": ["b/s/1"]}
     assert read_enrolment(path) == expected
-    for line in ("m3", "m1 a/s/9", "m4 a/s/1 a/s/1.wav"):
+    for line in ("m3", "m1 a/s/9", "m1.wav a/s/9", "m4 a/s/1 a/s/1.wav"):
         path.write_text(f"m1 a/s/1\n{line}\n")
         with pytest.raises(ValueError, match=f"Line 2 .*`{line}`"):
             read_enrolment(path)

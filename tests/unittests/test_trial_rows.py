@@ -25,7 +25,7 @@ def test_utterances_are_found_and_doubled_trials_count_twice(tmp_path):
     assert enrol.tolist() == [3, 0, 3] and test.tolist() == [0, 2, 0]
     assert trials["target"].tolist() == [False, True, False]
     path.write_text("0 b/t/1 x/s/1\n1 a/s/1 a/t/1\n")
-    with pytest.raises(KeyError, match="x/s/1"):
+    with pytest.raises(ValueError, match="1 that .* as test, .* x/s/1;"):
         rows.trials(path)
 
 
@@ -34,6 +34,9 @@ def test_models_are_rows_behind_the_utterances(tmp_path):
     path.write_text("0 m b/t/1\n1 m a/s/1\n")
     models = {"m": ["a/s/1", "a/t/1"], "gone": ["c/s/1"]}
     rows = TrialRows(TABLE, EMBEDDINGS, models)
+    (tmp_path / "other").write_text("0 gone b/t/1\n1 m a/s/1\n")
+    with pytest.raises(ValueError, match="1 that .* as enrol, .* gone;"):
+        rows.trials(tmp_path / "other")
     _, (enrol, test) = rows.trials(path)
     assert enrol.tolist() == [4, 4] and test.tolist() == [3, 0]
     assert rows.speakers[4] == "a" and rows.seconds[4] == 4.0

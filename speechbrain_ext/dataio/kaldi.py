@@ -5,7 +5,7 @@ import os
 import pandas as pd
 
 from speechbrain_ext.dataio.corpus import FILE_COLUMNS
-from speechbrain_ext.dataio.manifests import replacing
+from speechbrain_ext.utils.files import atomic_write
 
 
 def read_kaldi(folder, root=""):
@@ -159,5 +159,5 @@ def write_kaldi(manifest, folder):
             )
         )
     for name, rows in tables.items():
-        with replacing(os.path.join(folder, name)) as stream:
+        with atomic_write(os.path.join(folder, name)) as stream:
             stream.writelines(" ".join(row) + "\n" for row in rows)

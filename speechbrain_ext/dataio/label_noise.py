@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_ext.dataio.crops import stable_seed
-from speechbrain_ext.dataio.manifests import replacing, write_manifest
+from speechbrain_ext.dataio.manifests import write_manifest
+from speechbrain_ext.utils.files import atomic_write
 
 NEEDED = ("ID", "spk_id", "wav")
 
@@ -129,7 +130,7 @@ def write_corrupted(manifest, report, path):
     """
     write_manifest(manifest, path)
     beside = pathlib.Path(path).with_name("label_noise.json")
-    with replacing(beside) as file:
+    with atomic_write(beside) as file:
         json.dump(report, file, indent=2)
     return beside
 

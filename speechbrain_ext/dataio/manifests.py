@@ -1,6 +1,5 @@
 """Manifests: the tables of utterances that training and verification read."""
 
-import contextlib
 import math
 import os
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from speechbrain_ext.dataio.audio_headers import read_headers
 from speechbrain_ext.dataio.corpus import EXTENSIONS, list_corpus
-from speechbrain_ext.dataio.parallel import told_when_full
+from speechbrain_ext.utils.files import atomic_write
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 AGAIN = "delete it and run the preparation again"
@@ -98,45 +97,8 @@ def write_manifest(manifest, path):
     """
     _check_columns(manifest, path)
     _check_unique(manifest, path)
-    with replacing(path) as stream:
+    with atomic_write(path) as stream:
         manifest.to_csv(stream, index=False, lineterminator="\n")
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Open a file for text that takes its place only once it is whole.
-
-    Arguments
-    ---------
-    path : str
-        The file to write. Until the block ends without an error a file that
-        is there stays as it is; the text goes to one beside it.
-
-    Yields
-    ------
-    io.TextIOWrapper
-        The stream to write to.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "note.txt"
-    >>> with replacing(path) as stream:
-    ...     _ = stream.write("whole")
-    >>> path.read_text()
-    'whole'
-    """
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with (
-            told_when_full(os.path.dirname(temporary) or "."),
-            open(temporary, "w", encoding="utf-8", newline="") as stream,
-        ):
-            yield stream
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def scan_corpus(folders, extensions=EXTENSIONS, workers=None):

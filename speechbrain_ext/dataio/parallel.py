@@ -2,17 +2,11 @@
 
 import concurrent.futures
 import contextlib
-import errno
-import fcntl
 import json
 import multiprocessing
 import os
-import re
 import threading
 import time
-
-LEFT = re.compile(r"\.\d+\.tmp$")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cores():
@@ -116,43 +110,6 @@ def _end_with_parent(parent):
 
 
 @contextlib.contextmanager
-def told_when_full(folder):
-    """Says in a sentence that a disk is full, which Python says in three words.
-
-    Arguments
-    ---------
-    folder : str
-        Where the block writes.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    OSError
-        If the block raised that there is no room.
-
-    Example
-    -------
-    >>> with told_when_full("/data"):
-    ...     raise OSError(errno.ENOSPC, "full")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    OSError: There is no room for what is written into /data (full); ...
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise OSError(
-            f"There is no room for what is written into {folder} "
-            f"({error.strerror}); make room and run it again: nothing is left "
-            "half-written."
-        ) from error
-
-
-@contextlib.contextmanager
 def removed_on_error(folder):
     """Takes a folder away again that a block made for nothing.
 
@@ -180,78 +137,3 @@ def removed_on_error(folder):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
         raise
-
-
-@contextlib.contextmanager
-def exclusive(folder, patience=5.0):
-    """Makes a folder and keeps other processes from writing into it.
-
-    What a killed run left there half-written is removed: ``*.<number>.tmp``,
-    as ``replacing`` names it.
-
-    Arguments
-    ---------
-    folder : str
-        Where the block is going to write.
-    patience : float
-        Seconds to wait for another process: workers of a killed one may take
-        a moment to end.
-
-    Yields
-    ------
-    str
-        The folder.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be made or written into, or another process
-        writes into it.
-
-    Example
-    -------
-    >>> with exclusive(getfixture("tmp_path") / "new") as folder:
-    ...     os.listdir(folder)
-    []
-    """
-    folder = os.fspath(folder)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OSError(_cannot_write(folder, error.strerror)) from error
-    try:
-        if not os.access(folder, os.W_OK):
-            raise OSError(_cannot_write(folder, "no permission"))
-        _lock(lock, folder, patience)
-        for name in os.listdir(folder):
-            if LEFT.search(name):
-                os.unlink(os.path.join(folder, name))
-        with told_when_full(folder):
-            yield folder
-    finally:
-        os.close(lock)
-
-
-def _cannot_write(folder, reason):
-    return (
-        f"The folder {folder} cannot be written into ({reason}); make it "
-        "writable or name another."
-    )
-
-
-def _lock(lock, folder, patience):
-    """Locks the folder itself; forked workers share the lock."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > end:
-                raise OSError(
-                    f"Another process is writing into {folder}; wait for its "
-                    "end, or name another folder."
-                ) from error
-            time.sleep(0.1)
-        except OSError:  # NFS, for one, locks no folders
-            return None

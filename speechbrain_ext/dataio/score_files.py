@@ -5,7 +5,7 @@ import pathlib
 
 import torch
 
-from speechbrain_ext.dataio.manifests import replacing
+from speechbrain_ext.utils.files import atomic_write
 
 LABELS = ("nontarget", "target")
 FORMS = {"wespeaker": (" nontarget", " target"), "kaldi": ("", "")}
@@ -68,7 +68,7 @@ def write_scores(
     labels = [FORMS[form][target] for target in targets.bool().tolist()]
     rows = zip(enrol_names, test_names, scores.tolist(), labels, strict=True)
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.writelines(
             f"{enrol} {test} {score!r}{label}\n"
             for enrol, test, score, label in rows

@@ -9,8 +9,8 @@ import tarfile
 import numpy as np
 
 from speechbrain_ext.dataio.crops import stable_seed
-from speechbrain_ext.dataio.manifests import replacing
-from speechbrain_ext.dataio.parallel import exclusive, ordered_map
+from speechbrain_ext.dataio.parallel import ordered_map
+from speechbrain_ext.utils.files import atomic_write, locked_folder
 
 BLOCK = 512  # bytes; a tar file is a row of these
 
@@ -91,7 +91,7 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
             (os.path.join(folder, _shard(stamp, n)), about.iloc[rows])
             for n, rows in enumerate(parts)
         ]
-        with exclusive(folder):
+        with locked_folder(folder):
             # all the shards are there, or it raises
             results = list(ordered_map(_write_shard, tasks, workers))
             places = [None] * len(order)
@@ -100,7 +100,7 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
             ):
                 for row, place in zip(rows, found, strict=True):
                     places[row] = (number, *place)
-            with replacing(index) as stream:
+            with atomic_write(index) as stream:
                 json.dump(places, stream)
     with open(index, encoding="utf-8") as stream:
         places = json.load(stream)
@@ -144,15 +144,8 @@ def _write_shard(task):
     samples = table[["ID", "wav", "duration", "spk_id"]]
     samples = list(samples.itertuples(index=False, name=None))
     if not os.path.exists(path):
-        temporary = f"{path}.tmp"
-        try:
-            with open(temporary, "wb") as stream:
-                _fill(stream, samples)
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+        with atomic_write(path, "wb") as stream:
+            _fill(stream, samples)
     with tarfile.open(path) as shard:
         found = {
             member.name.rpartition(".")[0]: member

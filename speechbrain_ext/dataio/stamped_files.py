@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 
-from speechbrain_ext.dataio.manifests import replacing
+from speechbrain_ext.utils.files import atomic_write
 
 DIGITS = 12  # of the fingerprint that file names show
 
@@ -97,7 +97,7 @@ class StampedFiles:
         summary : dict
             What it shall tell beside the options.
         """
-        with replacing(self.path(mark)) as stream:
+        with atomic_write(self.path(mark)) as stream:
             json.dump({**self.options, "summary": summary}, stream, indent=2)
             stream.write("\n")
 

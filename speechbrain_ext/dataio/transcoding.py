@@ -14,8 +14,9 @@ import soundfile
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS, EXTENSIONS
-from speechbrain_ext.dataio.manifests import SAMPLE_RATE, replacing
-from speechbrain_ext.dataio.parallel import cores, exclusive
+from speechbrain_ext.dataio.manifests import SAMPLE_RATE
+from speechbrain_ext.dataio.parallel import cores
+from speechbrain_ext.utils.files import atomic_write, locked_folder
 
 logger = get_logger(__name__)
 
@@ -82,7 +83,7 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
         )
     pairs = _pairs(source, target, form)
     failed = []
-    with exclusive(target):
+    with locked_folder(target):
         missing = [pair for pair in pairs if not os.path.exists(pair[1])]
         with ThreadPoolExecutor(workers or cores()) as pool:
             try:
@@ -99,7 +100,7 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
                 pool.shutdown(cancel_futures=True)
                 raise
         path = os.path.join(target, REJECTED)
-        with replacing(path) as stream:
+        with atomic_write(path) as stream:
             table = pd.DataFrame(failed, columns=["path", "reason"])
             table.to_csv(stream, index=False, lineterminator="\n")
     if len(failed) > most_bad * len(pairs):
@@ -193,12 +194,5 @@ def _write(result, samples):
     form = os.path.splitext(result)[1][1:]
     soundfile.write(sound, samples, SAMPLE_RATE, "PCM_16", format=form)
     os.makedirs(os.path.dirname(result), exist_ok=True)
-    temporary = f"{result}.tmp"
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(sound.getbuffer())
-        os.replace(temporary, result)
-    except OSError:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    with atomic_write(result, "wb", record=False) as stream:
+        stream.write(sound.getbuffer())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS, split_names
-from speechbrain_ext.dataio.manifests import replacing
+from speechbrain_ext.utils.files import atomic_write
 
 VOXCELEB_LABELS = {"1": True, "0": False}
 KALDI_LABELS = {"target": True, "nontarget": False}
@@ -321,7 +321,7 @@ def write_trials(trials, path):
     '0 a/s1/1 b/s1/1\\n'
     """
     _check_white_space(set(trials[["enrol", "test"]].to_numpy().flat))
-    with replacing(path) as stream:
+    with atomic_write(path) as stream:
         columns = ["target", "enrol", "test"]
         for target, enrol, test in trials[columns].to_numpy(dtype=object):
             stream.write(f"{int(target)} {enrol} {test}\n")

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from speechbrain_ext.dataio.manifests import replacing
+from speechbrain_ext.utils.files import atomic_write
 
 # The forms of a pair of measures, and what they are called in files
 QUALITY_FORMS = ("min", "max", "difference", "ratio")
@@ -274,7 +274,7 @@ def save_calibrations(path, calibrations):
         Maps the name of a scoring to its ``Calibration``.
     """
     values = {name: c.to_dict() for name, c in calibrations.items()}
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         json.dump(values, file, indent=2)
 
 

@@ -1,12 +1,12 @@
 """Scores of every enrolment with every test, written block by block."""
 
-import os
 import pathlib
 
 import numpy as np
 import torch
 
 from speechbrain_ext.processing import scoring
+from speechbrain_ext.utils.files import atomic_path
 
 
 @torch.no_grad()
@@ -50,8 +50,7 @@ def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
         for name, values in (("enrol", enrol), ("test", test))
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as part:
         matrix = np.lib.format.open_memmap(
             part, mode="w+", dtype=np.float32, shape=(len(enrol), len(test))
         )
@@ -70,6 +69,3 @@ def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
             matrix[block] = cosines.float().cpu().numpy()
         matrix.flush()
         del matrix
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ _HELD = {}
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path, record=True):
     """Gives a temporary path whose file takes its place once it is whole.
 
     Arguments
@@ -37,6 +37,8 @@ def atomic_path(path):
     path : str | pathlib.Path
         The file to write. A file that is there stays until the block has
         ended without an error.
+    record : bool
+        Whether the journal takes the file in, so that it can be replaced.
 
     Yields
     ------
@@ -69,7 +71,8 @@ def atomic_path(path):
             _sync(temporary)
             # before the file is there: a run that is killed in between
             # must know it again
-            _record(folder, name, temporary)
+            if record:
+                _record(folder, name, temporary)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -77,7 +80,7 @@ def atomic_path(path):
 
 
 @contextlib.contextmanager
-def atomic_write(path, mode="w"):
+def atomic_write(path, mode="w", record=True):
     """Opens a file that takes its place once it is whole.
 
     Arguments
@@ -86,6 +89,8 @@ def atomic_write(path, mode="w"):
         Same as in ``atomic_path``.
     mode : str
         ``"w"`` for text (UTF-8, line ends as written), ``"wb"`` for bytes.
+    record : bool
+        Same as in ``atomic_path``.
 
     Yields
     ------
@@ -113,7 +118,7 @@ def atomic_write(path, mode="w"):
     """
     options = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, record) as temporary,
         open(temporary, mode, **options) as stream,
     ):
         yield stream
@@ -225,7 +230,7 @@ def clear_temporaries(folder):
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder; those below it are left.
+        The folder, with those below it that have no lock of their own.
 
     Example
     -------
@@ -236,12 +241,17 @@ def clear_temporaries(folder):
     >>> os.listdir(folder)
     ['mine.tmp']
     """
-    for entry in os.scandir(folder):
-        if TEMPORARY.match(entry.name):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+    for path, folders, names in os.walk(folder):
+        if path != os.fspath(folder) and LOCK in names:
+            folders.clear()  # another run's
+            continue
+        for name in filter(TEMPORARY.match, [*folders, *names]):
+            place = os.path.join(path, name)
+            if name in names or os.path.islink(place):
+                os.unlink(place)
             else:
-                os.unlink(entry.path)
+                shutil.rmtree(place)
+        folders[:] = [name for name in folders if not TEMPORARY.match(name)]
 
 
 def refuse_links(folder):

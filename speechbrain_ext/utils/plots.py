@@ -1,6 +1,5 @@
 """Detection error trade-off (DET) plots."""
 
-import os
 import pathlib
 
 import numpy as np
@@ -8,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import ndtr, ndtri  # scipy.stats.norm.cdf and ppf
 
+from speechbrain_ext.utils.files import atomic_path
 from speechbrain_ext.utils.metrics import EER, error_curve
 
 # Rates to label, in percent, the first first where there is no room for all.
@@ -250,11 +250,7 @@ def _label_percents(axis, limits, across):
 
 
 def _save(figure, path):
-    """Writes the figure to a file beside ``path`` that then takes its place."""
+    """Writes the figure; the file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as part:
         figure.savefig(part, format=path.suffix[1:] or "png")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

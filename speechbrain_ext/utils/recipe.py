@@ -1,11 +1,8 @@
 """Loading of recipes: YAMLs that extend others, checked key by key."""
 
 import difflib
-import fcntl
 import io
-import os
 import pathlib
-import platform
 import re
 
 import ruamel.yaml
@@ -14,12 +11,9 @@ from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.manifests import replacing
+from speechbrain_ext.utils.files import atomic_write, lock_output_folder
 
 logger = get_logger(__name__)
-
-# the folders that this process has claimed
-_LOCKS = {}
 
 
 def compose_recipe(path):
@@ -233,9 +227,9 @@ def _leaves(node, name=""):
 
 
 def claim_folder(folder, text):
-    """Claims an output folder and writes the recipe into it.
+    """Locks an output folder and writes the recipe into it.
 
-    The main process holds a lock until it ends, however it ends; the others
+    The main process holds the lock until it ends, however it ends; the others
     look whether the recipe is there.
 
     Arguments
@@ -247,8 +241,11 @@ def claim_folder(folder, text):
 
     Raises
     ------
+    OSError
+        If another run holds the folder, it cannot be written into, or it has
+        a hyperparams.yaml that this project did not write.
     ValueError
-        If another run holds the folder, or a process does not find it.
+        If it holds a link that leads out of it, or a process does not find it.
 
     Example
     -------
@@ -257,34 +254,13 @@ def claim_folder(folder, text):
     >>> (folder / "hyperparams.yaml").read_text()
     'seed: 1'
     """
-    path = pathlib.Path(folder, "hyperparams.yaml").resolve()
+    path = pathlib.Path(folder, "hyperparams.yaml")
     if if_main_process():
-        if path not in _LOCKS:
-            _LOCKS[path] = _lock(path.with_name(".lock"))
-        with replacing(path) as file:
+        lock_output_folder(folder)
+        with atomic_write(path) as file:
             file.write(text)
     if not path.exists():
         raise ValueError(
             f"The output folder {folder} is not the main process's; give one "
             "that all machines share."
         )
-
-
-def _lock(path):
-    """An open file that no other process has locked."""
-    file = open(path, "a+", encoding="utf-8")
-    try:
-        # of this process alone: the workers that it starts do not hold it
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.seek(0)
-        raise ValueError(
-            f"Another run ({file.read().strip()}) trains into {path.parent}; "
-            "wait for it, end it, or give another output_folder."
-        ) from error
-    except OSError:  # a disk without locks
-        logger.warning(f"{path.parent} cannot be locked: start one run there.")
-    file.truncate(0)
-    file.write(f"process {os.getpid()} of {platform.node()}")
-    file.flush()
-    return file

@@ -6,7 +6,7 @@ import pathlib
 
 import pandas as pd
 
-from speechbrain_ext.dataio.manifests import replacing
+from speechbrain_ext.utils.files import atomic_write
 
 STYLE = """
 body { font-family: sans-serif; margin: 2em auto; max-width: 70em;
@@ -96,7 +96,7 @@ def write_report(path, title, sections):
         lines.append(f"<h2>{html.escape(heading)}</h2>")
         lines += [_part(part) for part in parts]
     lines.append("</body></html>\n")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write("\n".join(lines))
 
 

@@ -12,11 +12,11 @@ from speechbrain_ext.dataio import audio_headers
 from speechbrain_ext.dataio.manifests import (
     COLUMNS,
     read_manifest,
-    replacing,
     require_readable,
     scan_corpus,
     write_manifest,
 )
+from speechbrain_ext.utils.files import atomic_write
 
 HEADER = ",".join(COLUMNS)
 ROW = "0012/NA/1,0.5,/d/1.wav,0,8000,0012"
@@ -150,7 +150,7 @@ def test_replacing_keeps_the_old_file_until_the_new_is_whole(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("good")
     with pytest.raises(KeyError):
-        with replacing(path) as stream:
+        with atomic_write(path) as stream:
             stream.write("half")
             assert path.read_text() == "good"
             raise KeyError

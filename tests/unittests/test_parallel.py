@@ -10,11 +10,10 @@ import pytest
 
 from speechbrain_ext.dataio.parallel import (
     cores,
-    exclusive,
     ordered_map,
     removed_on_error,
-    told_when_full,
 )
+from speechbrain_ext.utils.files import explain_disk_full, locked_folder
 
 
 def square(number):
@@ -40,13 +39,13 @@ def test_a_journal_is_gone_on_with(tmp_path):
 
 SLEEPER = """
 import os, sys, time
-from speechbrain_ext.dataio.parallel import exclusive, ordered_map
+from speechbrain_ext.dataio.parallel import ordered_map
 
 def work(number):
     os.write(1, f"{os.getpid()}\\n".encode())  # one write: two never mix
     time.sleep(600)
 
-with exclusive(sys.argv[1]):
+with locked_folder(sys.argv[1]):
     list(ordered_map(work, [1, 2], 2))
 """
 
@@ -59,12 +58,14 @@ def test_workers_end_with_a_killed_parent_and_the_folder_is_free(tmp_path):
     )
     workers = [int(process.stdout.readline()) for _ in range(2)]
     with pytest.raises(OSError, match="Another process is writing"):
-        with exclusive(tmp_path, patience=0.1):
+        with locked_folder(tmp_path, patience=0.1):
             pass
     process.send_signal(signal.SIGKILL)
     process.wait()
     (tmp_path / "half.csv.1.tmp").touch()
-    with exclusive(tmp_path, patience=60):  # the lock is theirs until they end
+    with locked_folder(
+        tmp_path, patience=60
+    ):  # the lock is theirs until they end
         assert os.listdir(tmp_path) == []
     process.stdout.close()
     for worker in workers:
@@ -77,16 +78,16 @@ def test_workers_end_with_a_killed_parent_and_the_folder_is_free(tmp_path):
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file cannot be written into .*name"):
-        with exclusive(tmp_path / "file"):
+        with locked_folder(tmp_path / "file"):
             pass
 
 
 def test_a_full_disk_is_told_and_other_errors_stay(tmp_path):
     with pytest.raises(OSError, match="no room .*No space left .*; make room"):
-        with exclusive(tmp_path), open("/dev/full", "w") as stream:
+        with locked_folder(tmp_path), open("/dev/full", "w") as stream:
             stream.write("anything")
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        with told_when_full(tmp_path), open(tmp_path / "nowhere"):
+        with explain_disk_full(tmp_path), open(tmp_path / "nowhere"):
             pass
 
 

@@ -18,10 +18,11 @@ import sys
 
 import pandas as pd
 
-from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, compare
 from speechbrain_ext.utils.figures import figure_functions
+from speechbrain_ext.utils.files import atomic_write
 
 
 def read_both(first, second):
@@ -129,7 +130,7 @@ def main(argv=None):
         rows.append({**shown, "p": f"{values['p']:.3f}"})
     print(pd.DataFrame(rows).to_string(index=False))
     if arguments.json:
-        with replacing(arguments.json) as file:
+        with atomic_write(arguments.json) as file:
             json.dump(found, file, indent=2)
 
 

@@ -20,7 +20,6 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from speechbrain_ext.dataio.manifests import (
     read_manifest,
-    replacing,
     write_manifest,
 )
 from speechbrain_ext.inference.embedding import embed_utterances
@@ -29,6 +28,7 @@ from speechbrain_ext.processing.labels import (
     label_cosines,
     wrong_label_detection,
 )
+from speechbrain_ext.utils.files import atomic_write
 from speechbrain_ext.utils.plots import histogram_plot
 
 
@@ -91,7 +91,7 @@ def main(argv=None):
             }
         folder.mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame({"ID": manifest["ID"], "cosine": cosines})
-        with replacing(folder / "label_cosines.csv") as file:
+        with atomic_write(folder / "label_cosines.csv") as file:
             table.to_csv(file, index=False, lineterminator="\n")
         histogram_plot(
             samples,
@@ -103,7 +103,7 @@ def main(argv=None):
             kept = (kept > arguments.drop).to_numpy()
             report["dropped"] = int((~kept).sum())
             write_manifest(manifest[kept], folder / "cleaned.csv")
-        with replacing(folder / "label_report.json") as file:
+        with atomic_write(folder / "label_report.json") as file:
             json.dump(report, file, indent=2)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

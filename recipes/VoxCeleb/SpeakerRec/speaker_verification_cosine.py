@@ -29,7 +29,7 @@ from speechbrain_ext.dataio.enrolment import (
     read_enrolment,
     write_expanded_trials,
 )
-from speechbrain_ext.dataio.manifests import read_manifest, replacing
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import FORMS, write_scores
 from speechbrain_ext.dataio.trials import resolve_trial_lists
 from speechbrain_ext.inference.embedding_store import (
@@ -64,6 +64,7 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.figures import figure_functions, figures
+from speechbrain_ext.utils.files import atomic_write
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import figures_table, write_report
@@ -306,14 +307,14 @@ def write_matrix(output_folder, name, trials, numbers, utterances):
         names = pd.Series(rows.numpy(), index=trials[side])
         names = names[~names.index.duplicated()]
         sides[side] = utterances.embeddings[names.tolist()]
-        with replacing(output_folder / f"matrix_{name}_{side}.txt") as file:
+        with atomic_write(output_folder / f"matrix_{name}_{side}.txt") as file:
             file.writelines(f"{known}\n" for known in names.index)
     write_score_matrix(output_folder / f"matrix_{name}_cosine.npy", **sides)
 
 
 def report(hparams, output_folder, results, sections):
     """Writes results.json and report.html."""
-    with replacing(output_folder / "results.json") as file:
+    with atomic_write(output_folder / "results.json") as file:
         json.dump(results, file, indent=2)
     words = (
         f"Encoder: {hparams['pretrained_folder']}. In brackets intervals of "
@@ -349,7 +350,7 @@ def main(argv):
         embeddings = embed(hparams, run_opts, manifests)
         if not if_main_process():
             return None
-        with replacing(output_folder / "hyperparams.yaml") as file:
+        with atomic_write(output_folder / "hyperparams.yaml") as file:
             file.write(text)
         results = score(hparams, output_folder, manifests, embeddings)
     except (ValueError, OSError) as error:

@@ -30,12 +30,11 @@ from speechbrain_ext.dataio.file_lists import list_utterances
 from speechbrain_ext.dataio.kaldi import write_kaldi
 from speechbrain_ext.dataio.manifests import (
     COLUMNS,
-    replacing,
     require_readable,
     scan_files,
     write_manifest,
 )
-from speechbrain_ext.dataio.parallel import exclusive, removed_on_error
+from speechbrain_ext.dataio.parallel import removed_on_error
 from speechbrain_ext.dataio.splits import hold_out_speakers
 from speechbrain_ext.dataio.stamped_files import StampedFiles
 from speechbrain_ext.dataio.trials import (
@@ -45,6 +44,7 @@ from speechbrain_ext.dataio.trials import (
     resolve_trial_lists,
     write_trials,
 )
+from speechbrain_ext.utils.files import atomic_write, locked_folder
 
 logger = get_logger(__name__)
 
@@ -179,7 +179,7 @@ def prepare_voxceleb(
     test_ids = _read_test_ids(lists, files)
     if test_only:
         files = files[files.ID.isin(test_ids)]
-    with removed_on_error(save_folder), exclusive(save_folder):
+    with removed_on_error(save_folder), locked_folder(save_folder):
         journal = os.path.join(save_folder, f"headers-{files_of.stamp}.jsonl")
         try:
             scanned = scan_files(files, left_out, workers, journal)
@@ -299,7 +299,7 @@ def _write(files_of, tables, summary):
         if name == "dev_trials":
             write_trials(table, path)
         elif name == "rejected":
-            with replacing(path) as stream:
+            with atomic_write(path) as stream:
                 table.to_csv(stream, index=False, lineterminator="\n")
         elif name == "kaldi":
             shutil.rmtree(path, ignore_errors=True)  # of a killed run

@@ -1,14 +1,19 @@
 # make demo   trains, verifies and loads a speaker encoder on made-up voices
-# make test   all tests
-# make style  what the tests check of the style, with mends
-# The first of them sets up .venv; it is reused while its requirements last.
+# make test   all tests, on two cores
+# make test-lowest   all tests with the lowest versions that setup.py admits
+# make style  lints and formats the code
+# The first of them sets up .venv, which is made again when the requirements
+# change.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# the first of these that runs
+first_python = $(firstword $(foreach name,$(1),$(shell $(name) --version >/dev/null 2>&1 && command -v $(name))))
+PYTHON ?= $(call first_python,python3.11 python3.12 python3.13 python3.10 python3)
 PY := $(CURDIR)/.venv/bin/python
-STAMP := .venv/requirements.installed
+LOWEST_PYTHON ?= $(call first_python,python3.10 python3.11 python3)
 RECIPE := recipes/VoxCeleb/SpeakerRec
 DEMO := $(CURDIR)/results/demo
 LOSS ?= csphereface2
+RUN := $(DEMO)/$(LOSS)-$(shell date +%Y%m%d-%H%M%S)
 EPOCHS := 15
 MARGIN := --margin_start_epoch=4 --margin_fix_epoch=10
 ifeq ($(LOSS),aam_subcenter)
@@ -20,7 +25,7 @@ endif
 # A network that two cores train in a minute and a half
 DEMO_OPTIONS := \
 	--data_folder=$(DEMO)/corpus \
-	--output_folder=$(DEMO)/$(LOSS) \
+	--output_folder=$(RUN) \
 	--dev_speakers=6 --dev_trials=600 \
 	--n_mels=40 --block_sizes=[1,1,1,1] --embedding_size=64 \
 	--number_of_epochs=$(EPOCHS) --batch_size=32 --lr_scale=1.0 \
@@ -28,40 +33,57 @@ DEMO_OPTIONS := \
 	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
-.PHONY: demo test style venv clean
+.PHONY: demo test test-lowest style venv clean
 
 demo: venv
 	$(PY) -m speechbrain_ext.dataio.toy_corpus $(DEMO)/corpus
-	rm -rf $(DEMO)/$(LOSS) $(DEMO)/verification_$(LOSS)
 	cd $(RECIPE) && $(PY) train_speaker_embeddings.py \
 		hparams/resnet_$(LOSS)_small.yaml $(DEMO_OPTIONS)
 	cd $(RECIPE) && $(PY) speaker_verification_cosine.py \
 		hparams/verification_resnet_small.yaml \
 		--data_folder=$(DEMO)/corpus \
-		--pretrained_folder=$(DEMO)/$(LOSS)/pretrained \
-		--cohort_manifest=$(DEMO)/$(LOSS)/save/train.csv \
-		--output_folder=$(DEMO)/verification_$(LOSS)
-	$(PY) $(RECIPE)/verify_files.py $(DEMO)/$(LOSS)/pretrained \
+		--pretrained_folder=$(RUN)/pretrained \
+		--cohort_manifest=$(RUN)/save/train.csv \
+		--output_folder=$(RUN)/verification
+	$(PY) $(RECIPE)/verify_files.py $(RUN)/pretrained \
 		$(DEMO)/corpus/wav/id20001/s01/00001.wav \
 		$(DEMO)/corpus/wav/id20001/s02/00001.wav
 	@echo "All voices are synthetic: these figures say nothing of real speech."
-	@echo "The DET plot: $(DEMO)/verification_$(LOSS)/det.png"
+	@echo "The DET plot: $(RUN)/verification/det.png"
+
+# One thread a process: two processes share the cores
+TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --doctest-modules speechbrain_ext tests
 
 test: venv
-	$(PY) -m pytest --doctest-modules speechbrain_ext tests
+	$(TESTS)
+
+test-lowest:
+	@$(call make_venv,.venv-lowest,$(LOWEST_PYTHON),requirements-lowest.txt)
+	$(subst .venv/,.venv-lowest/,$(TESTS))
 
 style: venv
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
 venv:
-	@cat requirements.txt setup.py | cmp -s - $(STAMP) || { \
-		set -e; \
-		rm -rf .venv; \
-		$(PYTHON) -m venv .venv; \
-		$(PY) -m pip install -q -r requirements.txt; \
-		$(PY) -m pip install -q --no-deps --no-build-isolation -e .; \
-		cat requirements.txt setup.py > $(STAMP); \
-	}
+	@$(call make_venv,.venv,$(PYTHON),requirements.txt)
+
+# make_venv FOLDER,PYTHON,REQUIREMENTS: reuses what it made for the same
+# requirements, and leaves alone what somebody else made
+define make_venv
+cat $(3) setup.py | cmp -s - $(1)/requirements.installed || { \
+	set -e; \
+	if [ -e $(1) ] && [ ! -e $(1)/made_by_make ]; then \
+		echo "$(1) was not made by make; move it away first." >&2; \
+		exit 1; \
+	fi; \
+	rm -rf $(1); \
+	$(2) -m venv $(1); \
+	touch $(1)/made_by_make; \
+	$(1)/bin/python -m pip install -q -r $(3); \
+	$(1)/bin/python -m pip install -q --no-deps --no-build-isolation -e .; \
+	cat $(3) setup.py > $(1)/requirements.installed; \
+}
+endef
 
 clean:
-	rm -rf .venv results
+	rm -rf .venv .venv-lowest $(DEMO)

@@ -1,4 +1,4 @@
-"""Installs speechbrain_ext: the ranges here are what should work, requirements.txt is what was tested."""
+"""Installs speechbrain_ext. The tested versions are in requirements.txt."""
 
 import pathlib
 
@@ -14,21 +14,25 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["speechbrain_ext", "speechbrain_ext.*"]),
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10",
+    # `make test-lowest` tests the lower bounds (requirements-lowest.txt)
     install_requires=[
         "speechbrain>=1.1.0,<1.2",
-        "torch>=2.11,<2.12",
-        "torchaudio>=2.11,<2.12",
+        # a pair; newer versions of torch have no torchaudio on PyPI
+        "torch>=2.7.1,<2.12",
+        "torchaudio>=2.7.1,<2.12",
         "hyperpyyaml>=1.2.2",
         "numpy>=1.24",
-        "scipy>=1.10",
+        "scipy>=1.12",
         "pandas>=2.0",
-        "soundfile>=0.12",
+        "soundfile>=0.12.1",
         "matplotlib>=3.7",
+        "filelock>=3.12",
+        "jinja2>=3.1",
     ],
     extras_require={
         "tensorboard": ["tensorboard"],
         "shards": ["webdataset"],  # to read them elsewhere; ours need none
-        "test": ["pytest", "hypothesis", "ruff"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
     },
 )

@@ -21,7 +21,7 @@ setup(
         # a pair; newer versions of torch have no torchaudio on PyPI
         "torch>=2.7.1,<2.12",
         "torchaudio>=2.7.1,<2.12",
-        "hyperpyyaml>=1.2.2",
+        "hyperpyyaml>=1.2.3",
         "numpy>=1.24",
         "scipy>=1.12",
         "pandas>=2.0",

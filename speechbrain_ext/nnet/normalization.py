@@ -1,9 +1,10 @@
 """Normalisation: of embeddings, and of batches over all processes."""
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
-from speechbrain_ext.utils.distributed import gathered, world_size
+from speechbrain_ext.nnet.lengths import mask_frames
+from speechbrain_ext.utils.distributed import world_size
 
 
 class EmbeddingMean(torch.nn.Module):
@@ -51,10 +52,11 @@ class EmbeddingMean(torch.nn.Module):
 class SharedBatchNorm(_BatchNorm):
     """Batch normalisation with the statistics of all processes, on a CPU.
 
-    What ``torch.nn.SyncBatchNorm`` does on a GPU, which refuses a CPU: mean
-    and variance of each process are gathered with their gradients. In one
-    process, and in evaluation, it is torch's own batch normalisation. State
-    dicts are those of torch's layers.
+    ``torch.nn.SyncBatchNorm`` does the same on a GPU but refuses a CPU. Each
+    process counts by the number of its values, so unequal batches give the
+    statistics of one process that holds all of the data. In one process, and
+    in evaluation, this is torch's own batch normalisation. State dicts are
+    those of torch's layers.
 
     Arguments
     ---------
@@ -89,7 +91,8 @@ class SharedBatchNorm(_BatchNorm):
         Arguments
         ---------
         input : torch.Tensor
-            Shape [batch, channel, ...], the same on every process.
+            Shape [batch, channel, ...]; each process may have its own number
+            of rows and frames.
 
         Returns
         -------
@@ -99,38 +102,150 @@ class SharedBatchNorm(_BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        x = input.double() if input.dtype == torch.double else input.float()
-        dims = [0, *range(2, x.dim())]
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        variance, mean = torch.var_mean(x, dims, correction=0)
-        # [processes, 2, channel]
-        every = gathered(torch.stack([mean, variance]).unsqueeze(0))
-        mean = every[:, 0].mean(dim=0)
-        variance = (every[:, 1] + (every[:, 0] - mean).square()).mean(dim=0)
-        if self.track_running_stats:
-            self._track(mean, variance, world_size() * x.numel() / len(mean))
-        scale = (variance + self.eps).rsqrt()
-        if self.affine:
-            scale = scale * self.weight
-        x = (x - mean.view(shape)) * scale.view(shape)
-        if self.affine:
-            x = x + self.bias.view(shape)
-        return x.to(input.dtype)
+        return _normalised(self, input, None)
 
-    @torch.no_grad()
-    def _track(self, mean, variance, count):
-        """Moves the running statistics, the variance without bias."""
-        self.num_batches_tracked.add_(1)
-        weight = self.momentum
+
+def norm_true_frames(layers, x, frames=None):
+    """Applies layers whose batch statistics leave padded frames out.
+
+    A batch norm in training takes mean and variance over the true frames
+    alone, so an utterance's output does not depend on how far its batch is
+    padded. Layers that ``SharedBatchNorm`` or ``torch.nn.SyncBatchNorm``
+    replaced do so over all processes. Without ``frames``, and in evaluation,
+    these are the layers' own forward passes.
+
+    Arguments
+    ---------
+    layers : torch.nn.Module
+        A batch norm, another layer, or a Sequential of them.
+    x : torch.Tensor
+        Shape [batch, channel, ..., time].
+    frames : torch.Tensor
+        Frames of each utterance where the batch norm stands, shape [batch],
+        or None where nothing is padded.
+
+    Returns
+    -------
+    torch.Tensor
+        What the layers make of ``x``.
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0, 3.0]], [[5.0, 99.0]]])
+    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> norm_true_frames(norm, x, torch.tensor([2, 1])).flatten()
+    tensor([-1.2247,  0.0000,  1.2247,  0.0000], grad_fn=<ViewBackward0>)
+    """
+    if frames is None:
+        return layers(x)
+    if isinstance(layers, torch.nn.Sequential):
+        for layer in layers:
+            x = norm_true_frames(layer, x, frames)
+        return x
+    if not isinstance(layers, _BatchNorm) or not layers.training:
+        return layers(x)
+    return _normalised(layers, x, frames)
+
+
+def _normalised(norm, x, frames):
+    """What a batch norm in training makes of the true frames."""
+    group = None
+    if world_size() > 1 and isinstance(norm, (SharedBatchNorm, SyncBatchNorm)):
+        group = getattr(norm, "process_group", None)
+        group = group or torch.distributed.group.WORLD
+    y, mean, variance, count = _TrueFrameNorm.apply(
+        x, norm.weight, norm.bias, frames, norm.eps, group
+    )
+    if norm.track_running_stats:
+        norm.num_batches_tracked.add_(1)
+        weight = norm.momentum
         if weight is None:
-            weight = 1 / float(self.num_batches_tracked)
-        variance = variance * (count / (count - 1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), weight)
+            weight = 1 / float(norm.num_batches_tracked)
+        variance = variance * (count / (count - 1).clamp(min=1))
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), weight)
+        norm.running_var.lerp_(variance.to(norm.running_var.dtype), weight)
+    return y
+
+
+class _TrueFrameNorm(torch.autograd.Function):
+    """Batch normalisation over true frames, zero where padded.
+
+    What processes exchange is what ``torch.nn.SyncBatchNorm`` exchanges:
+    forwards mean, inverse deviation and count, backwards two sums. A process
+    whose batch has no padding may therefore use torch's layer meanwhile.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, frames, eps, group):
+        dims, shape = _channel_axis(x)
+        values = mask_frames(_at_least_float32(x), frames)
+        count = values.new_full((1,), x.numel() // x.shape[1])
+        if frames is not None:
+            a_frame = x[:1, 0, ..., 0].numel()  # values of a channel
+            count = (a_frame * frames.sum(dim=0, keepdim=True)).to(values)
+        some = count.clamp(min=1)
+        mean = values.sum(dims) / some
+        centred = mask_frames(values - mean.view(shape), frames)
+        variance = centred.square().sum(dims) / some
+        if group is not None:
+            own = torch.cat([mean, (variance + eps).rsqrt(), count])
+            every = own.new_empty(group.size() * len(own))
+            torch.distributed.all_gather_into_tensor(every, own, group)
+            every = every.view(-1, len(own))
+            means, inverses, counts = every.tensor_split([len(mean), -1], 1)
+            count = counts.sum(dim=0)
+            variances = (inverses**-2 - eps).clamp(min=0)
+            mean = (counts * means).sum(dim=0) / count
+            spread = variances + (means - mean).square()
+            variance = (counts * spread).sum(dim=0) / count
+            centred = values - mean.view(shape)
+        inverse = (variance + eps).rsqrt()
+        ctx.save_for_backward(x, weight, frames, mean, inverse, count)
+        ctx.group = group
+        ctx.mark_non_differentiable(mean, variance, count)
+        scale = inverse if weight is None else inverse * weight
+        y = centred * scale.view(shape)
+        if bias is not None:
+            y = y + bias.view(shape)
+        return mask_frames(y, frames).to(x.dtype), mean, variance, count
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient, *_):
+        x, weight, frames, mean, inverse, count = ctx.saved_tensors
+        dims, shape = _channel_axis(x)
+        gradient = mask_frames(_at_least_float32(gradient), frames)
+        centred = _at_least_float32(x) - mean.view(shape)
+        along = (gradient * centred).sum(dims)
+        whole = gradient.sum(dims)
+        to_weight = to_bias = to_x = None
+        if weight is not None:
+            to_weight = (along * inverse).to(weight.dtype)
+            to_bias = whole.to(weight.dtype)
+        if ctx.needs_input_grad[0]:
+            if ctx.group is not None:
+                sums = torch.cat([whole, along])
+                torch.distributed.all_reduce(sums, group=ctx.group)
+                whole, along = sums.chunk(2)
+            along = along * inverse.square() / count
+            pull = centred * along.view(shape) + (whole / count).view(shape)
+            scale = inverse if weight is None else inverse * weight
+            to_x = mask_frames(gradient - pull, frames) * scale.view(shape)
+            to_x = to_x.to(x.dtype)
+        return to_x, to_weight, to_bias, None, None, None
+
+
+def _channel_axis(x):
+    """The axes that are not the channels', and the shape of one value each."""
+    return [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
+
+
+def _at_least_float32(x):
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def share_batch_statistics(module):
-    """Puts ``SharedBatchNorm`` in the place of every batch normalisation.
+    """Replaces every batch normalisation by ``SharedBatchNorm``.
 
     Arguments
     ---------

@@ -7,6 +7,7 @@ import torch
 from speechbrain.utils.autocast import fwd_default_precision
 
 from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
+from speechbrain_ext.nnet.normalization import norm_true_frames
 
 
 class Pooling(torch.nn.Module, abc.ABC):
@@ -199,7 +200,7 @@ class AttentiveStatisticsPooling(Pooling):
         return torch.cat([mean.squeeze(2), deviation], dim=1)
 
     def _logits(self, x, frames):
-        return self.attention(x)
+        return norm_true_frames(self.attention, x, frames)
 
 
 class ChannelAttentiveStatisticsPooling(AttentiveStatisticsPooling):

@@ -1,5 +1,6 @@
 """What holds for every network and every pooling, none forgotten."""
 
+import copy
 import importlib
 import inspect
 import io
@@ -139,6 +140,53 @@ class TestNetworks:
             torch.testing.assert_close(batch[row], alone, rtol=1e-9, atol=1e-9)
         # the test of the test: without lengths the padding leaks
         assert (batch - model(x)).abs()[2:].amax(dim=2).min() > 1e-6
+
+    @pytest.mark.parametrize(
+        "pooling", ["TemporalStatisticsPooling", "AttentiveStatisticsPooling"]
+    )
+    def test_more_padding_changes_nothing_in_training(self, name, pooling):
+        maker = getattr(poolings, pooling)
+        model = network(name, pooling=maker).double().train()
+        frames = [64, 77, 90, 63]
+        x = torch.randn(len(frames), 90, 40, dtype=torch.float64)
+        onto = torch.randn(len(frames), 1, 6, dtype=torch.float64)
+        found = []
+        for total in (90, 137):
+            copied = copy.deepcopy(model)
+            padded = torch.nn.functional.pad(x, (0, 0, 0, total - 90))
+            padded.requires_grad_()
+            embeddings = copied(padded, torch.tensor(frames).double() / total)
+            (embeddings * onto).sum().backward()
+            gradients = {k: p.grad for k, p in copied.named_parameters()}
+            found.append(
+                {"embeddings": embeddings, "x": padded.grad[:, :90]}
+                | gradients
+                | dict(copied.named_buffers())
+            )
+            assert not padded.grad[:, 90:].any()
+        close = {"rtol": 1e-9, "atol": 1e-9}
+        torch.testing.assert_close(found[1], found[0], **close)
+        # the test of the test: without lengths the padding counts
+        without = copy.deepcopy(model)(padded)
+        assert (without - found[0]["embeddings"]).abs().max() > 1e-3
+
+    def test_lengths_of_a_whole_batch_change_nothing_in_training(self, name):
+        # torch's own batch norms, against those of true frames
+        whole = network(name).double().train()
+        framed = copy.deepcopy(whole)
+        x = torch.randn(3, 90, 40, dtype=torch.float64)
+        found = [whole(x), framed(x, torch.ones(3))]
+        for embeddings in found:
+            embeddings.square().sum().backward()
+        close = {"rtol": 1e-9, "atol": 1e-9}
+        torch.testing.assert_close(*found, **close)
+        for one, other in zip(
+            whole.parameters(), framed.parameters(), strict=True
+        ):
+            torch.testing.assert_close(one.grad, other.grad, **close)
+        torch.testing.assert_close(
+            dict(whole.named_buffers()), dict(framed.named_buffers()), **close
+        )
 
     def test_export_and_reload_give_the_same_embeddings(self, name, tmp_path):
         model = network(name).eval()

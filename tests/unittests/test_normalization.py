@@ -5,11 +5,14 @@ import torch
 from processes import on_processes
 from torch.nn.parallel import DistributedDataParallel
 
+from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.normalization import (
     EmbeddingMean,
     SharedBatchNorm,
+    norm_true_frames,
     share_batch_statistics,
 )
+from speechbrain_ext.nnet.pooling import AttentiveStatisticsPooling
 from speechbrain_ext.utils.distributed import rank, world_size
 
 
@@ -67,6 +70,108 @@ def test_shared_statistics_are_those_of_the_whole_batch():
         assert found.keys() == wanted.keys()
         for key, value in wanted.items():
             torch.testing.assert_close(found[key], value, msg=key)
+
+
+# rows of each process, and whether it says how long they are
+SHARES = {"unequal rows": ([3, 5], False), "one padded": ([2, 6], True)}
+FRAMES = [40, 40, 23, 17, 31, 29, 40, 12]
+
+
+def network_trained_by(rows, padded, split):
+    """Gradients and buffers of a network after one batch, or its shares."""
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(5)
+    net = ResNet(
+        *(20, (1, 1, 1, 1), 4, 6),
+        pooling=AttentiveStatisticsPooling,
+        all_stages=True,
+        activated=True,
+        norm_momentum=0.3,
+    )
+    rng = torch.Generator().manual_seed(3)
+    x = 3 + torch.randn(8, 40, 20, generator=rng)
+    onto = torch.randn(8, 1, 6, generator=rng)
+    frames = torch.tensor(FRAMES if padded else [40] * 8)
+    if split:
+        net = DistributedDataParallel(
+            share_batch_statistics(net), broadcast_buffers=False
+        )
+        first = sum(rows[: rank()])
+        part = slice(first, first + rows[rank()])
+        x, onto, frames = x[part], onto[part], frames[part]
+    # the first process has whole utterances and does not give lengths
+    lengths = None if bool((frames == 40).all()) else frames / 40
+    loss = (net(x, lengths) * onto).sum() * (world_size() if split else 1)
+    loss.backward()
+    net = net.module if split else net
+    gradients = {f"grad {k}": p.grad for k, p in net.named_parameters()}
+    return {k: v.double() for k, v in (net.state_dict() | gradients).items()}
+
+
+@pytest.mark.parametrize("shares", SHARES)
+def test_unequal_processes_count_by_their_frames(shares):
+    rows, padded = SHARES[shares]
+    wanted = network_trained_by(rows, padded, split=False)
+    for found in on_processes(network_trained_by, 2, rows, padded, True):
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            close = {"rtol": 1e-12, "atol": 1e-12 * max(1, value.abs().max())}
+            torch.testing.assert_close(found[key], value, **close, msg=key)
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_statistics_are_those_of_the_true_frames(dims, affine, momentum):
+    kind = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)[dims - 1]
+    ours = kind(3, momentum=momentum, affine=affine).double()
+    theirs = torch.nn.BatchNorm1d(3, momentum=momentum, affine=affine).double()
+    frames = torch.tensor([7, 2, 5])
+    shape = (3, 3, 7) if dims == 1 else (3, 3, 4, 7)
+    for _ in range(2):
+        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        onto = torch.randn(shape, dtype=torch.float64)
+        y = norm_true_frames(ours, x, frames)
+        assert y[1, ..., 2:].abs().max() == 0
+        (found,) = torch.autograd.grad((y * onto).sum(), x)
+        # one utterance of the true frames alone
+        alone = theirs(true_values(x, frames))
+        torch.testing.assert_close(true_values(y, frames), alone)
+        (wanted,) = torch.autograd.grad(
+            (alone * true_values(onto, frames)).sum(), x
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def true_values(x, frames):
+    """Those of [batch, channel, ..., time] that are true, [1, channel, n]."""
+    rows = [row[..., :n].flatten(1) for row, n in zip(x, frames, strict=True)]
+    return torch.cat(rows, dim=1).unsqueeze(0)
+
+
+def test_layers_are_torchs_own_where_nothing_is_padded_or_trained():
+    layers = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm1d(3))
+    x, frames = torch.randn(4, 3, 9), torch.tensor([9, 4, 5, 9])
+    twin = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.BatchNorm1d(3))
+    assert torch.equal(norm_true_frames(layers, x), twin(x))
+    layers.eval(), twin.eval()
+    assert torch.equal(norm_true_frames(layers, x, frames), twin(x))
+    conv = torch.nn.Conv1d(3, 2, 1)
+    assert torch.equal(norm_true_frames(conv, x, frames), conv(x))
+
+
+def test_bf16_frames_are_normalised_in_float32():
+    x, frames = torch.randn(4, 3, 50), torch.tensor([50, 9, 30, 41])
+    x = x.bfloat16().requires_grad_()
+    norms = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    found = norm_true_frames(norms[0], x, frames)
+    assert found.dtype == torch.bfloat16
+    exact = norm_true_frames(norms[1], x.detach().float(), frames)
+    torch.testing.assert_close(found, exact.bfloat16())
+    torch.testing.assert_close(norms[0].running_var, norms[1].running_var)
+    found.sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and x.grad.isfinite().all()
 
 
 def test_shared_layer_keeps_type_and_refuses_vectors():

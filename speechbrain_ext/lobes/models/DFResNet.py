@@ -16,6 +16,7 @@ from speechbrain_ext.lobes.models.blocks import (
 )
 from speechbrain_ext.lobes.models.ResNet import GOLDEN_GEMINI
 from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
+from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 
@@ -60,9 +61,10 @@ class InvertedBottleneck(torch.nn.Module):
         torch.Tensor
             Shape [batch, channel, mel, time], zero where padded.
         """
-        y = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
-        y = torch.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        y = torch.relu(norm_true_frames(self.bn1, self.conv1(x), frames))
+        y = self.conv2(mask_frames(y, frames))
+        y = torch.relu(norm_true_frames(self.bn2, y, frames))
+        y = norm_true_frames(self.bn3, self.conv3(y), frames)
         return mask_frames(torch.relu(y + x), frames)
 
 
@@ -131,12 +133,14 @@ class DFResNet(Encoder):
 
     def _pooled(self, x, frames):
         stem, *downsampling = self.downsampling
-        x = mask_frames(torch.relu(stem(x.unsqueeze(1))), frames)
+        x = norm_true_frames(stem, x.unsqueeze(1), frames)
+        x = mask_frames(torch.relu(x), frames)
         for convolution, stride, stage in zip(
             downsampling, self.strides, self.stages, strict=True
         ):
             frames = strided_frames(frames, stride[1])
-            x = mask_frames(convolution(x), frames)
+            x = norm_true_frames(convolution, x, frames)
+            x = mask_frames(x, frames)
             for block in stage:
                 x = block(x, frames)
         return pool_maps(self.pooling, x, frames)

@@ -31,6 +31,7 @@ from speechbrain_ext.lobes.models.blocks import (
     shortcut,
 )
 from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
+from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 # Strides of the four stages, in frequency and in time
@@ -93,15 +94,17 @@ class BasicBlock(torch.nn.Module):
             Shape [batch, channel, mel, time], zero where padded.
         """
         frames = strided_frames(frames, self.stride[1])
-        y = self._first(x)
+        y = self._first(x, frames)
         # batch norm shifts the zeros of the padding, the next kernel sees it
-        y = self.bn2(self.conv2(mask_frames(y, frames)))
+        y = self.conv2(mask_frames(y, frames))
+        y = norm_true_frames(self.bn2, y, frames)
         if self.se is not None:
             y = self.se(mask_frames(y, frames), frames)
-        return mask_frames(torch.relu(y + self.shortcut(x)), frames)
+        y = y + norm_true_frames(self.shortcut, x, frames)
+        return mask_frames(torch.relu(y), frames)
 
-    def _first(self, x):
-        return torch.relu(self.bn1(self.conv1(x)))
+    def _first(self, x, frames):
+        return torch.relu(norm_true_frames(self.bn1, self.conv1(x), frames))
 
 
 class Bottleneck(torch.nn.Module):
@@ -160,13 +163,15 @@ class Bottleneck(torch.nn.Module):
         torch.Tensor
             Shape [batch, channel, mel, time], zero where padded.
         """
-        y = mask_frames(torch.relu(self.bn1(self.conv1(x))), frames)
-        y = torch.relu(self.bn2(self.conv2(y)))
+        y = torch.relu(norm_true_frames(self.bn1, self.conv1(x), frames))
+        y = self.conv2(mask_frames(y, frames))
         frames = strided_frames(frames, self.stride[1])
-        y = self.bn3(self.conv3(y))
+        y = torch.relu(norm_true_frames(self.bn2, y, frames))
+        y = norm_true_frames(self.bn3, self.conv3(y), frames)
         if self.se is not None:
             y = self.se(mask_frames(y, frames), frames)
-        return mask_frames(torch.relu(y + self.shortcut(x)), frames)
+        y = y + norm_true_frames(self.shortcut, x, frames)
+        return mask_frames(torch.relu(y), frames)
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -265,7 +270,8 @@ class ResNet(Encoder):
         set_norm_momentum(self, norm_momentum)
 
     def _pooled(self, x, frames):
-        x = self.bn1(self.conv1(x.unsqueeze(1)))
+        x = self.conv1(x.unsqueeze(1))
+        x = norm_true_frames(self.bn1, x, frames)
         x = mask_frames(torch.relu(x), frames)
         pooled = []
         for index, stage in enumerate(self.stages):

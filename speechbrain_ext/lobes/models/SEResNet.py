@@ -15,6 +15,7 @@ from speechbrain_ext.lobes.models.blocks import (
 )
 from speechbrain_ext.lobes.models.ResNet import BasicBlock
 from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
+from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import SelfAttentivePooling
 
 # What the published forms do before the first stage
@@ -47,8 +48,8 @@ class SEBasicBlock(BasicBlock):
     def __init__(self, in_channels, channels, stride=(1, 1)):
         super().__init__(in_channels, channels, stride, reduction=8)
 
-    def _first(self, x):
-        return self.bn1(torch.relu(self.conv1(x)))
+    def _first(self, x, frames):
+        return norm_true_frames(self.bn1, torch.relu(self.conv1(x)), frames)
 
 
 class SEResNet(Encoder):
@@ -142,9 +143,9 @@ class SEResNet(Encoder):
     def _pooled(self, x, frames):
         x = self.conv1(x.unsqueeze(1))
         if self.form == "v2":
-            x = self.bn1(torch.relu(x))
+            x = norm_true_frames(self.bn1, torch.relu(x), frames)
         else:
-            x = torch.relu(self.bn1(x))
+            x = torch.relu(norm_true_frames(self.bn1, x, frames))
         x = mask_frames(self.maxpool(mask_frames(x, frames)), frames)
         for stage in self.stages:
             for block in stage:

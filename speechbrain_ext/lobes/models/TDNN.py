@@ -15,6 +15,7 @@ from speechbrain_ext.lobes.models.blocks import (
     set_norm_momentum,
 )
 from speechbrain_ext.nnet.lengths import mask_frames
+from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 SLOPE = 0.01  # of every leaky ReLU
@@ -69,7 +70,8 @@ class TDNNBlock(torch.nn.Module):
         y = mask_frames(self.conv(x), frames)
         if self.se is not None:
             y = self.se(y, frames)
-        return mask_frames(self.norm(self.activation(y)), frames)
+        y = norm_true_frames(self.norm, self.activation(y), frames)
+        return mask_frames(y, frames)
 
 
 class ResidualTDNNBlock(torch.nn.Module):
@@ -119,7 +121,7 @@ class ResidualTDNNBlock(torch.nn.Module):
         """
         y = mask_frames(self.conv(self.first(x, frames)), frames)
         y = self.activation(x + self.se(y, frames))
-        return mask_frames(self.norm(y), frames)
+        return mask_frames(norm_true_frames(self.norm, y, frames), frames)
 
 
 class ResSETDNN(Encoder):

@@ -12,6 +12,7 @@ from speechbrain_ext.lobes.models.blocks import (
     pool_maps,
 )
 from speechbrain_ext.nnet.lengths import mask_frames
+from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import SelfAttentivePooling
 
 # (channels, kernel, stride, padding) of a convolution and (kernel, stride) of
@@ -112,8 +113,10 @@ class VGG(Encoder):
             )
         x = x.unsqueeze(1)
         for layer, sizes in zip(self.layers, self.sizes, strict=True):
-            x = layer(x)
-            for size in sizes:
+            # the batch norm stands between the convolution and the pooling
+            frames = None if frames is None else _left(frames, *sizes[0])
+            x = norm_true_frames(layer, x, frames)
+            for size in sizes[1:]:
                 frames = None if frames is None else _left(frames, *size)
             x = mask_frames(x, frames)
         return pool_maps(self.pooling, x, frames)

@@ -14,6 +14,7 @@ from speechbrain_ext.nnet.losses import (
     Softmax,
     SphereFace2,
 )
+from speechbrain_ext.nnet.losses.contract import FIRST_BATCHES, Loss
 
 
 def face(margin_type, margin):
@@ -164,6 +165,109 @@ class TestProperties:
         assert cosines.grad.isfinite().all()
         assert (cosines.grad != 0).any(dim=2).all()
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_outside_autocast(self, name, dtype):
+        cosines = (torch.rand(6, 1, 7) * 2 - 1).to(dtype)
+        cosines[0], cosines[1] = 1.0, -1.0
+        targets = torch.randint(7, (6, 1))
+        half, exact = cosines.requires_grad_(), cosines.detach().float()
+        exact.requires_grad_()
+        found = LOSSES[name](0.2)(half, targets)
+        wanted = LOSSES[name](0.2)(exact, targets)
+        found.backward(), wanted.backward()
+        # the same computation in float32, of the same numbers
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+        torch.testing.assert_close(half.grad, exact.grad.to(dtype))
+        assert half.grad.isfinite().all()
+
+    @pytest.mark.parametrize("to", ["half", "bfloat16", "double"])
+    @pytest.mark.parametrize("outputs", ["half", "bfloat16", "float", "double"])
+    def test_loss_of_any_type_takes_outputs_of_any(self, name, to, outputs):
+        cosines = torch.rand(6, 1, 7) * 1.8 - 0.9
+        targets = torch.randint(7, (6, 1))
+        exact = LOSSES[name](0.2)(cosines, targets)
+        loss = getattr(LOSSES[name](0.2), to)()
+        found = loss(getattr(cosines, outputs)().requires_grad_(), targets)
+        found.backward()
+        wide = torch.float64 if outputs == "double" else torch.float32
+        assert found.dtype == wide
+        # the bias of the face form, 0.5, is exact in every type
+        rounding = {"half": 2e-3, "bfloat16": 2e-2}.get(outputs, 1e-5)
+        assert found.item() == pytest.approx(exact.item(), rel=rounding)
+        for parameter in loss.parameters():
+            assert parameter.grad.dtype == parameter.dtype
+            assert parameter.grad.isfinite().all()
+
+    @pytest.mark.parametrize(
+        "dtype", [torch.int32, torch.int16, torch.uint8, torch.int8]
+    )
+    def test_targets_of_any_integer_type(self, name, dtype):
+        cosines = torch.rand(4, 1, 7) * 2 - 1
+        targets = torch.tensor([[0], [6], [3], [3]])
+        loss = LOSSES[name](0.2)
+        found = loss(cosines, targets.to(dtype))
+        assert torch.equal(found, loss(cosines, targets))
+
+    def test_targets_that_are_not_integers_are_rejected(self, name):
+        with pytest.raises(ValueError, match=r"float32; pass targets\.long"):
+            LOSSES[name](0.1)(torch.zeros(2, 1, 3), torch.ones(2, 1))
+
+    def test_functional_gradients_are_those_of_autograd(self, name):
+        cosines = torch.rand(5, 1, 7, dtype=torch.float64) * 1.8 - 0.9
+        targets = torch.randint(7, (5, 1))
+        loss = LOSSES[name](0.2).double()
+        x = cosines.clone().requires_grad_()
+        value = loss(x, targets)
+        (wanted,) = torch.autograd.grad(value, x)
+        found, same = torch.func.grad_and_value(loss)(cosines, targets)
+        close = {"rtol": 1e-10, "atol": 1e-12}
+        torch.testing.assert_close(same, value, **close)
+        torch.testing.assert_close(found, wanted, **close)
+        # those of each utterance alone
+        rows = torch.func.vmap(torch.func.grad(loss))(
+            cosines.unsqueeze(1), targets.unsqueeze(1)
+        )
+        torch.testing.assert_close(rows.squeeze(1) / 5, wanted, **close)
+        parameters = dict(loss.named_parameters())
+        found = torch.func.grad(
+            lambda p: torch.func.functional_call(loss, p, (cosines, targets))
+        )(parameters)
+        loss(cosines.requires_grad_(), targets).backward()
+        for key, parameter in parameters.items():
+            torch.testing.assert_close(found[key], parameter.grad, **close)
+
+    def test_nothing_waits_for_a_value_that_is_not_checked(
+        self, name, monkeypatch
+    ):
+        # a tensor on meta has no values: who looks at one fails
+        loss = LOSSES[name](0.2).to("meta")
+        forward = Loss.forward.__wrapped__  # autocast does not know meta
+        cosines = torch.zeros(6, 1, 7, device="meta", requires_grad=True)
+        targets = torch.zeros(6, 1, dtype=torch.int64, device="meta")
+        looked = pytest.raises(RuntimeError, match="cannot be called on meta")
+        for _ in range(FIRST_BATCHES):
+            with looked:
+                forward(loss, cosines, targets)
+        forward(loss, cosines, targets).backward()
+        assert cosines.grad.shape == cosines.shape
+        monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+        with looked:
+            forward(loss, cosines, targets)
+        loss.check_inputs = False
+        forward(loss, cosines, targets).backward()
+        monkeypatch.delenv("CUDA_LAUNCH_BLOCKING")
+        loss.check_inputs = True
+        with looked:
+            forward(loss, cosines, targets)
+
+    def test_unchecked_batch_gives_the_same_loss(self, name):
+        cosines = (torch.rand(5, 1, 7) * 2 - 1).requires_grad_()
+        targets = torch.randint(7, (5, 1))
+        loss = LOSSES[name](0.2)
+        checked = loss(cosines, targets)
+        loss.check_inputs = False
+        assert torch.equal(loss(cosines, targets), checked)
+
     def test_bf16_run_is_close_to_float32(self, name):
         layer = torch.nn.Linear(32, 16)
         head = CosineClassifier(16, 50)
@@ -197,6 +301,8 @@ class TestProperties:
             ((2, 1, 5), [0, 1], r"\[batch, 1\].*got \[2\]"),
             ((2, 1, 5), [[0], [5]], r"\[0, 5\), got 0 to 5"),
             ((2, 1, 5), [[-1], [2]], r"\[0, 5\), got -1 to 2"),
+            ((0, 1, 5), [[0]], r"no 0 among them, got \[0, 1, 5\]"),
+            ((2, 1, 0), [[0], [0]], r"no 0 among them, got \[2, 1, 0\]"),
         ],
     )
     def test_bad_shapes_and_targets(self, name, outputs, targets, message):
@@ -242,6 +348,21 @@ def test_outputs_that_are_no_cosines_are_rejected(name, value):
         LOSSES[name](0.1)(outputs, torch.tensor([[0], [1]]))
     outputs[1, 0, 3] = 1.01  # rounding in bf16
     LOSSES[name](0.1)(outputs, torch.tensor([[0], [1]]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_gpu_waits_for_a_loss(name):
+    loss = LOSSES[name](0.2).cuda()
+    x = (torch.rand(5, 1, 7, device="cuda") * 2 - 1).requires_grad_()
+    targets = torch.randint(7, (5, 1), device="cuda")
+    for _ in range(FIRST_BATCHES):
+        loss(x, targets).backward()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        loss(x, targets).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_extreme_properties_would_catch_an_unclamped_sine():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechbrain_ext.nnet import losses
 from speechbrain_ext.nnet.losses import (
@@ -105,6 +106,16 @@ def test_sum_is_softmax_of_its_layer_and_angular_prototypical():
     torch.testing.assert_close(loss(x, targets), expected)
 
 
+class NumbersRead(TorchDispatchMode):
+    """Counts the numbers that Python reads: a GPU has to wait for each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
 @pytest.mark.parametrize("name", LOSSES)
 class TestProperties:
     """What holds for every metric loss."""
@@ -150,9 +161,68 @@ class TestProperties:
         assert found.dtype == torch.float32
         assert found.item() == pytest.approx(exact.item(), rel=0.01)
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_outside_autocast(self, name, dtype):
+        x, targets = batch(lists())
+        half = x.to(dtype).requires_grad_()
+        exact = half.detach().float().requires_grad_()
+        found, wanted = (
+            LOSSES[name]()(half, targets),
+            LOSSES[name]()(exact, targets),
+        )
+        found.backward(), wanted.backward()
+        # the same computation in float32, of the same numbers
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+        torch.testing.assert_close(half.grad, exact.grad.to(dtype))
+
+    @pytest.mark.parametrize("to", ["half", "bfloat16", "double"])
+    @pytest.mark.parametrize("outputs", ["half", "bfloat16", "float", "double"])
+    def test_loss_of_any_type_takes_outputs_of_any(self, name, to, outputs):
+        x, targets = batch(lists())
+        exact = LOSSES[name]()(x, targets)
+        loss = getattr(LOSSES[name](), to)()
+        found = loss(getattr(x, outputs)(), targets)
+        wide = torch.float64 if outputs == "double" else torch.float32
+        assert found.dtype == wide
+        # the linear layer of the sum is rounded too
+        rough = "bfloat16" in (to, outputs)
+        rough = 2e-2 if rough else 2e-3
+        assert found.item() == pytest.approx(exact.item(), rel=rough)
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+    def test_targets_of_any_integer_type(self, name, dtype):
+        x, targets = batch(lists())
+        found = LOSSES[name]()(x, targets.to(dtype))
+        assert torch.equal(found, LOSSES[name]()(x, targets))
+
+    def test_targets_that_are_not_integers_are_rejected(self, name):
+        x, targets = batch(lists())
+        with pytest.raises(ValueError, match=r"float64; pass targets\.long"):
+            LOSSES[name]()(x, targets.double())
+
+    def test_functional_gradient_is_that_of_autograd(self, name):
+        x, targets = batch(lists())
+        found = torch.func.grad(LOSSES[name]().double())(x, targets)
+        x.requires_grad_()
+        LOSSES[name]().double()(x, targets).backward()
+        torch.testing.assert_close(found, x.grad)
+
+    def test_no_number_is_read_that_is_not_checked(self, name):
+        if name.startswith("Triplet"):
+            pytest.skip("it draws its negatives on the CPU")
+        x, targets = batch(lists())
+        loss = LOSSES[name]().double()
+        with NumbersRead() as read:
+            loss(x.requires_grad_(), targets).backward()
+        assert read.count > 0
+        loss.check_inputs = False
+        with NumbersRead() as read:
+            loss(x, targets).backward()
+        assert read.count == 0
+
     def test_one_speaker_is_rejected(self, name):
         with pytest.raises(ValueError, match="two speakers or more, got 1"):
-            LOSSES[name]()(torch.rand(4, 1, 5), torch.ones(4, 1))
+            LOSSES[name]()(torch.rand(4, 1, 5), torch.ones(4, 1).int())
 
     def test_lonely_utterances_are_rejected(self, name):
         targets = torch.tensor([[0], [1], [2]])

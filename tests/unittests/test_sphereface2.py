@@ -179,6 +179,25 @@ def test_gradient_can_be_asked_for_twice():
     torch.testing.assert_close(second, 3 * kept)
 
 
+def test_second_derivative_is_refused_or_right():
+    x = (torch.rand(3, 1, 5, dtype=torch.float64) * 1.8 - 0.9).requires_grad_()
+    targets, loss = torch.tensor([[0], [1], [2]]), SphereFace2("A", 0.2)
+    with pytest.raises(RuntimeError, match="no second derivative.*torch.func"):
+        torch.autograd.grad(loss(x, targets), x, create_graph=True)
+
+    def gradient(x):
+        return torch.func.grad(loss)(x, targets)
+
+    x = x.detach()
+    found = torch.func.jacrev(gradient)(x).flatten(3).flatten(0, 2)
+    for column, direction in enumerate(torch.eye(15, dtype=torch.float64)):
+        step = 1e-6 * direction.view(3, 1, 5)
+        change = (gradient(x + step) - gradient(x - step)) / 2e-6
+        torch.testing.assert_close(
+            found[:, column], change.flatten(), rtol=1e-5, atol=1e-6
+        )
+
+
 def test_sphereface2_matches_the_formula_by_hand():
     # c_y = 1, c_i = -1, no margin: g is 1 and -1, so both logits are +-32
     loss = SphereFace2("C", margin=0.0, scale=2.0, positive_weight=0.7)

@@ -28,10 +28,10 @@ def sine(cosines):
 
 
 def shifted_up(cosines, margin):
-    """cos(theta + margin), going on linearly where theta + margin > pi.
+    """cos(theta + margin), continued linearly where theta + margin > pi.
 
-    As WeSpeaker and the SphereFace2 authors continue it, with
-    c - (1 + cos(pi - margin)).
+    The continuation is c - (1 + cos(pi - margin)), as in WeSpeaker and in
+    the code of SphereFace2's authors.
 
     Arguments
     ---------
@@ -69,7 +69,7 @@ def shifted_down(cosines, margin):
 
 
 def check_angle(margin, name="margin"):
-    """Raises where a margin is no angle in [0, pi/2) radians.
+    """Raises if a margin is not an angle in [0, pi/2) radians.
 
     Arguments
     ---------

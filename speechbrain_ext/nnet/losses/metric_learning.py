@@ -3,18 +3,18 @@
 Chung et al., "In defence of metric learning for speaker recognition",
 Interspeech 2020, https://arxiv.org/abs/2003.11982. Reference code:
 clovaai/voxceleb_trainer@f51bab8 loss/*.py. Differences: utterances are
-grouped by their label, whatever their order in the batch; distances and
-cosines come from one matrix product; a learned scale is its first value
-times the exponential of its parameter, so that it stays positive (the
-published clamp has no effect).
+grouped by their label, whatever their order in the batch. Distances and
+cosines come from one matrix product. A learned scale is its first value
+times the exponential of its parameter, so it stays positive (the published
+clamp has no effect).
 """
 
 import torch
-from speechbrain.utils.autocast import fwd_default_precision
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy, normalize
 
 from speechbrain_ext.nnet.classifiers import LinearClassifier
-from speechbrain_ext.nnet.losses.contract import EmbeddingLoss
+from speechbrain_ext.nnet.losses.contract import EmbeddingLoss, Loss
 from speechbrain_ext.nnet.losses.pairs import places, squared_distances
 from speechbrain_ext.nnet.losses.softmax import Softmax
 
@@ -84,8 +84,8 @@ class GE2E(EmbeddingLoss):
 
     Wan et al., "Generalized End-to-End Loss for Speaker Verification", ICASSP
     2018, https://arxiv.org/abs/1710.10467, softmax form. An utterance does
-    not count in its own speaker's centroid. Cosines below 1e-6 are cut off
-    there, as the published code (loss/ge2e.py) does: they have no gradient.
+    not count in the centroid of its own speaker. Cosines below 1e-6 become
+    1e-6 and have no gradient, as in the published code (loss/ge2e.py).
 
     Arguments
     ---------
@@ -122,7 +122,7 @@ class GE2E(EmbeddingLoss):
         return cross_entropy(logits, speakers)
 
 
-class SoftmaxAngularPrototypical(torch.nn.Module):
+class SoftmaxAngularPrototypical(Loss):
     """Sum of plain softmax and the angular prototypical loss.
 
     The linear layer of the softmax belongs to the loss, since both take the
@@ -152,6 +152,8 @@ class SoftmaxAngularPrototypical(torch.nn.Module):
     torch.Size([])
     """
 
+    waits_anyway = True
+
     def __init__(
         self, input_size, out_neurons, initial_scale=10.0, initial_bias=-5.0
     ):
@@ -160,32 +162,18 @@ class SoftmaxAngularPrototypical(torch.nn.Module):
         self.softmax = Softmax()
         self.prototypical = AngularPrototypical(initial_scale, initial_bias)
 
-    @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
-        """Computes the loss.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Embeddings of shape [batch, 1, embedding], two or more of each
-            speaker.
-        targets : torch.Tensor
-            Class numbers of shape [batch, 1].
-        length : torch.Tensor
-            Not used; SpeechBrain's contract.
-
-        Returns
-        -------
-        torch.Tensor
-            The sum of both mean losses, a scalar.
-        """
-        prototypical = self.prototypical(outputs, targets)
-        logits = self.classifier(outputs)
-        return self.softmax(logits, targets) + prototypical
+    def _compute(self, outputs, targets, check):
+        prototypical = self.prototypical._compute(outputs, targets, check)
+        weights = {
+            name: parameter.to(outputs.dtype)
+            for name, parameter in self.classifier.named_parameters()
+        }
+        logits = functional_call(self.classifier, weights, (outputs,))
+        return self.softmax._compute(logits, targets, check) + prototypical
 
 
 class _LearnedScale(torch.nn.Module):
-    """w x + b with a w that stays positive: its gain is an exponential."""
+    """w x + b with a positive w, whose gain is an exponential."""
 
     def __init__(self, initial_scale, initial_bias):
         super().__init__()

@@ -12,20 +12,21 @@ import torch
 from torch.nn.functional import normalize
 
 from speechbrain_ext.dataio.crops import stable_seed
-from speechbrain_ext.nnet.losses.contract import EmbeddingLoss
+from speechbrain_ext.nnet.losses.contract import EmbeddingLoss, transformed
 
 
 class Triplet(EmbeddingLoss):
     """Hinge on squared distances of an anchor, its own and another speaker.
 
-    Of each speaker's utterances the first is the anchor and the second the
-    positive; the negative is another speaker's positive. On embeddings of
-    unit length, the mean of max(0, |a - p|^2 - |a - n|^2 + margin). The
-    negative is drawn at random; or, with probability ``hard_probability``,
-    from the ``hard_rank`` nearest; or from the semi-hard ones, which are
-    farther than the positive by less than the margin, where there are any.
-    Definition: the paper, section 2.2; its code reduces over the wrong axis
-    on today's PyTorch and gives no reference.
+    Of each speaker's utterances the first is the anchor a and the second the
+    positive p. The negative n is the positive of another speaker. The loss is
+    the mean of max(0, |a - p|^2 - |a - n|^2 + margin) over embeddings of unit
+    length. ``mining`` says how a negative is drawn: at random; or, with
+    probability ``hard_probability``, from the ``hard_rank`` nearest; or from
+    the semi-hard ones, which are farther than the positive by less than the
+    margin, if there are any. Negatives are drawn on the CPU. Definition: the
+    paper, section 2.2; its code reduces over the wrong axis on today's
+    PyTorch and gives no reference.
 
     Arguments
     ---------
@@ -38,7 +39,7 @@ class Triplet(EmbeddingLoss):
     hard_probability : float
         How often ``hard`` draws from them, in [0, 1].
     seed : int
-        Seed of the draws, others for each batch.
+        Seed of the draws; each batch has its own.
 
     Raises
     ------
@@ -81,7 +82,7 @@ class Triplet(EmbeddingLoss):
         self.hard_rank = hard_rank
         self.hard_probability = hard_probability
         self.seed = seed
-        # saved with the loss: a run that goes on draws what it would have
+        # saved with the loss: a resumed run continues the same draws
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def _loss(self, x, speakers, counts):
@@ -98,7 +99,8 @@ class Triplet(EmbeddingLoss):
         """The speaker that is the negative of each, [speakers]."""
         generator = torch.Generator()
         generator.manual_seed(stable_seed(self.seed, int(self.batches)))
-        self.batches += 1
+        if not transformed():  # torch.func allows no change of a module
+            self.batches += 1
         own = torch.eye(len(distances), dtype=torch.bool)
         allowed = ~own
         nearest = distances.diagonal().unsqueeze(1)
@@ -121,7 +123,7 @@ class Triplet(EmbeddingLoss):
 
 
 class Contrastive(EmbeddingLoss):
-    """Pulls pairs of a speaker together, pushes others beyond a margin.
+    """Pulls pairs of a speaker together and pushes others apart.
 
     Over all pairs of the batch, on embeddings of unit length: the mean of
     d^2 over pairs of one speaker plus the mean of max(0, margin - d)^2 over
@@ -156,7 +158,7 @@ class Contrastive(EmbeddingLoss):
         self.margin = margin
 
     def _loss(self, x, speakers, counts):
-        if counts.max() < 2:
+        if len(counts) == len(speakers):
             raise ValueError(
                 "`targets` must hold two utterances of a speaker, got "
                 f"{len(counts)} speakers with one each; use a balanced sampler."

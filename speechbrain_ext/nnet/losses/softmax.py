@@ -98,15 +98,15 @@ class AAMSoftmax(ClassLoss):
 
     Deng et al., "ArcFace", CVPR 2019, https://arxiv.org/abs/1801.07698.
     Cross-entropy of s cos(theta_y + m) against s cos(theta_i). Beyond
-    theta_y + m = pi the positive goes on as c - (1 + cos(pi - m)), as in
-    wespeaker@dfa7419 wespeaker/models/projections.py, which this equals but
-    for a finite slope at cosines of 1 and -1.
+    theta_y + m = pi the positive continues as c - (1 + cos(pi - m)).
+    Reference code: wespeaker@dfa7419 wespeaker/models/projections.py.
+    Difference: the slope stays finite at cosines of 1 and -1.
 
-    With ``top_k`` the highest cosines of other classes are made harder, to
-    cos(theta_i - p), where p is ``top_k_penalty`` times margin / 0.2, so that
-    it grows with the margin: the inter-top-k penalty (Zhao et al., 2021,
-    https://arxiv.org/abs/2110.05042), which WeSpeaker uses with three
-    sub-centers a class (``CosineClassifier(sub_centers=3)``).
+    ``top_k`` is the inter-top-k penalty (Zhao et al., 2021,
+    https://arxiv.org/abs/2110.05042): the highest cosines of other classes
+    become cos(theta_i - p). p is ``top_k_penalty`` times margin / 0.2, so it
+    grows with the margin. WeSpeaker uses it with three sub-centers a class
+    (``CosineClassifier(sub_centers=3)``).
 
     Arguments
     ---------
@@ -115,7 +115,7 @@ class AAMSoftmax(ClassLoss):
     scale : float
         s, positive.
     top_k : int
-        Other classes that the penalty is for; 0 for none.
+        Number of other classes with a penalty; 0 for none.
     top_k_penalty : float
         p at a margin of 0.2, radians, in [0, pi/2).
 
@@ -170,8 +170,8 @@ class AAMSoftmax(ClassLoss):
         return _shard_cross_entropy(logits, rows, columns)
 
     def _shard_penalised(self, cosines, rows, columns, top_k):
-        """Of the nearest other classes those that are here, made nearer."""
-        lowest = cosines.new_tensor(-torch.inf)
+        """Moves those of the nearest other classes nearer that are here."""
+        lowest = cosines.new_full((), -torch.inf)
         others = cosines.detach().index_put((rows, columns), lowest)
         values, nearest = others.topk(min(top_k, others.shape[1]), dim=1)
         missing = top_k - values.shape[1]
@@ -188,7 +188,7 @@ class AAMSoftmax(ClassLoss):
         return cosines.scatter(1, nearest, after)
 
     def _penalised(self, cosines, targets, top_k):
-        """The nearest other classes, nearer than they are."""
+        """Moves the nearest other classes nearer."""
         others = cosines.detach().scatter(1, targets, -torch.inf)
         nearest = others.topk(top_k, dim=1).indices
         penalty = self.top_k_penalty * self.margin / 0.2
@@ -200,8 +200,8 @@ class AAMSoftmax(ClassLoss):
 def _shard_cross_entropy(logits, rows, columns):
     """Cross-entropy of all processes' logits, of which these are a part.
 
-    Two numbers an utterance are summed over the processes, the exponentials
-    and the true class's logit; before, one is compared, the largest logit.
+    The processes compare the largest logit of each utterance. Then they sum
+    two numbers an utterance: the exponentials and the true class's logit.
     """
     top = logits.detach().amax(dim=1)
     if torch.distributed.is_initialized():

@@ -9,10 +9,15 @@ import shutil
 import torch
 from speechbrain.utils.logger import get_logger
 from torch._dynamo.exc import TorchDynamoException
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
-from speechbrain_ext.nnet.losses.angles import check_angle, shifted_up, sine
-from speechbrain_ext.nnet.losses.contract import ClassLoss
+from speechbrain_ext.nnet.losses.angles import (
+    check_angle,
+    shifted_down,
+    shifted_up,
+    sine,
+)
+from speechbrain_ext.nnet.losses.contract import ClassLoss, transformed
 from speechbrain_ext.utils.distributed import replicated, summed
 
 logger = get_logger(__name__)
@@ -45,21 +50,25 @@ class SphereFace2(ClassLoss):
         A: z_y = s g(cos(min(pi, theta_y + m))) + b     z_i = s g(c_i) + b
         M: z_y = s g(cos(min(pi, m theta_y))) + b       z_i = s g(c_i) + b
 
-    The weight w is 1/s, the gradient passes g and the margin as if they were
-    not there (dz/dc = s), and b starts where the pulls of positives and
-    negatives balance when all angles are right. Reference code:
-    ydwen/opensphere@fac2e9c model/head/sphereface2*.py, there with a loss
-    weight of 10 to 50 besides, which keeps the rate of other losses usable.
+    The weight w is 1/s. The gradient ignores g and the margin (dz/dc = s).
+    b starts where the gradients of positives and negatives balance if all
+    angles are right angles. Reference code: ydwen/opensphere@fac2e9c
+    model/head/sphereface2*.py, which multiplies the loss by 10 to 50 so that
+    the learning rates of other losses can be used.
 
-    This equals both but for softplus in the place of log(1 + exp), so that
-    nothing overflows, and a finite slope at cosines of 1 and -1. Loss and
-    gradient are made in one pass: a second derivative does not exist.
+    Differences from both: softplus replaces log(1 + exp), which overflows,
+    and the slope stays finite at cosines of 1 and -1. One pass computes loss
+    and gradient, so there is no second derivative, except through torch.func.
+
+    The bias is a parameter: a recipe lists the loss under ``modules:`` and
+    under the checkpointer's ``recoverables:``, or the bias is neither trained
+    nor saved.
 
     Arguments
     ---------
     margin_type : str
         "C" (margin on the cosine), "A" (added to the angle) or "M" (times
-        the angle; the face form alone has it).
+        the angle; in the face form only).
     margin : float
         m: a difference of similarities in [0, 2) for C, an angle in
         [0, pi/2) radians for A, a factor in [1, 4] for M. Published: 0.2 (C)
@@ -69,7 +78,7 @@ class SphereFace2(ClassLoss):
     positive_weight : float
         lambda in (0, 1), the weight of the true class.
     exponent : float
-        t, at least 1: how far g pulls similarities apart.
+        t, at least 1: how far g spreads the similarities.
     form : str
         "speaker" or "face".
     out_neurons : int
@@ -78,10 +87,10 @@ class SphereFace2(ClassLoss):
     loss_weight : float
         Factor on the loss, positive.
     compile : bool
-        Whether torch.compile fuses the pass over all classes, which needs a
+        Whether torch.compile fuses the pass over all classes. This needs a
         C++ compiler (on a GPU, Triton) and some seconds at the first batch.
-        None for yes where a batch has a million cosines or more and a
-        compiler is found.
+        None means yes if a batch has a million cosines or more and a compiler
+        is found.
 
     Raises
     ------
@@ -177,15 +186,42 @@ class SphereFace2(ClassLoss):
         self._margin = margin
 
     def _loss(self, cosines, targets):
+        if transformed():
+            return self._by_autograd(cosines, targets)
         rows = torch.arange(len(targets), device=targets.device)
-        columns = targets.squeeze(1)
-        return _OneVsAll.apply(cosines, self.bias, targets, rows, columns, self)
+        columns, bias = targets.squeeze(1), self.bias.to(cosines.dtype)
+        return _OneVsAll.apply(cosines, bias, targets, rows, columns, self)
 
     def _shard_loss(self, cosines, targets, rows, columns):
-        # binary classifiers: the loss is the sum of each class's own
-        bias = replicated(self.bias)
+        # binary classifiers: the loss is the sum of the classes' losses
+        bias = replicated(self.bias.to(cosines.dtype))
         part = _OneVsAll.apply(cosines, bias, targets, rows, columns, self)
         return summed(part)
+
+    def _by_autograd(self, cosines, targets):
+        """The loss in operations that torch.func transforms; takes longer."""
+        negative = cosines
+        if self.margin_type == "A" and self.form == "speaker":
+            negative = shifted_down(cosines, self.margin)
+        negative = self.scale * self._similarity(negative)
+        if self.margin_type == "C":
+            negative = negative + self.scale * self.margin
+        classes = torch.arange(cosines.shape[1], device=cosines.device)
+        own = classes == targets
+        logits = torch.where(own, self._positive_logits(cosines), negative)
+        if self.form == "face":  # its slope is the scale
+            straight = self.scale * cosines
+            logits = straight + (logits - straight).detach()
+        logits = logits + self.bias.to(cosines.dtype)
+        weight = self.loss_weight / len(cosines)
+        if self.form == "face":
+            weight = weight / self.scale
+        terms = torch.where(
+            own,
+            -self.positive_weight * logsigmoid(logits),
+            (self.positive_weight - 1) * logsigmoid(-logits),
+        )
+        return weight * terms.sum()
 
     def _positive_logits(self, cosines):
         """Logits of true classes, without the bias."""
@@ -207,7 +243,7 @@ class SphereFace2(ClassLoss):
         return 2 * (_above(cosines, self.exponent) / 2) ** self.exponent - 1
 
     def _balancing_bias(self, classes):
-        """The bias where positives and negatives pull alike at 90 degrees."""
+        """The bias whose gradients balance if all angles are 90 degrees."""
         weight = self.positive_weight
         ratio = weight / ((1 - weight) * (classes - 1))
         right = torch.zeros(1, dtype=torch.float64)
@@ -228,8 +264,8 @@ class SphereFace2(ClassLoss):
 class _OneVsAll(torch.autograd.Function):
     """The loss and its gradient in one pass, a few utterances at a time.
 
-    Autograd would keep some fifteen tensors of [batch, classes]. Here the
-    gradient is the only one that is kept.
+    Autograd would keep some fifteen tensors of [batch, classes]. This keeps
+    one, the gradient.
     """
 
     @staticmethod
@@ -239,8 +275,8 @@ class _OneVsAll(torch.autograd.Function):
             weight = weight / loss.scale
         positive_weight = weight * loss.positive_weight
         negative_weight = weight - positive_weight
-        # what changes in a run is a tensor: nothing is compiled twice
-        margin = cosines.new_tensor(loss.margin)
+        # a tensor, since it changes in a run: nothing is compiled twice
+        margin = cosines.new_full((), loss.margin)
         shift = margin if loss.margin_type == "C" else 0
         turn = None
         if loss.margin_type == "A" and loss.form == "speaker":
@@ -268,15 +304,20 @@ class _OneVsAll(torch.autograd.Function):
         bias_gradient = (negative_weight * pull + pulls.sum()).reshape(1)
         ctx.save_for_backward(gradient, bias_gradient)
         return (
-            positive_weight * softplus(-logits).sum() + negative_weight * total
+            negative_weight * total - positive_weight * logsigmoid(logits).sum()
         )
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, outer):
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "SphereFace2 has no second derivative here, as `create_graph` "
+                "asks for: its gradient is made in the forward pass. Use "
+                "torch.func.grad, which differentiates any number of times."
+            )
         gradient, bias_gradient = ctx.saved_tensors
-        # on a processor fresh memory costs as much as all the rest, and to
-        # look at a number nothing
+        # on a CPU new memory costs as much as all the rest, and reading a
+        # number costs nothing
         if outer.device.type == "cpu" and outer == 1:
             return gradient, bias_gradient, None, None, None, None
         gradient, bias_gradient = gradient * outer, bias_gradient * outer
@@ -284,7 +325,7 @@ class _OneVsAll(torch.autograd.Function):
 
 
 def _all_negatives(loss, cosines, targets, constants):
-    """``_negatives`` of a whole batch, compiled or a few utterances a time."""
+    """``_negatives`` of a whole batch, compiled or in parts."""
     compiled = loss.compile_pass
     if compiled is None:
         compiled = cosines.numel() >= WORTH_COMPILING
@@ -297,14 +338,14 @@ def _all_negatives(loss, cosines, targets, constants):
                 raise
             said = str(error).strip().splitlines()[0]
             logger.warning(
-                f"SphereFace2 goes on without torch.compile, which failed: "
-                f"{said} Its pass over the classes takes longer so; compile="
-                "False keeps this from being tried."
+                "SphereFace2 continues without torch.compile, which failed: "
+                f"{said} Its pass over the classes takes longer. Pass "
+                "compile=False and it is not tried."
             )
             loss.compile_pass = False
     batch, classes = cosines.shape
     gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
-    # a sixteenth of the batch at a time, unless that would be little
+    # a sixteenth of the batch at a time, unless that is too little
     step = max(-(-batch // 16), 2**18 // classes, 1)
     for start in range(0, batch, step):
         part = slice(start, start + step)
@@ -324,9 +365,9 @@ def _compiler_found(device):
 def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     """Sums of softplus and sigmoid over all other classes, and the gradient.
 
-    ``turn`` holds cosine and sine of the margin where it turns the angles;
-    ``straight`` takes the slope of a logit for ``scale``; the gradient is
-    that of ``weight`` times the sum of softplus.
+    ``turn`` holds cosine and sine of a margin on the angles. ``straight``
+    makes the slope of a logit ``scale``. The gradient is that of ``weight``
+    times the sum of softplus.
     """
     slope = weight * scale
     if turn is not None:
@@ -340,11 +381,11 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
         slope = exponent * slope * power
     classes = torch.arange(cosines.shape[1], device=cosines.device)
     logits = torch.where(classes == targets, -math.inf, logits)
-    # softplus and sigmoid of one exponential, which cannot overflow
+    # softplus and sigmoid from one exponential, which cannot overflow
     small = torch.exp(-logits.abs())
     one = 1 + small
     inverse = 1 / one
-    # log1p is four times as slow as log; what rounding lost is put back
+    # log1p takes four times as long as log; add what rounding lost
     log = one.log() + (small - (one - 1)) * inverse
     sigmoid = torch.where(logits >= 0, 1, small) * inverse
     softplus_sum = (logits.clamp(min=0) + log).sum()
@@ -357,7 +398,7 @@ def _compiled_negatives():
 
 
 def _above(cosines, exponent):
-    """1 + cos, which a fractional exponent must not find below 0."""
+    """1 + cos, at least 0 if the exponent is fractional."""
     above = cosines + 1
-    # rounding, and A beyond pi, leave it there
+    # rounding, and A beyond pi, go below
     return above if exponent == int(exponent) else above.clamp(min=0)

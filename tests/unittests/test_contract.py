@@ -93,6 +93,13 @@ def test_parameters_that_shall_not_be_trained_are_not_named(caplog):
     assert not caplog.records
 
 
+def test_loss_that_was_not_moved_is_named():
+    # what SpeechBrain does not find under `modules:` it does not move
+    loss = SphereFace2("C", 0.2).to("meta")
+    with pytest.raises(ValueError, match="bias, meta, got cpu.*`modules:`"):
+        loss(torch.zeros(2, 1, 3), torch.tensor([[0], [1]]))
+
+
 def test_loss_can_move_before_its_parameters_are_looked_at(caplog):
     loss = SphereFace2("C", 0.2)
     trained(loss, listed=False, batches=3)

@@ -13,6 +13,12 @@ logger = get_logger(__name__)
 
 FIRST_BATCHES = 10  # whose values are checked where that makes a GPU wait
 UNTRAINED_BATCHES = 250  # after which parameters that stand still are named
+HOW_TO_LIST = (
+    "If the YAML names the loss `compute_cost`, add the line `compute_cost: "
+    "!ref <compute_cost>` twice: under `modules:`, so that it is moved and "
+    "trained, and under the checkpointer's `recoverables:`, so that it is "
+    "saved."
+)
 
 
 class Loss(torch.nn.Module, abc.ABC):
@@ -62,13 +68,20 @@ class Loss(torch.nn.Module, abc.ABC):
         Raises
         ------
         ValueError
-            If the targets are not integers.
+            If the targets are not integers, or the outputs are on another
+            device than the loss's parameters.
         """
         if targets.is_floating_point() or targets.is_complex():
             raise ValueError(
                 "`targets` must be whole numbers of an integer type, got "
                 f"{targets.dtype}; pass targets.long()."
             )
+        for name, parameter in self.named_parameters():
+            if parameter.dim() and parameter.device != outputs.device:
+                raise ValueError(
+                    f"`outputs` must be on the device of the loss's {name}, "
+                    f"{parameter.device}, got {outputs.device}. {HOW_TO_LIST}"
+                )
         if self.training and torch.is_grad_enabled():
             self._watch_parameters()
         check = self._checks(outputs.device)
@@ -119,10 +132,7 @@ class Loss(torch.nn.Module, abc.ABC):
             logger.warning(
                 f"The parameters of {type(self).__name__} "
                 f"({', '.join(own)}) did not change in {UNTRAINED_BATCHES} "
-                "training batches: no optimizer trains them and no checkpoint "
-                "saves them. If the YAML names the loss `compute_cost`, add "
-                "the line `compute_cost: !ref <compute_cost>` twice: under "
-                "`modules:` and under the checkpointer's `recoverables:`."
+                f"training batches: no optimizer has them. {HOW_TO_LIST}"
             )
 
 

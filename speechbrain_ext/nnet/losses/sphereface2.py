@@ -60,9 +60,8 @@ class SphereFace2(ClassLoss):
     and the slope stays finite at cosines of 1 and -1. One pass computes loss
     and gradient, so there is no second derivative, except through torch.func.
 
-    The bias is a parameter: a recipe lists the loss under ``modules:`` and
-    under the checkpointer's ``recoverables:``, or the bias is neither trained
-    nor saved.
+    The bias is trained and saved only if a recipe lists the loss under
+    ``modules:`` and under the checkpointer's ``recoverables:``.
 
     Arguments
     ---------
@@ -209,19 +208,16 @@ class SphereFace2(ClassLoss):
         classes = torch.arange(cosines.shape[1], device=cosines.device)
         own = classes == targets
         logits = torch.where(own, self._positive_logits(cosines), negative)
+        weight = self.loss_weight / len(cosines)
         if self.form == "face":  # its slope is the scale
             straight = self.scale * cosines
             logits = straight + (logits - straight).detach()
-        logits = logits + self.bias.to(cosines.dtype)
-        weight = self.loss_weight / len(cosines)
-        if self.form == "face":
             weight = weight / self.scale
-        terms = torch.where(
-            own,
-            -self.positive_weight * logsigmoid(logits),
-            (self.positive_weight - 1) * logsigmoid(-logits),
-        )
-        return weight * terms.sum()
+        logits = logits + self.bias.to(cosines.dtype)
+        terms = logsigmoid(torch.where(own, logits, -logits))
+        share = self.positive_weight
+        terms = torch.where(own, share * terms, (1 - share) * terms)
+        return -weight * terms.sum()
 
     def _positive_logits(self, cosines):
         """Logits of true classes, without the bias."""

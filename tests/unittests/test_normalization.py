@@ -161,6 +161,17 @@ def test_layers_are_torchs_own_where_nothing_is_padded_or_trained():
     assert torch.equal(norm_true_frames(conv, x, frames), conv(x))
 
 
+def test_layers_that_speechbrain_synchronises_leave_padding_out_too():
+    # under DDP its Brain converts every batch norm, and hands on no frames
+    norm = torch.nn.BatchNorm1d(3)
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(
+        torch.nn.BatchNorm1d(3)
+    )
+    x, frames = torch.randn(4, 3, 9), torch.tensor([9, 4, 5, 9])
+    found = norm_true_frames(converted, x, frames)
+    assert torch.equal(found, norm_true_frames(norm, x, frames))
+
+
 def test_bf16_frames_are_normalised_in_float32():
     x, frames = torch.randn(4, 3, 50), torch.tensor([50, 9, 30, 41])
     x = x.bfloat16().requires_grad_()

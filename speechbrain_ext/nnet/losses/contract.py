@@ -34,7 +34,8 @@ class Loss(torch.nn.Module, abc.ABC):
     on a CPU and the first 10 elsewhere. After these a class number out of its
     range stops CUDA by a "device-side assert": run again with the environment
     variable CUDA_LAUNCH_BLOCKING=1, which checks every batch and says in a
-    sentence what is wrong.
+    sentence what is wrong. Nothing is checked inside torch.compile and
+    torch.func, where there are no values to look at.
 
     A loss whose parameters never change although gradients reach them logs
     once how a recipe has to list it.

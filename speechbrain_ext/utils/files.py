@@ -1,15 +1,12 @@
 """Files that are written whole, and that never replace a user's own.
 
-Every folder into which this project writes has a journal,
-``.speechbrain_ext_files.jsonl``: a line for each file with its name, size and
-digest. A file that the journal does not know, or that was changed since, is
-the user's. It is never replaced or deleted.
+Every folder into which this project writes has a journal of its files
+(``speechbrain_ext.utils.journal``). A file that the journal does not know, or
+that was changed since, is the user's. It is never replaced or deleted.
 """
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import platform
 import re
@@ -18,11 +15,11 @@ import sys
 
 import filelock
 
-JOURNAL = ".speechbrain_ext_files.jsonl"
+from speechbrain_ext.utils.journal import is_own, record_file
+
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SAMPLED = 2**26  # bytes; of a larger file the digest is of both ends
 
 # The locks that this process holds until it ends, by folder
 _HELD = {}
@@ -72,7 +69,7 @@ def atomic_path(path, record=True):
             # before the file is there: a run that is killed in between
             # must know it again
             if record:
-                _record(folder, name, temporary)
+                record_file(folder, name, temporary)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -148,31 +145,6 @@ def atomic_link(path, target):
     """
     with atomic_path(path) as temporary:
         os.symlink(target, temporary)
-
-
-def is_own(path):
-    """Whether this project wrote a file, and nobody changed it since.
-
-    Arguments
-    ---------
-    path : str | pathlib.Path
-        A file or a link.
-
-    Returns
-    -------
-    bool
-        False where the journal of its folder does not know it as it is.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "note.txt"
-    >>> _ = path.write_text("a thesis")
-    >>> is_own(path)
-    False
-    """
-    folder, name = os.path.split(os.fspath(path))
-    known = [line for line in _journal(folder) if line["name"] == name]
-    return bool(known) and _entry(name, path) in known
 
 
 def require_own(path):
@@ -437,50 +409,6 @@ def _cannot_write(folder, reason):
         f"The folder {folder} cannot be written into ({reason}); make it "
         "writable or name another."
     )
-
-
-def _journal(folder):
-    """The whole lines of a folder's journal."""
-    path = os.path.join(folder, JOURNAL)
-    if not os.path.isfile(path) or os.path.islink(path):
-        return []
-    lines = []
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        for line in stream:
-            with contextlib.suppress(ValueError):  # torn by a kill
-                lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict) and "name" in line]
-
-
-def _record(folder, name, path):
-    """Adds a file to its folder's journal."""
-    line = json.dumps(_entry(name, path))
-    # a torn line before it must not take this one along
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    flags |= getattr(os, "O_NOFOLLOW", 0)
-    journal = os.open(os.path.join(folder, JOURNAL), flags, 0o644)
-    try:
-        os.write(journal, f"\n{line}\n".encode())
-    finally:
-        os.close(journal)
-
-
-def _entry(name, path):
-    """A line of the journal: name, size and digest of a file or link."""
-    if os.path.islink(path):
-        target = os.readlink(path).encode(errors="surrogateescape")
-        digest = hashlib.sha256(b"link:" + target)
-        return {"name": name, "size": 0, "sha256": digest.hexdigest()}
-    if not os.path.isfile(path):
-        return {"name": name, "size": -1, "sha256": ""}  # nothing of ours
-    size = os.path.getsize(path)
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(2**20):
-            digest.update(chunk)
-            if size > SAMPLED and SAMPLED / 2 <= stream.tell() < size / 2:
-                stream.seek(-SAMPLED // 2, os.SEEK_END)
-    return {"name": name, "size": size, "sha256": digest.hexdigest()}
 
 
 def _sync(path):

@@ -15,7 +15,7 @@ import sys
 
 import filelock
 
-from speechbrain_ext.utils.journal import is_own, record_file
+from speechbrain_ext.utils.journal import foreign_words, is_own, record_file
 
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
@@ -165,11 +165,7 @@ def require_own(path):
     >>> require_own(getfixture("tmp_path") / "new.txt")
     """
     if os.path.lexists(path) and not is_own(path):
-        raise FileExistsError(
-            f"{os.fspath(path)} was not written by this program, or was "
-            "changed since, so it is not replaced; move it away, or name "
-            "another folder."
-        )
+        raise FileExistsError(foreign_words(path))
 
 
 def remove_own(path):
@@ -364,14 +360,26 @@ def explain_disk_full(folder):
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except (OSError, RuntimeError) as error:
+        reason = _full(error)
+        if reason is None:
             raise
         raise OSError(
-            f"No space left while writing to {folder} ({error.strerror}); "
-            "free some space and run the same command again: nothing is left "
+            f"No space left while writing to {folder} ({reason}); free some "
+            "space and run the same command again: nothing is left "
             "half-written."
         ) from error
+
+
+def _full(error):
+    """What an error says of a full disk, or None."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in DISK_FULL else None
+    # torch.save hides the system's error
+    said = str(error).splitlines()[0] if str(error) else ""
+    if "inline_container" in said and "Reader" not in said:
+        return f"torch.save: {said.rpartition('] . ')[2]}"
+    return None
 
 
 def _acquire(folder, patience):

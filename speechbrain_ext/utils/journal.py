@@ -2,7 +2,8 @@
 
 ``.speechbrain_ext_files.jsonl`` has a line for each file: its name, size and
 digest. A file that no line describes as it is was written or changed by
-somebody else.
+somebody else. Of a file that grows, such as a log, the last line describes
+the beginning.
 """
 
 import contextlib
@@ -63,12 +64,97 @@ def record_file(folder, name, path):
     line = json.dumps(_entry(name, path))
     # a torn line before it must not take this one along
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    flags |= getattr(os, "O_NOFOLLOW", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     journal = os.open(os.path.join(folder, JOURNAL), flags, 0o644)
     try:
         os.write(journal, f"\n{line}\n".encode())
     finally:
         os.close(journal)
+
+
+def continue_file(path):
+    """Takes a file into the journal that is going to grow, such as a log.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file, which need not be there yet.
+
+    Raises
+    ------
+    FileExistsError
+        If one is there whose beginning this project did not write.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "log.txt"
+    >>> continue_file(path)
+    >>> _ = path.write_text("a line")
+    >>> continue_file(path)
+    >>> _ = path.write_text("a thesis")
+    >>> continue_file(path)
+    Traceback (most recent call last):
+    FileExistsError: ...log.txt was not written by this program...
+    """
+    if os.path.lexists(path) and not has_grown(path):
+        raise FileExistsError(foreign_words(path))
+    record_file(*os.path.split(os.fspath(path)), path)
+
+
+def has_grown(path):
+    """Whether a file begins with what this project last knew of it.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        A file that ``continue_file`` took in.
+
+    Returns
+    -------
+    bool
+        True also where it was emptied.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "log.txt"
+    >>> _ = path.write_text("a diary")
+    >>> has_grown(path)
+    False
+    """
+    folder, name = os.path.split(os.fspath(path))
+    known = [line for line in _journal(folder) if line["name"] == name]
+    if not known or os.path.islink(path) or not os.path.isfile(path):
+        return False
+    size = known[-1].get("size")
+    held = os.path.getsize(path)
+    if not isinstance(size, int) or not 0 <= size <= held:
+        return held == 0
+    return _digest(path, size) == known[-1].get("sha256")
+
+
+def foreign_words(path):
+    """What is said of a file that is not this project's.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        The sentence.
+
+    Example
+    -------
+    >>> foreign_words("a.txt")[:39]
+    'a.txt was not written by this program, '
+    """
+    return (
+        f"{os.fspath(path)} was not written by this program, or was "
+        "changed since, so it is not replaced; move it away, or name "
+        "another folder."
+    )
 
 
 def _journal(folder):
@@ -90,13 +176,26 @@ def _entry(name, path):
         target = os.readlink(path).encode(errors="surrogateescape")
         digest = hashlib.sha256(b"link:" + target)
         return {"name": name, "size": 0, "sha256": digest.hexdigest()}
+    if not os.path.lexists(path):  # about to begin
+        return {"name": name, "size": 0, "sha256": _digest(os.devnull, 0)}
     if not os.path.isfile(path):
         return {"name": name, "size": -1, "sha256": ""}  # nothing of ours
     size = os.path.getsize(path)
+    return {"name": name, "size": size, "sha256": _digest(path, size)}
+
+
+def _digest(path, size):
+    """The digest of a file's first bytes, of both ends where they are many."""
     digest = hashlib.sha256()
+    parts = [(0, size)]
+    if size > SAMPLED:
+        parts = [(0, SAMPLED // 2), (size - SAMPLED // 2, size)]
     with open(path, "rb") as stream:
-        while chunk := stream.read(2**20):
-            digest.update(chunk)
-            if size > SAMPLED and SAMPLED / 2 <= stream.tell() < size / 2:
-                stream.seek(-SAMPLED // 2, os.SEEK_END)
-    return {"name": name, "size": size, "sha256": digest.hexdigest()}
+        for start, stop in parts:
+            stream.seek(start)
+            while start < stop and (
+                chunk := stream.read(min(2**20, stop - start))
+            ):
+                digest.update(chunk)
+                start += len(chunk)
+    return digest.hexdigest()

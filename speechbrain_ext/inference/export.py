@@ -17,6 +17,7 @@ from speechbrain_ext.utils.folders import (
     require_replaceable,
 )
 from speechbrain_ext.utils.journal import is_own, record_file
+from speechbrain_ext.utils.tensors import read_tensors
 
 logger = get_logger(__name__)
 
@@ -202,7 +203,7 @@ def load_pretrained(folder, modules, label_encoder):
     known.load(pathlib.Path(folder, "label_encoder.ckpt"))
     for name, module in modules.items():
         path = pathlib.Path(folder, f"{name}.ckpt")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_tensors(path)
         if known.lab2ind != label_encoder.lab2ind:
             own = module.state_dict()
             for key in state.keys() & own.keys():

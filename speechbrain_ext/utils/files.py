@@ -15,7 +15,12 @@ import sys
 
 import filelock
 
-from speechbrain_ext.utils.journal import foreign_words, is_own, record_file
+from speechbrain_ext.utils.journal import (
+    JOURNAL,
+    foreign_words,
+    is_own,
+    record_file,
+)
 
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
@@ -190,7 +195,7 @@ def remove_own(path):
         os.unlink(path)
 
 
-def clear_temporaries(folder):
+def clear_temporaries(folder, deep=True):
     """Deletes what killed runs of this project left half-written.
 
     For the holder of the folder's lock alone: another run's files are in use.
@@ -198,7 +203,9 @@ def clear_temporaries(folder):
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder, with those below it that have no lock of their own.
+        The folder.
+    deep : bool
+        Whether those below it are meant too, which have no lock of their own.
 
     Example
     -------
@@ -219,7 +226,8 @@ def clear_temporaries(folder):
                 os.unlink(place)
             else:
                 shutil.rmtree(place)
-        folders[:] = [name for name in folders if not TEMPORARY.match(name)]
+        kept = [name for name in folders if not TEMPORARY.match(name)]
+        folders[:] = kept if deep else []
 
 
 def refuse_links(folder):
@@ -249,20 +257,11 @@ def refuse_links(folder):
     root = os.path.realpath(folder)
     for path, folders, names in os.walk(root):
         for name in [*folders, *names]:
-            place = os.path.join(path, name)
-            if not os.path.islink(place):
-                continue
-            target = os.path.realpath(place)
-            if os.path.commonpath([root, target]) != root:
-                raise ValueError(
-                    f"{place} is a link to {target}, outside its folder, and "
-                    "would be written through; remove the link, or name "
-                    "another folder."
-                )
+            _refuse_link(os.path.join(path, name), root)
 
 
 @contextlib.contextmanager
-def locked_folder(folder, patience=5.0):
+def locked_folder(folder, patience=5.0, deep=True):
     """Makes a folder and keeps other processes from writing into it.
 
     What a killed run left half-written there is deleted.
@@ -274,6 +273,10 @@ def locked_folder(folder, patience=5.0):
     patience : float
         Seconds to wait for another process: the workers of one that was
         killed may take a moment to end.
+    deep : bool
+        Whether all below the folder is this project's too: links out of it
+        are refused, and what killed runs left is deleted. A corpus has links
+        of its own.
 
     Yields
     ------
@@ -295,7 +298,7 @@ def locked_folder(folder, patience=5.0):
     ['.speechbrain_ext.lock']
     """
     folder = os.fspath(folder)
-    lock = _acquire(folder, patience)
+    lock = _acquire(folder, patience, deep)
     try:
         with explain_disk_full(folder):
             yield folder
@@ -382,7 +385,7 @@ def _full(error):
     return None
 
 
-def _acquire(folder, patience):
+def _acquire(folder, patience, deep=True):
     """The lock of a folder, held."""
     try:
         os.makedirs(folder, exist_ok=True)
@@ -390,7 +393,10 @@ def _acquire(folder, patience):
         raise OSError(_cannot_write(folder, error.strerror)) from error
     if not os.access(folder, os.W_OK):
         raise OSError(_cannot_write(folder, "no permission"))
-    refuse_links(folder)
+    for name in (LOCK, JOURNAL):
+        _refuse_link(os.path.join(folder, name), os.path.realpath(folder))
+    if deep:
+        refuse_links(folder)
     lock = filelock.FileLock(os.path.join(folder, LOCK), timeout=patience)
     try:
         lock.acquire()
@@ -401,8 +407,18 @@ def _acquire(folder, patience):
         ) from error
     with open(lock.lock_file, "w", encoding="utf-8") as stream:
         stream.write(f"process {os.getpid()} of {platform.node()}")
-    clear_temporaries(folder)
+    clear_temporaries(folder, deep)
     return lock
+
+
+def _refuse_link(path, root):
+    """Raises where a path is a link that leads out of a folder."""
+    target = os.path.realpath(path)
+    if os.path.islink(path) and os.path.commonpath([root, target]) != root:
+        raise ValueError(
+            f"{path} is a link to {target}, outside its folder, and would be "
+            "written through; remove the link, or name another folder."
+        )
 
 
 def _holder(path):

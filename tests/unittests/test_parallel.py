@@ -10,6 +10,8 @@ from speechbrain_ext.dataio.parallel import (
     ordered_map,
     removed_on_error,
 )
+from speechbrain_ext.utils.files import locked_folder
+from speechbrain_ext.utils.journal import continue_file
 
 
 def square(number):
@@ -26,11 +28,38 @@ def test_results_come_in_order(workers):
 
 def test_a_journal_is_gone_on_with(tmp_path):
     journal = tmp_path / "journal"
+    continue_file(journal)
     journal.write_text('["kept"]\n["torn')
     found = list(ordered_map(square, [1, 2, 3], 1, journal))
     assert found == [["kept"], [4], [9]]
     assert journal.read_text() == '["kept"]\n[4]\n[9]\n'
     assert list(ordered_map(square, [1, 2, 3], 1, journal)) == found
+
+
+def test_a_line_that_was_never_written_is_not_taken(tmp_path):
+    journal = tmp_path / "journal"
+    continue_file(journal)
+    journal.write_bytes(b"[1]\n" + bytes(9) + b"\n[2]\n")
+    assert list(ordered_map(square, [1, 2], 1, journal)) == [[1], [4]]
+    assert journal.read_text() == "[1]\n[4]\n"
+    # nor more of them than there are items
+    assert list(ordered_map(square, [1], 1, journal)) == [[1]]
+
+
+def test_a_journal_of_the_users_is_an_error(tmp_path):
+    (tmp_path / "journal").write_text("[1]\n")
+    with pytest.raises(FileExistsError, match="journal was not written"):
+        list(ordered_map(square, [1], 1, tmp_path / "journal"))
+    assert (tmp_path / "journal").read_text() == "[1]\n"
+
+
+def test_a_locked_folder_made_for_nothing_is_removed(tmp_path):
+    folder = tmp_path / "new"
+    with pytest.raises(ValueError, match="bad"), removed_on_error(folder):
+        with locked_folder(folder):
+            continue_file(folder / "journal")
+            raise ValueError("bad")
+    assert not folder.exists()
 
 
 def test_there_are_cores():

@@ -5,9 +5,9 @@ import time
 
 import speechbrain as sb
 import torch
+from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 from speechbrain.utils.checkpoints import (
     average_checkpoints,
-    ckpt_recency,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
@@ -16,7 +16,9 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from speechbrain_ext.nnet.normalization import share_batch_statistics
+from speechbrain_ext.utils.checkpoints import checkpoint_order
 from speechbrain_ext.utils.distributed import mean_over_processes, world_size
+from speechbrain_ext.utils.tensors import read_tensors
 
 
 @register_checkpoint_hooks
@@ -230,6 +232,19 @@ class ResumableBrain(sb.Brain):
             last_ckpt_time, steps_since_ckpt
         )
 
+    def _save_intra_epoch_ckpt(self):
+        # as SpeechBrain's, but known by epoch and step, not by the clock
+        self.checkpointer.save_and_keep_only(
+            meta={
+                INTRA_EPOCH_CKPT_FLAG: True,
+                "epoch": self.hparams.epoch_counter.current,
+                "step": self.step,
+            },
+            end_of_epoch=False,
+            num_to_keep=1,
+            ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta,
+        )
+
     def save_epoch(self, meta, keep):
         """Saves an epoch's checkpoint and deletes those that are not needed.
 
@@ -248,11 +263,11 @@ class ResumableBrain(sb.Brain):
         best = None if best is None else best.path
         self.checkpointer.delete_checkpoints(
             num_to_keep=max(keep, 2),
-            importance_keys=[ckpt_recency],
-            ckpt_predicate=lambda c: "epoch" in c.meta and c.path != best,
+            importance_keys=[checkpoint_order],
+            ckpt_predicate=lambda c: c.meta["end-of-epoch"] and c.path != best,
         )
         self.checkpointer.delete_checkpoints(
-            num_to_keep=0, ckpt_predicate=lambda c: "epoch" not in c.meta
+            num_to_keep=0, ckpt_predicate=lambda c: not c.meta["end-of-epoch"]
         )
 
     @mark_as_saver
@@ -305,12 +320,15 @@ def average_last(checkpointer, modules, count):
     1
     """
     last = checkpointer.find_checkpoints(
-        importance_key=ckpt_recency,
+        importance_key=checkpoint_order,
         max_num_checkpoints=count,
-        ckpt_predicate=lambda checkpoint: "epoch" in checkpoint.meta,
+        ckpt_predicate=lambda checkpoint: checkpoint.meta["end-of-epoch"],
     )
     for name, module in modules.items():
-        module.load_state_dict(average_checkpoints(last, name))
+        state = average_checkpoints(
+            last, name, lambda path, map_location: read_tensors(path)
+        )
+        module.load_state_dict(state)
     return len(last)
 
 

@@ -5,8 +5,17 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 import time
+
+from speechbrain_ext.utils.files import LOCK
+from speechbrain_ext.utils.journal import (
+    JOURNAL,
+    continue_file,
+    foreign_words,
+    has_grown,
+)
 
 
 def cores():
@@ -41,7 +50,7 @@ def ordered_map(function, items, workers=None, journal=None):
         Processes; None for one a core, 1 for this process alone.
     journal : str
         A file that keeps what was returned, line by line; None for none. A
-        run that finds it goes on after its last whole line. It is for the
+        run that finds it resumes after its last whole line. It is for the
         same function and items: its name has to tell them apart. Whoever is
         done with the results deletes it.
 
@@ -50,12 +59,18 @@ def ordered_map(function, items, workers=None, journal=None):
     collections.abc.Iterator
         What the function returned for each item.
 
+    Raises
+    ------
+    FileExistsError
+        If the journal's name is that of a file which this project did not
+        write.
+
     Example
     -------
     >>> list(ordered_map(abs, [-1, 2], workers=1))
     [1, 2]
     """
-    kept = [] if journal is None else _resume(journal)
+    kept = [] if journal is None else _resume(journal)[: len(items)]
     yield from kept
     items = items[len(kept) :]
     workers = min(workers or cores(), len(items))
@@ -84,17 +99,25 @@ def ordered_map(function, items, workers=None, journal=None):
 
 
 def _resume(journal):
-    """The results of the whole lines; a torn last one is cut off."""
+    """The results of the whole lines; from a torn one on all is cut off."""
     kept, whole = [], 0
-    if not os.path.exists(journal):
+    if not os.path.lexists(journal):
+        continue_file(journal)
         return kept
+    if not has_grown(journal):
+        raise FileExistsError(foreign_words(journal))
     with open(journal, "rb+") as stream:
         for line in stream:
+            try:
+                result = json.loads(line)
+            except ValueError:
+                break
             if not line.endswith(b"\n"):
                 break
-            kept.append(json.loads(line))
+            kept.append(result)
             whole += len(line)
         stream.truncate(whole)
+    continue_file(journal)
     return kept
 
 
@@ -135,5 +158,6 @@ def removed_on_error(folder):
     except (ValueError, OSError):
         if not there:
             with contextlib.suppress(OSError):
-                os.rmdir(folder)
+                if set(os.listdir(folder)) <= {LOCK, JOURNAL}:
+                    shutil.rmtree(folder)
         raise

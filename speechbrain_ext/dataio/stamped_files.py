@@ -1,11 +1,17 @@
 """Files whose names bear the fingerprint of what they were made of."""
 
-import contextlib
 import hashlib
 import json
 import os
+import re
 
-from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.files import (
+    atomic_link,
+    atomic_write,
+    remove_own,
+    require_own,
+)
+from speechbrain_ext.utils.journal import is_own
 
 DIGITS = 12  # of the fingerprint that file names show
 
@@ -14,7 +20,8 @@ class StampedFiles:
     """Files of a folder, by plain names that link to stamped ones.
 
     ``train.csv`` is a link to ``train-1a2b3c4d5e6f.csv``: another setting has
-    another fingerprint and never uses the file.
+    another fingerprint and never uses the file. A file of the user's that has
+    one of the names is never replaced.
 
     Arguments
     ---------
@@ -78,6 +85,8 @@ class StampedFiles:
             return False
         if not os.path.lexists(os.path.join(self.folder, mark)):
             return False
+        if not os.path.isfile(self.path(mark)):
+            return False  # a pipe would be waited for
         try:
             with open(self.path(mark), encoding="utf-8") as stream:
                 done = json.load(stream)
@@ -108,21 +117,39 @@ class StampedFiles:
         ---------
         names : list of str
             The plain names that this setting makes.
+
+        Raises
+        ------
+        FileExistsError
+            Same as in ``require_free``.
+        """
+        self.require_free()
+        for name in self.names:
+            link = os.path.join(self.folder, name)
+            target = self._stamped(name)
+            if os.path.islink(link) and not is_own(link):
+                os.unlink(link)  # of a version without a journal
+            if name not in names:
+                # must not look as if these options had made it
+                remove_own(link)
+            elif not os.path.islink(link) or os.readlink(link) != target:
+                atomic_link(link, target)
+
+    def require_free(self):
+        """Raises where a plain name is a file of the user's.
+
+        Raises
+        ------
+        FileExistsError
+            If one is neither a link to a stamped file nor missing.
         """
         for name in self.names:
             link = os.path.join(self.folder, name)
-            if name in names:
-                target = self._stamped(name)
-                if os.path.islink(link) and os.readlink(link) == target:
-                    continue
-                temporary = f"{link}.tmp"
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                os.symlink(target, temporary)
-                os.replace(temporary, link)
-            elif os.path.lexists(link):
-                # must not look as if these options had made it
-                os.unlink(link)
+            form = re.escape(self._stamped(name))
+            form = form.replace(self.stamp, f"[0-9a-f]{{{DIGITS}}}")
+            if os.path.islink(link) and re.fullmatch(form, os.readlink(link)):
+                continue
+            require_own(link)
 
     def _stamped(self, name):
         stem, ending = os.path.splitext(name)

@@ -104,7 +104,7 @@ def model_fingerprint(folder):
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder; its head, label map and texts do not count.
+        The folder; its head, label map, texts and hidden files do not count.
 
     Returns
     -------
@@ -130,7 +130,8 @@ def model_fingerprint(folder):
         )
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in APART:
+        hidden = path.name.startswith(".")
+        if path.is_file() and not hidden and path.name not in APART:
             digest.update(f"{path.name}\n".encode())
             with open(path, "rb") as file:
                 content = hashlib.file_digest(file, "sha256")

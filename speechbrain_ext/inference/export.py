@@ -3,11 +3,26 @@
 import io
 import os
 import pathlib
-import shutil
 
 import ruamel.yaml
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.inference.embedding_store import model_fingerprint
+from speechbrain_ext.utils.files import atomic_path, atomic_write
+from speechbrain_ext.utils.folders import (
+    link_or_copy,
+    new_folder,
+    require_replaceable,
+)
+from speechbrain_ext.utils.journal import is_own, record_file
+from speechbrain_ext.utils.tensors import read_tensors
+
+logger = get_logger(__name__)
+
+# What belongs to the weights: kept while they are the same
+KEPT = ("calibration.json", "README.md")
 
 HEADER = """\
 # A speaker encoder. Load it, wherever this folder lies, with
@@ -44,9 +59,11 @@ def export_pretrained(
 ):
     """Writes a folder for SpeechBrain's ``from_hparams``.
 
-    The folder is made beside and renamed, so that a folder that was there
-    is whole until the new one takes its place. No path is written into it:
-    SpeechBrain finds each file beside the YAML, wherever the folder lies.
+    The folder is made beside and takes the other's place once it is whole.
+    Files of the user's stay in it, and so do a calibration and a README.md
+    that this project wrote for the same weights. Where nothing would change
+    nothing is written. No path is written into it: SpeechBrain finds each
+    file beside the YAML, wherever the folder lies.
 
     Arguments
     ---------
@@ -69,28 +86,92 @@ def export_pretrained(
     -------
     pathlib.Path
         The folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds what may not be replaced, see
+        ``require_exportable``.
+    OSError
+        If another run writes the same folder, or the disk is full.
     """
     folder = pathlib.Path(folder)
-    made = folder.with_name(f".{folder.name}-new")
-    old = folder.with_name(f".{folder.name}-old")
-    for left_over in (made, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    made.mkdir(parents=True)
+    require_exportable(folder, card is not None)
     hyperparams = HEADER + _modules_yaml(recipe, len(label_encoder))
     hyperparams += INTERFACE.format(size=embedding_size)
-    (made / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
-    mean = {"mean": torch.zeros(embedding_size)}
-    for name, module in modules.items():
-        torch.save(module.state_dict(), made / f"{name}.ckpt")
-    torch.save(mean, made / "mean_var_norm_emb.ckpt")
-    label_encoder.save(made / "label_encoder.ckpt")
+    texts = {"hyperparams.yaml": hyperparams}
     if card is not None:
-        (made / "README.md").write_text(card, encoding="utf-8")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(made, folder)
-    shutil.rmtree(old, ignore_errors=True)
+        texts["README.md"] = card
+    tensors = {name: module.state_dict() for name, module in modules.items()}
+    tensors["mean_var_norm_emb"] = {"mean": torch.zeros(embedding_size)}
+    with new_folder(folder) as made:
+        for name, text in texts.items():
+            with atomic_write(os.path.join(made, name)) as stream:
+                stream.write(text)
+        for name, state in tensors.items():
+            path = os.path.join(made, f"{name}.ckpt")
+            # not by its name, which torch.save would write into the file
+            with atomic_write(path, "wb") as stream:
+                torch.save(state, stream)
+        path = os.path.join(made, "label_encoder.ckpt")
+        with atomic_path(path) as temporary:
+            label_encoder.save(temporary)
+        _keep(folder, made)
     return folder
+
+
+def require_exportable(folder, card=False):
+    """Raises where ``export_pretrained`` would refuse to write.
+
+    To be called before hours of training. A former export that was killed
+    while it replaced the folder is undone.
+
+    Arguments
+    ---------
+    folder : str
+        The folder to write, which need not be there.
+    card : bool
+        Whether a README.md will be written.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a file or the working directory, or holds a folder, a link,
+        or a file of a name to be written that this project did not write.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "notes.txt").write_text("mine")
+    >>> require_exportable(folder)
+    >>> _ = (folder / "embedding_model.ckpt").write_text("mine")
+    >>> require_exportable(folder)
+    Traceback (most recent call last):
+    FileExistsError: ...embedding_model.ckpt was not written by this program...
+    """
+    names = ["hyperparams.yaml", "calibration.json", "*.ckpt"]
+    require_replaceable(folder, names + ["README.md"] * card)
+
+
+def _keep(folder, made):
+    """Keeps this project's files that belong to the same weights."""
+    names = [
+        name
+        for name in KEPT
+        if is_own(folder / name) and not os.path.lexists(f"{made}/{name}")
+    ]
+    if not names:
+        return
+    known = (folder / "hyperparams.yaml").is_file()
+    if known and model_fingerprint(folder) == model_fingerprint(made):
+        for name in names:
+            record_file(made, name, folder / name)
+            link_or_copy(folder / name, os.path.join(made, name))
+        return
+    logger.info(
+        f"{folder} has other weights than before: {' and '.join(names)} of "
+        "the former ones are left out."
+    )
 
 
 def load_pretrained(folder, modules, label_encoder):
@@ -122,7 +203,7 @@ def load_pretrained(folder, modules, label_encoder):
     known.load(pathlib.Path(folder, "label_encoder.ckpt"))
     for name, module in modules.items():
         path = pathlib.Path(folder, f"{name}.ckpt")
-        state = torch.load(path, map_location="cpu")
+        state = read_tensors(path)
         if known.lab2ind != label_encoder.lab2ind:
             own = module.state_dict()
             for key in state.keys() & own.keys():

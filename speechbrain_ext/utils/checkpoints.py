@@ -1,11 +1,10 @@
 """Checkpoints that are whole or not there, of one process or of many."""
 
-import json
+import math
 import os
 import shutil
-import zlib
 
-import torch
+import yaml
 from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import (
     ddp_barrier,
@@ -15,19 +14,25 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.distributed import fail_together
+from speechbrain_ext.utils.files import explain_disk_full
+from speechbrain_ext.utils.seals import seal, seal_flaw, to_disk
+from speechbrain_ext.utils.tensors import is_split, load_whole, save_whole
 
 logger = get_logger(__name__)
 
-SUMS = "sums.json"
+# What a name begins with; other folders are not touched
+PREFIX = f"{checkpoints.CKPT_PREFIX}+"
 
 
 class WholeCheckpointer(checkpoints.Checkpointer):
     """SpeechBrain's Checkpointer, whose checkpoints survive any kill.
 
     A checkpoint is written beside, with the size and the checksum of each
-    file, and renamed once it is whole. One that was cut short is set aside
-    when a run goes on, with a line in the log, and the one before it is used.
-    What is split over processes (``speechbrain_ext.nnet.sharded``) is saved
+    file, and renamed once it is whole. One that is damaged is renamed when a
+    run resumes, with a line in the log, and the one before it is used. The
+    latest checkpoint is that of the highest epoch and step, whatever the
+    clock said; among those without an epoch it is the newest. Files are read
+    as tensors, never as code. What is split over processes (``speechbrain_ext.nnet.sharded``) is saved
     as if it were not, so that any number of processes can go on with it.
 
     Arguments
@@ -39,6 +44,7 @@ class WholeCheckpointer(checkpoints.Checkpointer):
 
     Example
     -------
+    >>> import torch
     >>> folder = getfixture("tmp_path")
     >>> layer = torch.nn.Linear(2, 3)
     >>> checkpointer = WholeCheckpointer(folder, {"layer": layer})
@@ -74,8 +80,13 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         optional_load : bool
             Whether a checkpoint may lack it.
         """
-        if _is_split(obj):
+        if is_split(obj):
             custom_load_hook, custom_save_hook = load_whole, save_whole
+        default = checkpoints.get_default_hook(
+            obj, checkpoints.DEFAULT_LOAD_HOOKS
+        )
+        if custom_load_hook is None and default is checkpoints.torch_recovery:
+            custom_load_hook = load_whole
         super().add_recoverable(
             name, obj, custom_load_hook, custom_save_hook, optional_load
         )
@@ -109,21 +120,30 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         -------
         speechbrain.utils.checkpoints.Checkpoint
             The checkpoint on the main process, None on others.
+
+        Raises
+        ------
+        OSError
+            If the disk is full: the checkpoints that were there stay.
         """
         if if_main_process():
-            for left_over in self.checkpoints_dir.glob(
-                f".{checkpoints.CKPT_PREFIX}*"
-            ):
-                shutil.rmtree(left_over)
-        made = super().save_checkpoint(
-            meta or {}, end_of_epoch, name, verbosity=0
-        )
+            self._delete_unfinished()
+        try:
+            with explain_disk_full(self.checkpoints_dir):
+                made = super().save_checkpoint(
+                    meta or {}, end_of_epoch, name, verbosity=0
+                )
+                if if_main_process():
+                    seal(made.path)
+        except OSError:
+            if if_main_process():
+                self._delete_unfinished()  # gives the space back
+            raise
         if if_main_process():
             path = made.path.with_name(made.path.name.removeprefix("."))
-            _seal(made.path)
             shutil.rmtree(path, ignore_errors=True)
             os.replace(made.path, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
             logger.info(f"Saved the checkpoint {path}")
             files = {k: path / v.name for k, v in made.paramfiles.items()}
             made = checkpoints.Checkpoint(path, made.meta, files)
@@ -175,6 +195,55 @@ class WholeCheckpointer(checkpoints.Checkpointer):
                 shutil.rmtree(aside)
         ddp_barrier()
 
+    def find_checkpoints(
+        self,
+        importance_key=None,
+        max_key=None,
+        min_key=None,
+        ckpt_predicate=None,
+        max_num_checkpoints=None,
+    ):
+        """Ranks checkpoints: the latest first where no key is given.
+
+        Arguments
+        ---------
+        importance_key : callable
+            Function of a checkpoint; the highest comes first.
+        max_key : str
+            Key of the meta file; the highest comes first, the latest of
+            equal ones.
+        min_key : str
+            Key of the meta file; the lowest comes first, the latest of equal
+            ones.
+        ckpt_predicate : callable
+            Which checkpoints count; None for all.
+        max_num_checkpoints : int
+            How many are returned at most; None for all.
+
+        Returns
+        -------
+        list of speechbrain.utils.checkpoints.Checkpoint
+            The checkpoints.
+        """
+        if max_key or min_key:
+            sign = 1 if max_key else -1
+
+            def ckpt_predicate(one, asked=ckpt_predicate):
+                value = one.meta.get(max_key or min_key)
+                return _is_number(value) and (asked is None or asked(one))
+
+            def importance_key(one):
+                value = sign * one.meta[max_key or min_key]
+                return value, checkpoint_order(one)
+
+        elif importance_key in (None, checkpoints.ckpt_recency):
+            importance_key = checkpoint_order
+        return super().find_checkpoints(
+            importance_key=importance_key,
+            ckpt_predicate=ckpt_predicate,
+            max_num_checkpoints=max_num_checkpoints,
+        )
+
     def recover_if_possible(self, *arguments, **options):
         """Goes on from a checkpoint that is whole, if there is one.
 
@@ -193,7 +262,8 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         Raises
         ------
         ValueError
-            If it is of another network, loss or optimiser.
+                If it is of another network, loss or optimiser, or holds weights
+            that are not finite.
         """
         chosen = None
         if if_main_process():
@@ -215,29 +285,55 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         Raises
         ------
         ValueError
-            If it is of another network, loss or optimiser.
+            If it is of another network, loss or optimiser, or holds weights
+            that are not finite.
         """
         try:
             super().load_checkpoint(checkpoint)
-        except (RuntimeError, ValueError, KeyError) as error:
-            said = " ".join(str(error).split())
+        except OSError:
+            raise
+        except Exception as error:  # whatever the files hold
+            said = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
                 f"The checkpoint {checkpoint.path} is not of this recipe: "
-                f"{said[:300]} Train into another output_folder, or delete "
-                "this one."
+                f"{said[:300].rstrip('.')}. Train into another output_folder, "
+                "or delete this checkpoint."
             ) from error
 
     def _set_damaged_aside(self):
-        for path in sorted(self.checkpoints_dir.glob("CKPT*")):
-            flaw = damage(path)
-            if flaw:
-                aside = path.with_name(f"damaged-{path.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(path, aside)
-                logger.warning(
-                    f"The checkpoint {path.name} is cut short ({flaw}); it is "
-                    f"now {aside.name}, and the one before it is used."
-                )
+        """Renames damaged checkpoints and says what is used instead."""
+        flaws = {path: damage(path) for path in sorted(self._folders())}
+        flaws = {path: flaw for path, flaw in flaws.items() if flaw}
+        whole = len(self._folders()) > len(flaws)
+        then = "the one before it is used"
+        if not whole:
+            then = "no whole one is left: training starts from the beginning"
+        for path, flaw in flaws.items():
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(path, aside)
+            logger.warning(
+                f"The checkpoint {path.name} is damaged ({flaw}); it is now "
+                f"{aside.name}, and {then}."
+            )
+
+    def _folders(self):
+        """Every checkpoint's folder, damaged ones too."""
+        found = self.checkpoints_dir.glob(f"{PREFIX}*")
+        return [path for path in found if path.is_dir()]
+
+    def _list_checkpoint_dirs(self):
+        return [
+            path
+            for path in self._folders()
+            if (path / checkpoints.METAFNAME).exists()
+        ]
+
+    def _delete_unfinished(self):
+        """Deletes what a killed run was writing or deleting."""
+        for left_over in self.checkpoints_dir.glob(f".{PREFIX}*"):
+            if left_over.is_dir() and not left_over.is_symlink():
+                shutil.rmtree(left_over)
 
     def _new_checkpoint_dirpath(self):
         path = super()._new_checkpoint_dirpath()
@@ -262,116 +358,55 @@ def damage(path):
         The first flaw, or None. A checkpoint without checksums is SpeechBrain's
         own and passes.
     """
+    if path.is_symlink():
+        return "it is a link"
     if not (path / checkpoints.METAFNAME).exists():
         return f"{checkpoints.METAFNAME} is missing"
-    if not (path / SUMS).exists():
-        return None
+    return seal_flaw(path) or _meta_flaw(path / checkpoints.METAFNAME)
+
+
+def checkpoint_order(checkpoint):
+    """What checkpoints are ordered by: epoch and step, then the clock.
+
+    Arguments
+    ---------
+    checkpoint : speechbrain.utils.checkpoints.Checkpoint
+        The checkpoint. One without an epoch comes before those with one.
+
+    Returns
+    -------
+    tuple
+        The later checkpoint has the higher one.
+
+    Example
+    -------
+    >>> meta = {"epoch": 2, "end-of-epoch": True, "unixtime": 5.0}
+    >>> earlier = {**meta, "end-of-epoch": False, "step": 7, "unixtime": 9.0}
+    >>> made = [checkpoints.Checkpoint("", m, {}) for m in (meta, earlier)]
+    >>> checkpoint_order(made[0]) > checkpoint_order(made[1])
+    True
+    """
+    meta = checkpoint.meta
+    step = math.inf if meta.get("end-of-epoch") else meta.get("step", 0)
+    return meta.get("epoch", -1), step, meta["unixtime"]
+
+
+def _meta_flaw(path):
+    """What is wrong with a checkpoint's meta file, or None."""
     try:
-        sums = json.loads((path / SUMS).read_text())
-    except ValueError:
-        return f"{SUMS} is cut"
-    for name, (size, checksum) in sums.items():
-        file = path / name
-        if not file.exists():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} of {size} bytes"
-        if _checksum(file) != checksum:
-            return f"{name} has another checksum"
+        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError, RecursionError):
+        return f"{path.name} is no YAML"
+    if not isinstance(meta, dict):
+        return f"{path.name} has no keys"
+    for key, needed in (("unixtime", True), ("epoch", False), ("step", False)):
+        if not _is_number(meta.get(key, None if needed else 0)):
+            return f"{path.name} has {key} {meta.get(key)!r}, not a number"
+    if not isinstance(meta.get("end-of-epoch"), bool):
+        return f"{path.name} does not tell whether an epoch has ended"
     return None
 
 
-def save_whole(obj, path):
-    """Saves a module or an optimiser as one that is not split.
-
-    Every process must call this; the main one writes.
-
-    Arguments
-    ---------
-    obj : torch.nn.Module or torch.optim.Optimizer
-        What is split over processes.
-    path : str
-        The file.
-    """
-    state = obj.state_dict()
-    if isinstance(obj, torch.nn.Module):
-        for name, parameter in obj.named_parameters():
-            if hasattr(parameter, "shard"):
-                state[name] = parameter.shard.whole(parameter)
-    else:
-        for number, parameter in enumerate(_parameters(obj)):
-            entries = state["state"].get(number, {})
-            if hasattr(parameter, "shard"):
-                state["state"][number] = {
-                    key: parameter.shard.whole(value)
-                    if torch.is_tensor(value) and value.dim()
-                    else value
-                    for key, value in entries.items()
-                }
-    if if_main_process():
-        torch.save(state, path)
-
-
-def load_whole(obj, path, end_of_epoch=True):
-    """Loads this process's part of what ``save_whole`` saved, or anything.
-
-    Arguments
-    ---------
-    obj : torch.nn.Module or torch.optim.Optimizer
-        What is split over processes.
-    path : str
-        The file.
-    end_of_epoch : bool
-        Not used; SpeechBrain's contract.
-    """
-    # mapped: of a large head only one's own rows are read
-    state = torch.load(path, map_location="cpu", mmap=True)
-    if isinstance(obj, torch.optim.Optimizer):
-        for number, parameter in enumerate(_parameters(obj)):
-            entries = state["state"].get(number, {})
-            if hasattr(parameter, "shard"):
-                state["state"][number] = {
-                    key: parameter.shard.own(value).clone()
-                    if torch.is_tensor(value) and value.dim()
-                    else value
-                    for key, value in entries.items()
-                }
-    obj.load_state_dict(state)
-
-
-def _is_split(obj):
-    known = isinstance(obj, (torch.nn.Module, torch.optim.Optimizer))
-    return known and any(hasattr(p, "shard") for p in _parameters(obj))
-
-
-def _parameters(obj):
-    if isinstance(obj, torch.nn.Module):
-        return list(obj.parameters())
-    return [p for group in obj.param_groups for p in group["params"]]
-
-
-def _seal(folder):
-    """Writes the sums of all files, and all of them to the disk."""
-    sums = {}
-    for file in sorted(folder.iterdir()):
-        sums[file.name] = file.stat().st_size, _checksum(file)
-        _to_disk(file)
-    (folder / SUMS).write_text(json.dumps(sums))
-    _to_disk(folder / SUMS)
-    _to_disk(folder)
-
-
-def _checksum(path):
-    checksum = 0
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
-def _to_disk(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _is_number(value):
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return known and math.isfinite(value)

@@ -18,7 +18,10 @@ import ruamel.yaml
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.inference.export import (
+    export_pretrained,
+    require_exportable,
+)
 from speechbrain_ext.utils.architectures import described
 
 
@@ -156,8 +159,11 @@ def export_checkpoint(
     ------
     ValueError
         If the file is missing, truncated, holds code, or does not fit.
+    FileExistsError
+        If the folder holds what may not be replaced.
     """
     checkpoint = pathlib.Path(checkpoint)
+    require_exportable(folder, card=True)
     state_dict = read_checkpoint(checkpoint)
     blocks, _ = described(family, architecture, state_dict, input_size)
     modules = convert_checkpoint(

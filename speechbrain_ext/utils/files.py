@@ -1,15 +1,12 @@
 """Files that are written whole, and that never replace a user's own.
 
-Every folder into which this project writes has a journal,
-``.speechbrain_ext_files.jsonl``: a line for each file with its name, size and
-digest. A file that the journal does not know, or that was changed since, is
-the user's. It is never replaced or deleted.
+Every folder into which this project writes has a journal of its files
+(``speechbrain_ext.utils.journal``). A file that the journal does not know, or
+that was changed since, is the user's. It is never replaced or deleted.
 """
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import platform
 import re
@@ -18,11 +15,16 @@ import sys
 
 import filelock
 
-JOURNAL = ".speechbrain_ext_files.jsonl"
+from speechbrain_ext.utils.journal import (
+    JOURNAL,
+    foreign_words,
+    is_own,
+    record_file,
+)
+
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SAMPLED = 2**26  # bytes; of a larger file the digest is of both ends
 
 # The locks that this process holds until it ends, by folder
 _HELD = {}
@@ -72,7 +74,7 @@ def atomic_path(path, record=True):
             # before the file is there: a run that is killed in between
             # must know it again
             if record:
-                _record(folder, name, temporary)
+                record_file(folder, name, temporary)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -150,31 +152,6 @@ def atomic_link(path, target):
         os.symlink(target, temporary)
 
 
-def is_own(path):
-    """Whether this project wrote a file, and nobody changed it since.
-
-    Arguments
-    ---------
-    path : str | pathlib.Path
-        A file or a link.
-
-    Returns
-    -------
-    bool
-        False where the journal of its folder does not know it as it is.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "note.txt"
-    >>> _ = path.write_text("a thesis")
-    >>> is_own(path)
-    False
-    """
-    folder, name = os.path.split(os.fspath(path))
-    known = [line for line in _journal(folder) if line["name"] == name]
-    return bool(known) and _entry(name, path) in known
-
-
 def require_own(path):
     """Raises where something is there that may not be replaced.
 
@@ -193,11 +170,7 @@ def require_own(path):
     >>> require_own(getfixture("tmp_path") / "new.txt")
     """
     if os.path.lexists(path) and not is_own(path):
-        raise FileExistsError(
-            f"{os.fspath(path)} was not written by this program, or was "
-            "changed since, so it is not replaced; move it away, or name "
-            "another folder."
-        )
+        raise FileExistsError(foreign_words(path))
 
 
 def remove_own(path):
@@ -222,7 +195,7 @@ def remove_own(path):
         os.unlink(path)
 
 
-def clear_temporaries(folder):
+def clear_temporaries(folder, deep=True):
     """Deletes what killed runs of this project left half-written.
 
     For the holder of the folder's lock alone: another run's files are in use.
@@ -230,7 +203,9 @@ def clear_temporaries(folder):
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder, with those below it that have no lock of their own.
+        The folder.
+    deep : bool
+        Whether those below it are meant too, which have no lock of their own.
 
     Example
     -------
@@ -251,7 +226,8 @@ def clear_temporaries(folder):
                 os.unlink(place)
             else:
                 shutil.rmtree(place)
-        folders[:] = [name for name in folders if not TEMPORARY.match(name)]
+        kept = [name for name in folders if not TEMPORARY.match(name)]
+        folders[:] = kept if deep else []
 
 
 def refuse_links(folder):
@@ -281,20 +257,11 @@ def refuse_links(folder):
     root = os.path.realpath(folder)
     for path, folders, names in os.walk(root):
         for name in [*folders, *names]:
-            place = os.path.join(path, name)
-            if not os.path.islink(place):
-                continue
-            target = os.path.realpath(place)
-            if os.path.commonpath([root, target]) != root:
-                raise ValueError(
-                    f"{place} is a link to {target}, outside its folder, and "
-                    "would be written through; remove the link, or name "
-                    "another folder."
-                )
+            _refuse_link(os.path.join(path, name), root)
 
 
 @contextlib.contextmanager
-def locked_folder(folder, patience=5.0):
+def locked_folder(folder, patience=5.0, deep=True):
     """Makes a folder and keeps other processes from writing into it.
 
     What a killed run left half-written there is deleted.
@@ -306,6 +273,10 @@ def locked_folder(folder, patience=5.0):
     patience : float
         Seconds to wait for another process: the workers of one that was
         killed may take a moment to end.
+    deep : bool
+        Whether all below the folder is this project's too: links out of it
+        are refused, and what killed runs left is deleted. A corpus has links
+        of its own.
 
     Yields
     ------
@@ -327,7 +298,7 @@ def locked_folder(folder, patience=5.0):
     ['.speechbrain_ext.lock']
     """
     folder = os.fspath(folder)
-    lock = _acquire(folder, patience)
+    lock = _acquire(folder, patience, deep)
     try:
         with explain_disk_full(folder):
             yield folder
@@ -392,17 +363,29 @@ def explain_disk_full(folder):
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except (OSError, RuntimeError) as error:
+        reason = _full(error)
+        if reason is None:
             raise
         raise OSError(
-            f"No space left while writing to {folder} ({error.strerror}); "
-            "free some space and run the same command again: nothing is left "
+            f"No space left while writing to {folder} ({reason}); free some "
+            "space and run the same command again: nothing is left "
             "half-written."
         ) from error
 
 
-def _acquire(folder, patience):
+def _full(error):
+    """What an error says of a full disk, or None."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in DISK_FULL else None
+    # torch.save hides the system's error
+    said = str(error).splitlines()[0] if str(error) else ""
+    if "inline_container" in said and "Reader" not in said:
+        return f"torch.save: {said.rpartition('] . ')[2]}"
+    return None
+
+
+def _acquire(folder, patience, deep=True):
     """The lock of a folder, held."""
     try:
         os.makedirs(folder, exist_ok=True)
@@ -410,7 +393,10 @@ def _acquire(folder, patience):
         raise OSError(_cannot_write(folder, error.strerror)) from error
     if not os.access(folder, os.W_OK):
         raise OSError(_cannot_write(folder, "no permission"))
-    refuse_links(folder)
+    for name in (LOCK, JOURNAL):
+        _refuse_link(os.path.join(folder, name), os.path.realpath(folder))
+    if deep:
+        refuse_links(folder)
     lock = filelock.FileLock(os.path.join(folder, LOCK), timeout=patience)
     try:
         lock.acquire()
@@ -421,8 +407,18 @@ def _acquire(folder, patience):
         ) from error
     with open(lock.lock_file, "w", encoding="utf-8") as stream:
         stream.write(f"process {os.getpid()} of {platform.node()}")
-    clear_temporaries(folder)
+    clear_temporaries(folder, deep)
     return lock
+
+
+def _refuse_link(path, root):
+    """Raises where a path is a link that leads out of a folder."""
+    target = os.path.realpath(path)
+    if os.path.islink(path) and os.path.commonpath([root, target]) != root:
+        raise ValueError(
+            f"{path} is a link to {target}, outside its folder, and would be "
+            "written through; remove the link, or name another folder."
+        )
 
 
 def _holder(path):
@@ -437,50 +433,6 @@ def _cannot_write(folder, reason):
         f"The folder {folder} cannot be written into ({reason}); make it "
         "writable or name another."
     )
-
-
-def _journal(folder):
-    """The whole lines of a folder's journal."""
-    path = os.path.join(folder, JOURNAL)
-    if not os.path.isfile(path) or os.path.islink(path):
-        return []
-    lines = []
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        for line in stream:
-            with contextlib.suppress(ValueError):  # torn by a kill
-                lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict) and "name" in line]
-
-
-def _record(folder, name, path):
-    """Adds a file to its folder's journal."""
-    line = json.dumps(_entry(name, path))
-    # a torn line before it must not take this one along
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    flags |= getattr(os, "O_NOFOLLOW", 0)
-    journal = os.open(os.path.join(folder, JOURNAL), flags, 0o644)
-    try:
-        os.write(journal, f"\n{line}\n".encode())
-    finally:
-        os.close(journal)
-
-
-def _entry(name, path):
-    """A line of the journal: name, size and digest of a file or link."""
-    if os.path.islink(path):
-        target = os.readlink(path).encode(errors="surrogateescape")
-        digest = hashlib.sha256(b"link:" + target)
-        return {"name": name, "size": 0, "sha256": digest.hexdigest()}
-    if not os.path.isfile(path):
-        return {"name": name, "size": -1, "sha256": ""}  # nothing of ours
-    size = os.path.getsize(path)
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(2**20):
-            digest.update(chunk)
-            if size > SAMPLED and SAMPLED / 2 <= stream.tell() < size / 2:
-                stream.seek(-SAMPLED // 2, os.SEEK_END)
-    return {"name": name, "size": size, "sha256": digest.hexdigest()}
 
 
 def _sync(path):

@@ -13,22 +13,25 @@ import soundfile
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.transcoding import convert_corpus
+from speechbrain_ext.utils.files import LOCK, TEMPORARY
+from speechbrain_ext.utils.journal import JOURNAL
 
 KILLS = 3
 
 
 def contents(folder):
-    """Name and bytes of every file below a folder."""
+    """Name and bytes of every file below a folder, but for our own records."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name not in (JOURNAL, LOCK)
     }
 
 
 def is_final(name):
     """Whether a name is that of a finished file, which has to be whole."""
-    return not name.endswith(".tmp") and not name.startswith("headers-")
+    last = name.rpartition("/")[2]
+    return not TEMPORARY.match(last) and not name.startswith("headers-")
 
 
 def killed_at_random(work, folder, seed):

@@ -1,6 +1,8 @@
 """Checkpoints that are whole or not there, of one process and of many."""
 
 import logging
+import os
+import time
 
 import pytest
 import torch
@@ -87,6 +89,94 @@ def test_another_network_is_one_message(saved, tmp_path):
     with pytest.raises(ValueError, match="CKPT.of2 is not of this recipe"):
         other.recover_if_possible()
     assert WholeCheckpointer(tmp_path / "x").recover_if_possible() is None
+
+
+def test_no_whole_checkpoint_is_not_called_the_one_before(saved, caplog):
+    checkpointer, layer = saved
+    for path in checkpointer.checkpoints_dir.glob("CKPT*"):
+        cut(path / "layer.ckpt")
+    with caplog.at_level(logging.WARNING):
+        assert checkpointer.recover_if_possible() is None
+    assert caplog.text.count("training starts from the beginning") == 2
+    assert "the one before it" not in caplog.text
+    assert layer.weight.eq(0).all()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that can be set."""
+    now = [time.time()]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    return now
+
+
+def test_a_clock_that_goes_back_loses_no_epoch(tmp_path, clock):
+    layer = torch.nn.Linear(1, 1)
+    checkpointer = WholeCheckpointer(tmp_path, {"layer": layer})
+    for epoch in range(1, 6):
+        if epoch == 3:
+            clock[0] -= 600
+        torch.nn.init.constant_(layer.weight, epoch)
+        checkpointer.save_checkpoint(meta={"epoch": epoch, "EER": 0.25})
+        checkpointer.delete_checkpoints(num_to_keep=3)
+    torch.nn.init.constant_(layer.weight, 5.5)
+    checkpointer.save_checkpoint({"epoch": 6, "step": 7}, end_of_epoch=False)
+    found = checkpointer.find_checkpoints()
+    assert [one.meta["epoch"] for one in found] == [6, 5, 4, 3]
+    # of equal ones the latest
+    assert checkpointer.find_checkpoint(min_key="EER").meta["epoch"] == 5
+    assert checkpointer.find_checkpoint(max_key="EER").meta["epoch"] == 5
+    assert checkpointer.recover_if_possible().meta["step"] == 7
+    assert layer.weight == 5.5
+    # the end of an epoch is behind all its steps
+    checkpointer.save_checkpoint({"epoch": 6, "step": 900})
+    checkpointer.save_checkpoint({"epoch": 6, "step": 901}, end_of_epoch=False)
+    assert checkpointer.find_checkpoint().meta["step"] == 900
+
+
+def test_names_do_not_collide_where_the_clock_stands(tmp_path, clock):
+    checkpointer = WholeCheckpointer(tmp_path)
+    for epoch in range(3):
+        checkpointer.save_checkpoint(meta={"epoch": epoch})
+    assert len(checkpointer.list_checkpoints()) == 3
+
+
+@pytest.mark.parametrize("how", ["torch.save", "sums"])
+def test_a_full_disk_keeps_what_was_saved(how, saved, monkeypatch):
+    checkpointer, layer = saved
+    before = sorted(os.listdir(checkpointer.checkpoints_dir))
+
+    def full(*_, **__):
+        if how == "sums":
+            raise OSError(28, os.strerror(28))
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:672] . unexpected pos 576 "
+            "vs 534"
+        )
+
+    owner = torch if how == "torch.save" else os
+    monkeypatch.setattr(owner, "save" if owner is torch else "fsync", full)
+    with pytest.raises(OSError, match="No space left while writing to"):
+        checkpointer.save_checkpoint()
+    monkeypatch.undo()
+    assert sorted(os.listdir(checkpointer.checkpoints_dir)) == before
+    assert checkpointer.recover_if_possible().meta["value"] == 2
+    assert layer.weight.eq(2).all()
+
+
+def test_what_is_not_ours_beside_checkpoints_stays(saved, tmp_path):
+    checkpointer, _ = saved
+    (tmp_path / "CKPT-notes").mkdir()
+    (tmp_path / "CKPT-notes" / "CKPT.yaml").write_text("unixtime: 9e99")
+    (tmp_path / "CKPT+list.txt").write_text("mine")
+    (tmp_path / ".CKPT+mine").write_text("mine")
+    checkpointer.recover_if_possible()
+    checkpointer.save_checkpoint(meta={"value": 3})
+    checkpointer.delete_checkpoints(num_to_keep=1)
+    assert len(checkpointer.list_checkpoints()) == 1
+    assert (tmp_path / "CKPT-notes" / "CKPT.yaml").exists()
+    assert (tmp_path / "CKPT+list.txt").exists()
+    assert (tmp_path / ".CKPT+mine").exists()
 
 
 def head_and_optimizer(kind):

@@ -1,14 +1,31 @@
 """Pretrained folders, written and loaded by SpeechBrain's own interface."""
 
+import errno
+import json
+import logging
+import os
+
 import pytest
 import torch
+from hostile import snapshot
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from speechbrain_ext.inference.export import export_pretrained, load_pretrained
+from speechbrain_ext.inference.embedding_store import model_fingerprint
+from speechbrain_ext.inference.export import (
+    export_pretrained,
+    load_pretrained,
+    require_exportable,
+)
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import SoftmaxAngularPrototypical, SphereFace2
+from speechbrain_ext.processing.calibration import (
+    Calibration,
+    load_calibrations,
+    save_calibrations,
+)
+from speechbrain_ext.utils import folders
 
 RECIPE = """\
 compute_features: !new:speechbrain_ext.lobes.features.KaldiFbank
@@ -117,3 +134,147 @@ def test_rows_of_a_head_are_matched_by_name(tmp_path, parts):
     assert torch.equal(loss.classifier.bias[[2, 4, 1]], known.bias)
     with pytest.raises(ValueError, match="not fit the recipe's classifier"):
         load_pretrained(folder, {"classifier": CosineClassifier(7, 5)}, encoder)
+
+
+@pytest.fixture
+def exported(tmp_path, parts):
+    """A folder that was exported, verified with and described."""
+    folder = tmp_path / "pretrained"
+    export_pretrained(folder, RECIPE, *parts, 8, card="what it is")
+    save_calibrations(folder / "calibration.json", CALIBRATION)
+    return folder
+
+
+CALIBRATION = {"cosine": Calibration([2.0], 0.5, ["score"])}
+
+
+def changed(parts):
+    """Other weights."""
+    with torch.no_grad():
+        parts[0]["embedding_model"].embedding.bias += 1
+    return parts
+
+
+USERS = ["thesis.txt", "avg_model.pt", "calibration_notes.json", ".hidden"]
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_a_users_file_stays_in_the_folder(name, exported, parts):
+    (exported / name).write_text("mine")
+    inode = (exported / name).stat().st_ino
+    export_pretrained(exported, RECIPE, *changed(parts), 8)
+    assert (exported / name).read_text() == "mine"
+    assert (exported / name).stat().st_ino == inode
+    assert not (exported / "calibration.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["embedding_model.ckpt", "hyperparams.yaml", "calibration.json"]
+)
+@pytest.mark.parametrize("whose", ["never ours", "changed by the user"])
+def test_a_users_file_of_our_name_is_refused(
+    name, whose, exported, parts, tmp_path
+):
+    folder = exported if whose != "never ours" else tmp_path / "mine"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    before = snapshot(folder)
+    for call in (
+        lambda: require_exportable(folder),
+        lambda: export_pretrained(folder, RECIPE, *changed(parts), 8),
+    ):
+        with pytest.raises(FileExistsError, match=f"{name} was not written"):
+            call()
+    assert snapshot(folder) == before
+
+
+def test_a_readme_of_the_users_stays_unless_one_is_to_be_written(
+    exported, parts
+):
+    (exported / "README.md").write_text("mine")
+    export_pretrained(exported, RECIPE, *changed(parts), 8)
+    assert (exported / "README.md").read_text() == "mine"
+    with pytest.raises(FileExistsError, match="README.md was not written"):
+        export_pretrained(exported, RECIPE, *parts, 8, card="another")
+    assert (exported / "README.md").read_text() == "mine"
+
+
+def test_a_folder_in_it_is_refused(exported, parts):
+    (exported / "work").mkdir()
+    (exported / "work" / "thesis.tex").write_text("mine")
+    before = snapshot(exported)
+    with pytest.raises(FileExistsError, match="work is not a plain file"):
+        export_pretrained(exported, RECIPE, *changed(parts), 8)
+    assert snapshot(exported) == before
+
+
+def test_what_belongs_to_the_same_weights_is_kept(exported, parts, caplog):
+    before = snapshot(exported)
+    with caplog.at_level(logging.INFO):
+        export_pretrained(exported, RECIPE, *parts, 8)
+    assert snapshot(exported) == before and "left out" not in caplog.text
+    # another head, loss and label map are the same embeddings
+    with torch.no_grad():
+        parts[0]["classifier"].weight += 1
+    export_pretrained(exported, RECIPE, *parts, 8)
+    assert (exported / "README.md").read_text() == "what it is"
+    found = load_calibrations(exported / "calibration.json")
+    assert found["cosine"].bias == 0.5
+    # and they can be written again
+    save_calibrations(exported / "calibration.json", CALIBRATION)
+    export_pretrained(exported, RECIPE, *parts, 8, card="other words")
+    assert (exported / "README.md").read_text() == "other words"
+    with caplog.at_level(logging.INFO):
+        export_pretrained(exported, RECIPE, *changed(parts), 8)
+    assert "other weights than before: calibration.json and RE" in caplog.text
+    assert not (exported / "calibration.json").exists()
+    assert not (exported / "README.md").exists()
+
+
+def test_the_fingerprint_of_the_weights_is_that_of_every_export(
+    exported, parts, tmp_path
+):
+    other = export_pretrained(tmp_path / "other", RECIPE, *parts, 8)
+    assert model_fingerprint(other) == model_fingerprint(exported)
+
+
+@pytest.mark.parametrize("way", ["exchange", "two renames"])
+@pytest.mark.parametrize("call", range(12))
+def test_a_full_disk_leaves_the_old_folder(
+    way, call, exported, parts, monkeypatch
+):
+    if way == "two renames":
+        monkeypatch.setattr(folders, "exchange", lambda *_: False)
+    before, calls = snapshot(exported.parent), []
+    real = os.fsync  # once a file
+
+    def full(descriptor):
+        calls.append(1)
+        if len(calls) > call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    export = changed(parts)
+    try:
+        export_pretrained(exported, RECIPE, *export, 8, card="other")
+    except OSError as error:
+        assert "No space left while writing to" in str(error)
+        assert snapshot(exported.parent) == before
+    else:
+        assert call >= 7  # files
+    monkeypatch.undo()
+    export_pretrained(exported, RECIPE, *export, 8, card="other")
+    found = torch.load(exported / "embedding_model.ckpt")
+    wanted = export[0]["embedding_model"].embedding.bias
+    assert torch.equal(found["embedding.bias"], wanted)
+    assert os.listdir(exported.parent) == ["pretrained"]
+
+
+def test_a_journal_goes_with_a_copied_folder(exported, parts, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in exported.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    export_pretrained(copy, RECIPE, *changed(parts), 8)
+    assert json.loads((exported / "calibration.json").read_text())

@@ -21,7 +21,7 @@ def test_files_are_as_kaldi_sorts_them(tmp_path):
         ),
         tmp_path,
     )
-    held = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    held = {path.name: path.read_text() for path in tmp_path.glob("[!.]*")}
     assert held == {
         "wav.scp": "B-1 /d/1.wav\nb-1 /d/b 1.wav\nb_2 /d/2.wav\né-3 /d/3.wav\n",
         "utt2spk": "B-1 B\nb-1 b\nb_2 b\né-3 é\n",

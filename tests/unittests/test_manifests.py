@@ -16,7 +16,6 @@ from speechbrain_ext.dataio.manifests import (
     scan_corpus,
     write_manifest,
 )
-from speechbrain_ext.utils.files import atomic_write
 
 HEADER = ",".join(COLUMNS)
 ROW = "0012/NA/1,0.5,/d/1.wav,0,8000,0012"
@@ -144,18 +143,6 @@ def test_write_manifest_rejects_repeated_id(tmp_path):
     with pytest.raises(ValueError, match="0012/NA/1 twice"):
         write_manifest(rows, tmp_path / "a.csv")
     assert not list(tmp_path.iterdir())
-
-
-def test_replacing_keeps_the_old_file_until_the_new_is_whole(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("good")
-    with pytest.raises(KeyError):
-        with atomic_write(path) as stream:
-            stream.write("half")
-            assert path.read_text() == "good"
-            raise KeyError
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-    assert path.read_text() == "good"
 
 
 def test_unreadable_files_are_counted_to_the_last(tmp_path):

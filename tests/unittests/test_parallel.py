@@ -1,9 +1,6 @@
-"""Order, going on after a kill, and one writer at a time: real processes."""
+"""Order, and going on after a kill: real processes."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +10,8 @@ from speechbrain_ext.dataio.parallel import (
     ordered_map,
     removed_on_error,
 )
-from speechbrain_ext.utils.files import explain_disk_full, locked_folder
+from speechbrain_ext.utils.files import locked_folder
+from speechbrain_ext.utils.journal import continue_file
 
 
 def square(number):
@@ -30,6 +28,7 @@ def test_results_come_in_order(workers):
 
 def test_a_journal_is_gone_on_with(tmp_path):
     journal = tmp_path / "journal"
+    continue_file(journal)
     journal.write_text('["kept"]\n["torn')
     found = list(ordered_map(square, [1, 2, 3], 1, journal))
     assert found == [["kept"], [4], [9]]
@@ -37,58 +36,30 @@ def test_a_journal_is_gone_on_with(tmp_path):
     assert list(ordered_map(square, [1, 2, 3], 1, journal)) == found
 
 
-SLEEPER = """
-import os, sys, time
-from speechbrain_ext.dataio.parallel import ordered_map
-
-def work(number):
-    os.write(1, f"{os.getpid()}\\n".encode())  # one write: two never mix
-    time.sleep(600)
-
-with locked_folder(sys.argv[1]):
-    list(ordered_map(work, [1, 2], 2))
-"""
+def test_a_line_that_was_never_written_is_not_taken(tmp_path):
+    journal = tmp_path / "journal"
+    continue_file(journal)
+    journal.write_bytes(b"[1]\n" + bytes(9) + b"\n[2]\n")
+    assert list(ordered_map(square, [1, 2], 1, journal)) == [[1], [4]]
+    assert journal.read_text() == "[1]\n[4]\n"
+    # nor more of them than there are items
+    assert list(ordered_map(square, [1], 1, journal)) == [[1]]
 
 
-def test_workers_end_with_a_killed_parent_and_the_folder_is_free(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER, tmp_path],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    workers = [int(process.stdout.readline()) for _ in range(2)]
-    with pytest.raises(OSError, match="Another process is writing"):
-        with locked_folder(tmp_path, patience=0.1):
-            pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (tmp_path / "half.csv.1.tmp").touch()
-    with locked_folder(
-        tmp_path, patience=60
-    ):  # the lock is theirs until they end
-        assert os.listdir(tmp_path) == []
-    process.stdout.close()
-    for worker in workers:
-        with pytest.raises(ProcessLookupError):
-            for _ in range(600):
-                os.kill(worker, 0)
-                time.sleep(0.1)
+def test_a_journal_of_the_users_is_an_error(tmp_path):
+    (tmp_path / "journal").write_text("[1]\n")
+    with pytest.raises(FileExistsError, match="journal was not written"):
+        list(ordered_map(square, [1], 1, tmp_path / "journal"))
+    assert (tmp_path / "journal").read_text() == "[1]\n"
 
 
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file cannot be written into .*name"):
-        with locked_folder(tmp_path / "file"):
-            pass
-
-
-def test_a_full_disk_is_told_and_other_errors_stay(tmp_path):
-    with pytest.raises(OSError, match="no room .*No space left .*; make room"):
-        with locked_folder(tmp_path), open("/dev/full", "w") as stream:
-            stream.write("anything")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        with explain_disk_full(tmp_path), open(tmp_path / "nowhere"):
-            pass
+def test_a_locked_folder_made_for_nothing_is_removed(tmp_path):
+    folder = tmp_path / "new"
+    with pytest.raises(ValueError, match="bad"), removed_on_error(folder):
+        with locked_folder(folder):
+            continue_file(folder / "journal")
+            raise ValueError("bad")
+    assert not folder.exists()
 
 
 def test_there_are_cores():

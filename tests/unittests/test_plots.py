@@ -5,6 +5,7 @@ import pytest
 from matplotlib.image import imread
 from scipy.stats import norm
 
+from speechbrain_ext.utils.journal import JOURNAL
 from speechbrain_ext.utils.metrics import EER, error_curve
 from speechbrain_ext.utils.plots import det_plot
 
@@ -144,14 +145,17 @@ def test_det_plot_frames_extreme_systems(tmp_path, scores):
 
 def test_det_plot_writes_by_suffix_and_atomically(tmp_path):
     path = tmp_path / "det.pdf"
-    path.write_text("an older plot")
+    det_plot({"older": gaussian_scores()}, path)
     det_plot({"a": gaussian_scores()}, path)
     assert path.read_bytes()[:5] == b"%PDF-"
     det_plot({"a": gaussian_scores()}, tmp_path / "det")
     assert (tmp_path / "det").read_bytes()[1:4] == b"PNG"
     with pytest.raises(ValueError, match="xyz"):
         det_plot({"a": gaussian_scores()}, tmp_path / "det.xyz")
-    assert {p.name for p in tmp_path.iterdir()} == {"det.pdf", "det"}
+    assert {p.name for p in tmp_path.iterdir()} - {JOURNAL} == {
+        "det.pdf",
+        "det",
+    }
 
 
 def test_det_plot_rejects_systems_without_a_curve(tmp_path):

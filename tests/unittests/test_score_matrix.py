@@ -6,6 +6,7 @@ import torch
 
 from speechbrain_ext.processing import scoring
 from speechbrain_ext.processing.score_matrix import write_score_matrix
+from speechbrain_ext.utils.journal import JOURNAL
 
 
 @pytest.mark.parametrize("norm", [None, "s", "as"])
@@ -30,7 +31,10 @@ def test_matrix_has_every_trials_score(norm, tmp_path, monkeypatch):
     matrix = np.load(path, mmap_mode="r")
     assert matrix.shape == (8, 12)
     np.testing.assert_allclose(matrix.ravel(), expected, rtol=1e-5, atol=1e-5)
-    assert [p.name for p in path.parent.iterdir()] == ["matrix.npy"]
+    assert {p.name for p in path.parent.iterdir()} == {
+        "matrix.npy",
+        JOURNAL,
+    }
 
 
 def test_matrix_of_a_broken_embedding_is_not_written(tmp_path):

@@ -11,6 +11,8 @@ import torch
 from speechbrain_ext.dataio.crops import CropDataset, Draw
 from speechbrain_ext.dataio.samplers import CropSampler
 from speechbrain_ext.dataio.shards import write_shards
+from speechbrain_ext.utils.files import LOCK
+from speechbrain_ext.utils.journal import JOURNAL
 
 
 @pytest.fixture
@@ -34,7 +36,11 @@ def manifest(tmp_path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name not in (JOURNAL, LOCK)
+    }
 
 
 def test_crops_from_shards_are_those_from_files(manifest, tmp_path):
@@ -135,7 +141,7 @@ def test_what_is_missing_is_written_and_nothing_else(manifest, tmp_path):
     whole = contents(folder)
     first, second, _ = sorted(folder.glob("*.tar"))
     second.unlink()
-    (folder / f"{second.name}.tmp").write_text("half")
+    (folder / f".speechbrain_ext-7-{second.name}").write_text("half")
     with pytest.raises(FileNotFoundError, match="lacks 1 of 3 shards"):
         write_shards(manifest, folder, 4)
     next(folder.glob("*.json")).unlink()

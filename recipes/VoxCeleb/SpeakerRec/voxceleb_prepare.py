@@ -16,7 +16,7 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
+import re
 import sys
 
 from speechbrain.utils.logger import get_logger
@@ -44,7 +44,14 @@ from speechbrain_ext.dataio.trials import (
     resolve_trial_lists,
     write_trials,
 )
-from speechbrain_ext.utils.files import atomic_write, locked_folder
+from speechbrain_ext.utils.files import (
+    atomic_write,
+    clear_temporaries,
+    locked_folder,
+    refuse_links,
+    require_own,
+)
+from speechbrain_ext.utils.journal import has_grown
 
 logger = get_logger(__name__)
 
@@ -90,7 +97,9 @@ def prepare_voxceleb(
 
     A second call with the same options, file names and trial lists keeps what
     is there. It does not notice that a file has other content under the same
-    name, nor that a manifest was edited: delete ``prepare.json`` then.
+    name: delete ``prepare.json`` then. Nor does it notice that a manifest was
+    edited: delete the file that its name links to. A file of the user's that
+    has one of these names is never replaced.
 
     Arguments
     ---------
@@ -131,6 +140,9 @@ def prepare_voxceleb(
     ------
     FileNotFoundError
         If a data folder, a list or a file of a list or trial is missing.
+    FileExistsError
+        If the save folder holds a file of the user's by the name of one that
+        is to be written.
     OSError
         If the save folder cannot be written into, or its disk is full.
     ValueError
@@ -172,6 +184,7 @@ def prepare_voxceleb(
     wanted = _wanted(options)
     files_of = StampedFiles(save_folder, options, [*OUTPUTS.values(), DONE])
     names = [OUTPUTS[name] for name in wanted]
+    files_of.require_free()
     if files_of.are_done(names, DONE):
         files_of.link([*names, DONE])
         logger.info("%s is up to date: nothing to prepare", save_folder)
@@ -179,7 +192,9 @@ def prepare_voxceleb(
     test_ids = _read_test_ids(lists, files)
     if test_only:
         files = files[files.ID.isin(test_ids)]
-    with removed_on_error(save_folder), locked_folder(save_folder):
+    # it may be the corpus itself, which has files and links of its own
+    lock = locked_folder(save_folder, deep=False)
+    with removed_on_error(save_folder), lock:
         journal = os.path.join(save_folder, f"headers-{files_of.stamp}.jsonl")
         try:
             scanned = scan_files(files, left_out, workers, journal)
@@ -191,8 +206,10 @@ def prepare_voxceleb(
         tables = {name: tables[name] for name in wanted}
         _write(files_of, tables, summary)
         for name in os.listdir(save_folder):
-            if name.startswith("headers-"):  # of any run that was killed
-                os.unlink(os.path.join(save_folder, name))
+            path = os.path.join(save_folder, name)
+            # of any run that was killed
+            if re.fullmatch(r"headers-\w+\.jsonl", name) and has_grown(path):
+                os.unlink(path)
     _log(summary, save_folder)
 
 
@@ -302,7 +319,10 @@ def _write(files_of, tables, summary):
             with atomic_write(path) as stream:
                 table.to_csv(stream, index=False, lineterminator="\n")
         elif name == "kaldi":
-            shutil.rmtree(path, ignore_errors=True)  # of a killed run
+            if os.path.islink(path):
+                require_own(path)  # it would be written through
+            refuse_links(path)
+            clear_temporaries(path)
             for part, manifest in table.items():
                 write_kaldi(manifest, os.path.join(path, part))
         else:

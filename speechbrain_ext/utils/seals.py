@@ -1,0 +1,111 @@
+"""Folders whose files are known by their sizes and checksums."""
+
+import json
+import os
+import stat
+import sys
+import zlib
+
+SUMS = "sums.json"
+
+
+def seal(folder):
+    """Writes size and checksum of a folder's files, and all of it to the disk.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a").write_text("whole")
+    >>> seal(folder)
+    >>> seal_flaw(folder) is None
+    True
+    """
+    sums = {}
+    for file in sorted(folder.iterdir()):
+        sums[file.name] = file.stat().st_size, _checksum(file)
+        to_disk(file)
+    (folder / SUMS).write_text(json.dumps(sums))
+    to_disk(folder / SUMS)
+    to_disk(folder)
+
+
+def seal_flaw(folder):
+    """What is wrong with the files of a folder.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    str
+        The first flaw, or None. In a folder without a seal all files have to
+        be plain ones.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a").write_text("whole")
+    >>> seal(folder)
+    >>> _ = (folder / "a").write_text("who")
+    >>> seal_flaw(folder)
+    'a has 3 of 5 bytes'
+    """
+    names = sorted(file.name for file in folder.iterdir())
+    for name in names:
+        if not stat.S_ISREG((folder / name).lstat().st_mode):
+            return f"{name} is not a plain file"
+    if SUMS not in names:
+        return None
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        sums = {name: (size, known) for name, (size, known) in sums.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return f"{SUMS} is cut"
+    for name in names:
+        if name not in {*sums, SUMS}:
+            return f"{SUMS} does not list {name}"
+    for name, (size, known) in sums.items():
+        if name not in names:
+            return f"{name} is missing"
+        held = (folder / name).stat().st_size
+        if held != size:
+            return f"{name} has {held} of {size} bytes"
+        if _checksum(folder / name) != known:
+            return f"{name} has another checksum"
+    return None
+
+
+def to_disk(path):
+    """Waits until a file or folder is on the disk.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file or folder.
+
+    Example
+    -------
+    >>> to_disk(getfixture("tmp_path"))
+    """
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(path):
+    checksum = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

@@ -44,7 +44,9 @@ def test_list_corpus_without_levels_takes_three_parts(tmp_path):
         "wav/9/x.wav",
         "9/y.wav",
     )
-    files, left_out = list_corpus([root])
+    with pytest.raises(ValueError, match="say with --layout .*--file_list"):
+        list_corpus([root])
+    files, left_out = list_corpus([root], layout="speaker/session/utterance")
     assert files.ID.tolist() == ["7/ch/7-1", "8/ch/8-1", "wav/9/x"]
     assert left_out["misplaced"] == 1
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.text_files import shorten
+from speechbrain_ext.dataio.text_files import read_text, shorten
 
 logger = get_logger(__name__)
 
@@ -234,6 +234,15 @@ def corpus_fingerprint(files, trial_lists=()):
         Hexadecimal digits; others as soon as a file, a speaker or a trial is
         another.
 
+    Raises
+    ------
+    FileNotFoundError
+        Same as in ``text_files.read_text``.
+    OSError
+        Same as in ``text_files.read_text``.
+    ValueError
+        Same as in ``text_files.read_text``.
+
     Example
     -------
     >>> files = pd.DataFrame({"ID": ["a/s/1"], "wav": ["/data/a/s/1.wav"]})
@@ -245,8 +254,8 @@ def corpus_fingerprint(files, trial_lists=()):
         named = "\n".join(map(str, files[column].to_numpy()))
         digest.update(hashlib.sha256(named.encode()).digest())
     for path in trial_lists:
-        with open(path, "rb") as stream:
-            digest.update(hashlib.sha256(stream.read()).digest())
+        text = read_text(path, "trial list").encode()
+        digest.update(hashlib.sha256(text).digest())
     return digest.hexdigest()
 
 

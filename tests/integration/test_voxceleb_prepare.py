@@ -279,6 +279,17 @@ def test_prepare_takes_folders_of_speakers_that_hold_the_files(
     assert read_manifest(save / "train.csv").spk_id.nunique() == 4
 
 
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir])
+def test_prepare_refuses_a_trial_list_that_is_no_file(
+    prepare, tree, tmp_path, kind
+):
+    path = tmp_path / "veri.txt"
+    kind(path)
+    with pytest.raises(ValueError, match="veri.txt is .*give the path of a"):
+        prepare(str(tree), str(tmp_path / "save"), trial_lists=str(path))
+    assert not (tmp_path / "save").exists()
+
+
 def test_prepare_finds_lists_in_the_working_directory(
     prepare, tree, tmp_path, monkeypatch
 ):

@@ -109,7 +109,7 @@ def test_prepare_writes_what_kaldi_reads(prepare, tree, tmp_path):
         ("l.txt", "id0 wav/id0/s0/0.wav\nid0\n", "Line 2 .*`id0` must be"),
         ("l.txt", "\n", "names no file"),
         ("l.txt", "a wav/id0/s0/0.wav", "one, `a`, .* --layout .*--file_list"),
-        ("l.txt", "a wav/id0/s0/0.wav\nb wav/id0", "1 of 2 .*Is a directory"),
+        ("l.txt", "a wav/id0/s0/0.wav\nb wav/id0", "1 of 2 .*wav/id0 ."),
         ("l.txt", "a wav/id0/s0/0.wav\nb {source}", "1 of 2 .*unreadable"),
         ("l.txt", "a wav/id0/s0/0.wav\nb ../../../no.wav", "1 of the 2"),
         ("l.txt", "a x/s/1.wav\na y/x/s/1.flac", "Two rows .* ID x/s/1: "),

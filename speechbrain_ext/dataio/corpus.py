@@ -5,6 +5,11 @@ import os
 from collections import Counter
 
 import pandas as pd
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.dataio.text_files import read_text, shorten
+
+logger = get_logger(__name__)
 
 EXTENSIONS = ("wav", "flac", "ogg")
 
@@ -18,7 +23,18 @@ AUDIO_EXTENSIONS = frozenset(
 AUDIO_LEVELS = {"wav", "aac"}
 TEST_LEVEL = "test"
 
+# How files lie below a folder; each may have further levels above it
+SESSIONS = "speaker/session/utterance"
+FLAT = "speaker/utterance"
+LAYOUTS = (SESSIONS, FLAT)
+
+# Folders of these names are no speakers
+PARTS = AUDIO_LEVELS | {"train", "dev", "test", "eval", "val", "valid"}
+
 FILE_COLUMNS = ["ID", "wav", "spk_id", "official_test"]
+
+# SpeechBrain's label maps put it between a label and its number
+SEPARATOR = " => "
 
 
 def split_names(names):
@@ -79,15 +95,17 @@ def corpus_folders(data_folder):
     return folders
 
 
-def list_corpus(folders, extensions=EXTENSIONS):
+def list_corpus(folders, extensions=EXTENSIONS, layout=None):
     """List the utterances below some folders, without opening any.
 
-    An utterance is a file ``<folder>/**/<speaker>/<session>/<utterance>.<ext>``.
+    An utterance is a file ``<folder>/**/<speaker>/<session>/<utterance>.<ext>``
+    or, in the other layout, ``<folder>/**/<speaker>/<utterance>.<ext>``.
     Where a folder has such a file below a level named ``wav`` or ``aac``
     (VoxCeleb's own), only files below such levels count, so that a
     ``noise/free/sound/1.wav`` beside ``wav/`` is left out. Only the part of a
     path below its folder is looked at. Names that begin with a dot are
-    ignored; linked folders are followed.
+    ignored; linked folders are followed, and links that lead nowhere or in a
+    circle are skipped and counted in the log.
 
     Arguments
     ---------
@@ -95,11 +113,16 @@ def list_corpus(folders, extensions=EXTENSIONS):
         The folders of the corpus.
     extensions : tuple of str
         Which files are utterances, in small letters and without the dot.
+    layout : str or None
+        ``speaker/session/utterance`` or ``speaker/utterance``. None finds it
+        out for each folder: ``speaker/utterance`` where all files lie directly
+        in the folders of the speakers, which are directly below the folder or
+        its ``wav`` or ``aac``; else ``speaker/session/utterance``.
 
     Returns
     -------
     files : pandas.DataFrame
-        One row an utterance, sorted by ID: ID (``speaker/session/utterance``),
+        One row an utterance, sorted by ID: ID (as the layout says),
         wav (absolute path), spk_id, official_test (bool: the file lies under a
         level named ``test``, as VoxCeleb's official test splits do).
     left_out : dict
@@ -110,9 +133,11 @@ def list_corpus(folders, extensions=EXTENSIONS):
     ------
     FileNotFoundError
         If a folder is missing.
+    OSError
+        If a folder cannot be read.
     ValueError
-        If a folder holds no utterance, two files have the same ID, or a name
-        is not UTF-8.
+        If a folder holds no utterance, its layout is not clear, two files have
+        the same ID, or a name cannot be used.
 
     Example
     -------
@@ -122,10 +147,15 @@ def list_corpus(folders, extensions=EXTENSIONS):
     >>> list_corpus([root])[0].ID.tolist()
     ['id1/s1/00001']
     """
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(
+            f"`layout` must be {' or '.join(LAYOUTS)}, or null to find it "
+            f"out, got {shorten(layout)!r}."
+        )
     rows, misplaced, other_formats = [], 0, Counter()
     for folder in folders:
         root = os.path.abspath(folder)
-        found, astray, others = _list_folder(root, set(extensions))
+        found, astray, others = _list_folder(root, set(extensions), layout)
         if not found:
             raise ValueError(_explain_empty(root, extensions, astray, others))
         rows += found
@@ -133,12 +163,58 @@ def list_corpus(folders, extensions=EXTENSIONS):
         other_formats += others
     rows.sort()
     _check_unique(rows)
-    _check_encoding(rows)
     left_out = {
         "misplaced": misplaced,
         "other_formats": dict(sorted(other_formats.items())),
     }
-    return pd.DataFrame(rows, columns=FILE_COLUMNS), left_out
+    files = pd.DataFrame(rows, columns=FILE_COLUMNS)
+    require_plain_names(files, ", ".join(map(os.fspath, folders)))
+    return files, left_out
+
+
+def require_plain_names(files, source):
+    """Raises at a name that a manifest or a label map cannot hold.
+
+    Arguments
+    ---------
+    files : pandas.DataFrame
+        Columns ID, wav and spk_id.
+    source : str
+        Where they are from, for the message.
+
+    Raises
+    ------
+    ValueError
+        If a name has a line break or is not UTF-8, or a speaker's has
+        `` => ``.
+
+    Example
+    -------
+    >>> files = {"ID": ["a/1"], "wav": ["/a => b/1.wav"], "spk_id": ["a => b"]}
+    >>> require_plain_names(pd.DataFrame(files), "/data")
+    Traceback (most recent call last):
+    ValueError: The speaker `a => b` of /a => b/1.wav (in /data) has ...
+    """
+    for column in ("ID", "wav", "spk_id"):
+        for row, name in enumerate(files[column].to_numpy()):
+            if name.isascii() and name.isprintable():
+                continue
+            flaw = _flaw(name)
+            if flaw:
+                path = files["wav"].iloc[row]
+                raise ValueError(
+                    f"The name of {os.fsencode(path)[:200]!r} (in "
+                    f"{shorten(source)}) {flaw}; rename the file or its "
+                    "folders."
+                )
+    for name in files["spk_id"].unique():
+        if SEPARATOR in name:
+            path = files["wav"][files["spk_id"] == name].iloc[0]
+            raise ValueError(
+                f"The speaker `{shorten(name)}` of {shorten(path)} (in "
+                f"{shorten(source)}) has `{SEPARATOR}` in its name, which "
+                "separates the columns of label maps; rename the speaker."
+            )
 
 
 def corpus_fingerprint(files, trial_lists=()):
@@ -158,6 +234,15 @@ def corpus_fingerprint(files, trial_lists=()):
         Hexadecimal digits; others as soon as a file, a speaker or a trial is
         another.
 
+    Raises
+    ------
+    FileNotFoundError
+        Same as in ``text_files.read_text``.
+    OSError
+        Same as in ``text_files.read_text``.
+    ValueError
+        Same as in ``text_files.read_text``.
+
     Example
     -------
     >>> files = pd.DataFrame({"ID": ["a/s/1"], "wav": ["/data/a/s/1.wav"]})
@@ -169,19 +254,19 @@ def corpus_fingerprint(files, trial_lists=()):
         named = "\n".join(map(str, files[column].to_numpy()))
         digest.update(hashlib.sha256(named.encode()).digest())
     for path in trial_lists:
-        with open(path, "rb") as stream:
-            digest.update(hashlib.sha256(stream.read()).digest())
+        text = read_text(path, "trial list").encode()
+        digest.update(hashlib.sha256(text).digest())
     return digest.hexdigest()
 
 
-def _list_folder(root, extensions):
+def _list_folder(root, extensions, layout):
     """Rows of one folder, count of misplaced files, other audio by extension."""
     if not os.path.isdir(root):
         raise FileNotFoundError(
             f"The data folder {root} does not exist or is not a folder; "
             "name the folder that holds the corpus."
         )
-    below_level, elsewhere, misplaced, others = [], [], 0, Counter()
+    held, others = [], Counter()
     for path, levels, names in _walk(root):
         kept = []
         for name in names:
@@ -191,52 +276,126 @@ def _list_folder(root, extensions):
                 kept.append((stem, name))
             elif extension in AUDIO_EXTENSIONS:
                 others[extension] += 1
-        if len(levels) < 2:
-            misplaced += len(kept)
-        elif AUDIO_LEVELS.isdisjoint(levels[:-2]):
-            elsewhere += _rows(path, levels, kept)
-        else:
-            below_level += _rows(path, levels, kept)
-    if below_level:
-        return below_level, misplaced + len(elsewhere), others
-    return elsewhere, misplaced, others
+        if kept:
+            held.append((path, levels, kept))
+    depth = 1 if (layout or _find_layout(root, held)) == FLAT else 2
+    placed = [each for each in held if len(each[1]) >= depth]
+    below = [
+        each for each in placed if not AUDIO_LEVELS.isdisjoint(each[1][:-depth])
+    ]
+    rows = [row for each in below or placed for row in _rows(*each, depth)]
+    speakers = {row[2] for row in rows}
+    if layout is None and speakers and speakers <= PARTS:
+        raise ValueError(
+            f"The speakers of {root} would be {', '.join(sorted(speakers))}, "
+            f"from files such as {shorten(rows[0][1])}; say how the files lie "
+            f"with --layout={FLAT} or --layout={SESSIONS}, or list them with "
+            "--file_list."
+        )
+    return rows, sum(len(each[2]) for each in held) - len(rows), others
+
+
+def _find_layout(root, held):
+    """How the files of a folder lie; raises where that is not clear."""
+    inside, outside = [], []
+    for path, levels, files in held:
+        level = next((n for n, x in enumerate(levels) if x not in PARTS), None)
+        parts = levels[:level]
+        rest = len(levels) - len(parts)
+        marks = [n for n, part in enumerate(parts) if part in AUDIO_LEVELS]
+        if marks:  # what follows wav/ may be called as it likes
+            rest = len(levels) - marks[0] - 1
+        example = f"{path}/{files[0][1]}"
+        (inside if marks and rest else outside).append((rest, example))
+    found = inside
+    if all(rest == 1 for rest, _ in inside):
+        found = inside + outside
+    flat = [example for rest, example in found if rest == 1]
+    deep = [example for rest, example in found if rest > 1]
+    if flat and deep:
+        raise ValueError(
+            f"Files below {root} lie as {SESSIONS} ({shorten(min(deep))}) and "
+            f"as {FLAT} ({shorten(min(flat))}); say with --layout which of "
+            "these to take, or list the files with --file_list."
+        )
+    loose = not inside and any(rest == 0 for rest, _ in outside)
+    if not flat or loose:
+        return SESSIONS
+    logger.info(
+        "The files below %s lie as %s; --layout=%s would read them otherwise",
+        *(root, FLAT, SESSIONS),
+    )
+    return FLAT
 
 
 def _walk(root):
     """Yield (path, levels below the root, file names) of every folder."""
-    pending = [(root, ())]
+    # with each folder where the links were that led to it
+    pending, skipped = [(root, (), ())], []
     while pending:
-        path, levels = pending.pop()
+        path, levels, jumps = pending.pop()
         names = []
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if not entry.is_dir():
+        for entry in _entries(path):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                kind = _kind_of_link(entry, jumps)
+                if kind == "skipped":
+                    skipped.append(entry.path)
+                elif kind == "folder":
+                    jumped = (*jumps, os.path.realpath(path))
+                    below = (*levels, entry.name)
+                    pending.append((entry.path, below, jumped))
+                else:
                     names.append(entry.name)
-                elif not (entry.is_symlink() and _leads_back(entry.path)):
-                    pending.append((entry.path, (*levels, entry.name)))
+            elif entry.is_dir():
+                pending.append((entry.path, (*levels, entry.name), jumps))
+            else:
+                names.append(entry.name)
         yield path, levels, names
-
-
-def _leads_back(link):
-    """Whether a link points to a folder that it lies in: an endless walk."""
-    target = os.path.realpath(link)
-    folder = os.path.realpath(os.path.dirname(link))
-    return os.path.commonpath([target, folder]) == target
-
-
-def _rows(path, levels, files):
-    """(ID, wav, spk_id, official_test) of the (stem, name) pairs of a folder."""
-    speaker, session = levels[-2:]
-    official_test = TEST_LEVEL in levels[:-2]
-    return [
-        (
-            f"{speaker}/{session}/{stem}",
-            f"{path}/{name}",
-            speaker,
-            official_test,
+    if skipped:
+        logger.warning(
+            "%d links below %s lead nowhere or in a circle and are skipped, "
+            "among them %s",
+            *(len(skipped), root, shorten(min(skipped))),
         )
+
+
+def _entries(path):
+    """What a folder holds."""
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError as error:
+        raise OSError(
+            f"The folder {shorten(path)} cannot be read ({error.strerror}); "
+            "make it readable, or name the folders to read in `data_folder`."
+        ) from error
+
+
+def _kind_of_link(entry, jumps):
+    """Whether a link is to a file or a folder, or leads nowhere or back."""
+    try:
+        if not entry.is_dir():
+            return "file" if entry.is_file() else "skipped"
+    except OSError:  # too many links, for instance one to itself
+        return "skipped"
+    target = os.path.realpath(entry.path)
+    # back to where the walk came from: it would not end
+    passed = (*jumps, os.path.realpath(os.path.dirname(entry.path)))
+    back = any(os.path.commonpath([target, x]) == target for x in passed)
+    return "skipped" if back else "folder"
+
+
+def _rows(path, levels, files, depth):
+    """(ID, wav, spk_id, official_test) of the (stem, name) pairs of a folder.
+
+    The speaker's level is as far from the end as the depth says.
+    """
+    start = "/".join(levels[-depth:])
+    official_test = TEST_LEVEL in levels[:-depth]
+    return [
+        (f"{start}/{stem}", f"{path}/{name}", levels[-depth], official_test)
         for stem, name in files
     ]
 
@@ -253,17 +412,15 @@ def _check_unique(rows):
             )
 
 
-def _check_encoding(rows):
-    """Raise at a name that no manifest could hold."""
-    for _, path, *_ in rows:
-        if not path.isascii():
-            try:
-                path.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"The name of {os.fsencode(path)!r} is not UTF-8; rename "
-                    "the file or its folders."
-                ) from error
+def _flaw(name):
+    """What keeps a name out of manifests, or an empty text."""
+    if "\n" in name or "\r" in name:
+        return "has a line break"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return ""
 
 
 def _explain_empty(root, extensions, misplaced, others):
@@ -280,7 +437,9 @@ def _explain_empty(root, extensions, misplaced, others):
     if misplaced:
         return (
             f"None of the {misplaced} audio files below {root} lies as "
-            f"{shape}; name the folder above the speakers."
+            f"{shape}, and they do not all lie as <speaker>/<utterance>; name "
+            f"the folder above the speakers, say --layout={FLAT} to leave out "
+            "what lies elsewhere, or list the files with --file_list."
         )
     return (
         f"The data folder {root} holds no audio ({wanted}); name the folder "

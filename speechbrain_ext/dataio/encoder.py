@@ -1,16 +1,28 @@
 """Class numbers of speakers."""
 
+import ast
+import hashlib
 import pathlib
+import re
 
 import numpy as np
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import if_main_process
+
+from speechbrain_ext.dataio.corpus import SEPARATOR
+from speechbrain_ext.dataio.text_files import read_text, shorten
+from speechbrain_ext.utils.files import atomic_path
+
+EXTRAS = CategoricalEncoder.EXTRAS_SEPARATOR  # ends the labels of a map
 
 
 def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     """Class numbers by the label map, which a resumed run shares.
 
-    A speaker at another speed is another speaker. The map is read from
-    ``path`` where it is there, else made of the sorted speakers and written.
+    A speaker at another speed is another speaker. The map is of the sorted
+    speakers, behind those of ``start_from``. It is written to ``path``; one
+    that is there must be the same, in the same order.
 
     Arguments
     ---------
@@ -35,8 +47,15 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
 
     Raises
     ------
+    FileNotFoundError
+        If ``start_from`` lacks its label map.
+    FileExistsError
+        Same as in ``utils.files.atomic_path``.
+    OSError
+        If a label map cannot be read or written.
     ValueError
-        If a label map is there and does not fit the speakers.
+        If there are fewer than two speakers, a name cannot be a label, or a
+        label map is there that is broken or of other speakers.
 
     Example
     -------
@@ -47,40 +66,201 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     array([[1, 3],
            [0, 2]])
     """
-    path = pathlib.Path(path)
-    known = path
-    if start_from:
-        known = pathlib.Path(start_from, "label_encoder.ckpt")
-        if not known.exists():
-            raise ValueError(
-                f"`start_from` must be a folder that training exported, but "
-                f"{known} does not exist; train the first stage first."
-            )
-    names = sorted(set(speakers))
+    path, names = pathlib.Path(path), sorted(set(speakers))
     labels = [_label(name, speed) for speed in speeds for name in names]
-    if known.exists():
-        encoder.load(known)
-    unknown = [label for label in labels if label not in encoder.lab2ind]
-    if start_from or not known.exists():
-        if len(unknown) == len(labels):
-            encoder.lab2ind.clear()
-            encoder.ind2lab.clear()
-        encoder.update_from_iterable(unknown)
-    elif unknown or len(encoder) != len(labels):
-        raise ValueError(
-            f"The label map {known} has {len(encoder)} speakers, the data "
-            f"{len(labels)} ({len(unknown)} unknown, {unknown[:3]}): "
-            "they do not fit. Train into another output_folder, or "
-            "delete this one."
-        )
+    _check_labels(names, labels)
+    wanted = _started(start_from, labels) if start_from else labels
+    if path.exists():
+        _check_same(path, read_label_map(path), wanted)
+    encoder.lab2ind.clear()
+    encoder.ind2lab.clear()
+    encoder.update_from_iterable(wanted)
     encoder.expect_len(len(encoder))
     if if_main_process() and not path.exists():
-        encoder.save(path)
+        with atomic_path(path) as temporary:
+            encoder.save(temporary)
     rows = {
         name: [encoder.encode_label(_label(name, speed)) for speed in speeds]
         for name in names
     }
     return np.array([rows[name] for name in speakers])
+
+
+def read_label_map(path):
+    """Reads the labels of a label map, as SpeechBrain writes it.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        ``label_encoder.txt`` of a training, or ``label_encoder.ckpt`` of a
+        pretrained folder.
+
+    Returns
+    -------
+    list of str
+        The labels by their numbers: speakers, and ``speaker#speed0.9`` where
+        training had several speeds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is cut short, a line is broken, or a label or number is missing
+        or comes twice.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "label_encoder.txt"
+    >>> lines = "'id1' => 0\\n'id2' => 1\\n"
+    >>> lines += f"{EXTRAS}'starting_index' => 0\\n"
+    >>> _ = path.write_text(lines)
+    >>> read_label_map(path)
+    ['id1', 'id2']
+    """
+    labels = {}
+    text, found, extras = read_text(path, "label map").partition(EXTRAS)
+    if not found or "starting_index" not in extras:
+        raise ValueError(
+            f"The label map {path} is cut short: it does not end with "
+            f"`{EXTRAS.strip()}` and the starting index; {_remedy(path)}"
+        )
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = re.fullmatch(f"(.*){SEPARATOR}([0-9]{{1,9}})", line)
+        try:
+            label = match and ast.literal_eval(match[1])
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            label = None
+        if not isinstance(label, str) or label in labels:
+            again = isinstance(label, str) and ", for the second time"
+            raise ValueError(
+                f"The label map {path} is broken in line {number}: "
+                f"`{shorten(line)}` must be `'speaker'{SEPARATOR}number`, each "
+                f"speaker once{again or ''}; {_remedy(path)}"
+            )
+        if int(match[2]) != len(labels):
+            raise ValueError(
+                f"The label map {path} is broken in line {number}: "
+                f"`{shorten(line)}` must have the number {len(labels)}, since "
+                f"numbers count from 0; {_remedy(path)}"
+            )
+        labels[label] = None
+    return list(labels)
+
+
+@checkpoints.register_checkpoint_hooks
+class LabelMapCheck:
+    """What a checkpoint keeps of its label map, so that no other is used.
+
+    Arguments
+    ---------
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The label map.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> one, other = CategoricalEncoder(), CategoricalEncoder()
+    >>> one.update_from_iterable(["a", "b"])
+    >>> other.update_from_iterable(["b", "a"])
+    >>> path = getfixture("tmp_path") / "label_map"
+    >>> LabelMapCheck(one)._save(path)
+    >>> LabelMapCheck(other)._recover(path, end_of_epoch=True)
+    Traceback (most recent call last):
+    ValueError: The checkpoint was trained with another label map (2 ...
+    """
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def _said(self):
+        labels = "\n".join(map(str, self.encoder.lab2ind))
+        digest = hashlib.sha256(labels.encode()).hexdigest()
+        return f"{len(self.encoder)} {digest}\n"
+
+    @checkpoints.mark_as_saver
+    def _save(self, path):
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(self._said())
+
+    @checkpoints.mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        with open(path, encoding="utf-8") as stream:
+            said = stream.read()
+        if said != self._said():
+            raise ValueError(
+                "The checkpoint was trained with another label map "
+                f"({said.split()[0]} labels, here {len(self.encoder)}): the "
+                "classes are of other speakers, or in another order."
+            )
+
+
+def _remedy(path):
+    """What to do with a label map that is broken."""
+    if pathlib.Path(path).suffix == ".ckpt":
+        return "take the folder from a copy, or train and export it again."
+    return "delete this file and start again: it is made anew from the data."
+
+
+def _check_labels(names, labels):
+    """Raises where speakers cannot be classes."""
+    if len(names) < 2:
+        raise ValueError(
+            f"Training needs at least two speakers, but the data has "
+            f"{len(names)} ({shorten(', '.join(names))}); if it has more, say "
+            "how its files lie with --layout, or list them with --file_list."
+        )
+    for name in names:
+        if SEPARATOR in name or "\n" in name or "\r" in name:
+            raise ValueError(
+                f"The speaker {shorten(repr(name))} has `{SEPARATOR}` or a "
+                "line break in its name, which a label map cannot hold; rename "
+                "the speaker."
+            )
+    if len(set(labels)) < len(labels):
+        twice = next(x for n, x in enumerate(labels) if x in set(labels[:n]))
+        raise ValueError(
+            f"The speaker {shorten(twice)} has the name that another speaker "
+            "has at another speed; rename it, or set `speeds` to [1.0]."
+        )
+
+
+def _started(folder, labels):
+    """The labels of an exported folder, if it knows one, and the new ones."""
+    path = pathlib.Path(folder, "label_encoder.ckpt")
+    if not path.exists():
+        raise ValueError(
+            f"`start_from` must be a folder that training exported, but "
+            f"{path} does not exist; train the first stage first."
+        )
+    known = read_label_map(path)
+    taken = set(known)
+    if taken.isdisjoint(labels):
+        return labels
+    return [*known, *(label for label in labels if label not in taken)]
+
+
+def _check_same(path, known, wanted):
+    """Raises where a run's label map is not what its data gives."""
+    unknown = sorted(set(wanted).difference(known))
+    if unknown or len(known) != len(wanted):
+        raise ValueError(
+            f"The label map {path} has {len(known)} speakers, the data "
+            f"{len(wanted)} ({len(unknown)} unknown, "
+            f"{shorten(unknown[:3])}): they do not fit. Train into another "
+            "output_folder, or delete this one."
+        )
+    if known != wanted:
+        place = next(n for n, label in enumerate(wanted) if label != known[n])
+        raise ValueError(
+            f"The label map {path} has the speakers of the data in another "
+            f"order: number {place} is {shorten(known[place])}, and should be "
+            f"{shorten(wanted[place])}. A checkpoint's classes would be of "
+            "other speakers; delete this file and start again: it is made "
+            "anew from the data."
+        )
 
 
 def _label(name, speed):

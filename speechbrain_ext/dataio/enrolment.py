@@ -1,7 +1,6 @@
 """Enrolment of models from several utterances."""
 
-import os
-
+from speechbrain_ext.dataio.text_files import read_lines, shorten
 from speechbrain_ext.dataio.trials import (
     read_trials,
     utterance_id,
@@ -28,8 +27,11 @@ def read_enrolment(path):
     ------
     FileNotFoundError
         If there is no such file.
+    OSError
+        If it cannot be read.
     ValueError
-        If a model has no utterance, comes twice or names one twice.
+        If it is no text, names no model, or a model has no utterance, comes
+        twice or names one twice.
 
     Example
     -------
@@ -38,23 +40,21 @@ def read_enrolment(path):
     >>> read_enrolment(path)
     {'model1': ['id1/a/1', 'id1/b/1']}
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"The enrolment list {path} does not exist.")
     models = {}
-    with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        for number, line in enumerate(stream, start=1):
-            name, *utterances = line.split() or [None]
-            if name is None:
-                continue
-            name = utterance_id(name)
-            ids = [utterance_id(utterance) for utterance in utterances]
-            if not ids or name in models or len(set(ids)) != len(ids):
-                raise ValueError(
-                    f"Line {number} of the enrolment list {path} is broken: "
-                    f"`{line.strip()[:100]}` must be `model utterance ...`, "
-                    "each model and each of its utterances once; correct it."
-                )
-            models[name] = ids
+    for number, line in read_lines(path, "enrolment list"):
+        name, *ids = map(utterance_id, line.split())
+        if not ids or name in models or len(set(ids)) != len(ids):
+            raise ValueError(
+                f"Line {number} of the enrolment list {path} is broken: "
+                f"`{shorten(line)}` must be `model utterance ...`, "
+                "each model and each of its utterances once; correct it."
+            )
+        models[name] = ids
+    if not models:
+        raise ValueError(
+            f"The enrolment list {path} names no model; a line is "
+            "`model utterance ...`."
+        )
     return models
 
 
@@ -89,7 +89,8 @@ def write_expanded_trials(path, models, written):
     if unknown:
         raise ValueError(
             f"{path} names {len(unknown)} models that are not enrolled: "
-            f"{', '.join(unknown[:SHOWN])}; add them to `enrolment`."
+            f"{shorten(', '.join(unknown[:SHOWN]), 1000)}; add them to "
+            "`enrolment`."
         )
     trials["enrol"] = trials["enrol"].map(models)
     trials = trials.explode("enrol").drop_duplicates()

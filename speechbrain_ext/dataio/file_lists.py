@@ -5,8 +5,18 @@ import os
 import numpy as np
 import pandas as pd
 
-from speechbrain_ext.dataio.corpus import FILE_COLUMNS, list_corpus
+from speechbrain_ext.dataio.corpus import (
+    FILE_COLUMNS,
+    list_corpus,
+    require_plain_names,
+)
 from speechbrain_ext.dataio.kaldi import read_kaldi
+from speechbrain_ext.dataio.text_files import (
+    parse_numbers,
+    read_lines,
+    read_table,
+    shorten,
+)
 from speechbrain_ext.dataio.trials import read_trials, utterance_id
 
 ROOTS = ("$data_root", "{data_root}")
@@ -28,7 +38,9 @@ def list_named(source, folders):
     ============================== ========================================
 
     Relative paths are looked for below the data folders, the first that has
-    the file, and so is ``$data_root`` of a CSV.
+    the file, and so is ``$data_root`` of a CSV. The ID of a ``speaker path``
+    line is the path's last three parts without the ending, as trial lists have
+    it (``utterance_id``).
 
     Arguments
     ---------
@@ -47,8 +59,11 @@ def list_named(source, folders):
     ------
     FileNotFoundError
         If there is no such list.
+    OSError
+        If it cannot be read.
     ValueError
-        If a line is broken, two rows have one ID, or there are none.
+        If it is no text, a line is broken, a name cannot be used, two rows
+        have one ID, or there are none.
 
     Example
     -------
@@ -60,7 +75,7 @@ def list_named(source, folders):
     source = os.fspath(source)
     if os.path.isdir(source):
         files = read_kaldi(source, folders[0])
-    elif not os.path.isfile(source):
+    elif not os.path.exists(source):
         raise FileNotFoundError(
             f"`file_list` {source} does not exist; give a list of `speaker "
             "path` lines, a CSV, or a Kaldi data folder."
@@ -73,10 +88,11 @@ def list_named(source, folders):
         raise ValueError(f"`file_list` {source} names no file.")
     files = files.sort_values("ID", ignore_index=True)
     _check_ids(files, f"Two rows of {source}")
+    require_plain_names(files, source)
     return files
 
 
-def list_utterances(folders, sources=(), trial_lists=()):
+def list_utterances(folders, sources=(), trial_lists=(), layout=None):
     """Lists all utterances of data folders, or those of lists and trials.
 
     Arguments
@@ -89,6 +105,8 @@ def list_utterances(folders, sources=(), trial_lists=()):
     trial_lists : list of str
         Trial lists; their utterances are added to those of ``sources``, from
         the data folders if no list has them.
+    layout : str or None
+        How files lie in the data folders, see ``corpus.list_corpus``.
 
     Returns
     -------
@@ -112,7 +130,7 @@ def list_utterances(folders, sources=(), trial_lists=()):
     ['/data/id1/s/1.wav']
     """
     if not sources:
-        return list_corpus(folders)
+        return list_corpus(folders, layout=layout)
     files = pd.concat([list_named(s, folders) for s in sources])
     tested = set()
     for path in trial_lists:
@@ -120,7 +138,15 @@ def list_utterances(folders, sources=(), trial_lists=()):
     tested -= set(files.ID)
     left_out = {"misplaced": 0, "other_formats": {}}
     if tested:  # a list to train from: the trials' files beside it
-        others, left_out = list_corpus(folders)
+        try:
+            others, left_out = list_corpus(folders, layout=layout)
+        except ValueError as error:
+            raise ValueError(
+                f"{len(tested)} files of the trial lists are not in "
+                f"`file_list`, among them {shorten(min(tested))}; add them "
+                "with their speakers (the same paths), since the data folders "
+                f"do not give them: {error}"
+            ) from error
         files = pd.concat([files, others[others.ID.isin(tested)]])
     files = files.sort_values("ID", ignore_index=True)
     if "start" in files:
@@ -136,42 +162,37 @@ def _check_ids(files, what):
     if len(again):
         one, other = again.wav.head(2)
         raise ValueError(
-            f"{what} have the ID {again.ID.iloc[0]}: {one} and {other}; keep "
-            "one of them."
+            f"{what} have the ID {shorten(again.ID.iloc[0])}: {shorten(one)} "
+            f"and {shorten(other)}; keep one of them. The ID of a path is its "
+            "last three parts; a CSV can give other IDs."
         )
 
 
 def _read_lines(source, folders):
     rows = []
-    with open(source, encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            words = line.split(maxsplit=1)
-            if not words:
-                continue
-            if len(words) != 2:
-                raise ValueError(
-                    f"Line {number} of {source} is broken: `{line.strip()}` "
-                    "must be `speaker path`."
-                )
-            path = words[1].strip()
-            wav = _below(path, folders)
-            rows.append((utterance_id(path), wav, words[0], False))
+    for number, line in read_lines(source, "file list"):
+        words = line.split(maxsplit=1)
+        if len(words) != 2:
+            raise ValueError(
+                f"Line {number} of {source} is broken: `{shorten(line)}` "
+                "must be `speaker path`."
+            )
+        speaker, path = words
+        wav = _below(path, folders)
+        rows.append((utterance_id(path), wav, speaker, False))
     return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
 
 def _read_csv(source, folders):
-    try:
-        table = pd.read_csv(
-            source, dtype=str, keep_default_na=False, skipinitialspace=True
-        )
-    except ValueError as error:
-        raise ValueError(f"{source} is no CSV table ({error}).") from error
-    missing = {"ID", "wav", "spk_id"} - set(table.columns)
-    if missing:
-        raise ValueError(
-            f"{source} lacks the columns {', '.join(sorted(missing))}."
-        )
-    files = table[["ID", "wav", "spk_id"]].copy()
+    needed = ["ID", "wav", "spk_id"]
+    table = read_table(source, "file list", needed)
+    for column in needed:
+        empty = table.index[table[column] == ""]
+        if len(empty):
+            raise ValueError(
+                f"{source} is broken in line {empty[0]}: {column} is empty."
+            )
+    files = table[needed].copy()
     wavs = files.wav
     for root in ROOTS:
         wavs = wavs.str.replace(f"{root}/", "", regex=False)
@@ -179,13 +200,13 @@ def _read_csv(source, folders):
     files["official_test"] = False
     if {"start", "stop"} <= set(table.columns):
         for column, least in (("start", 0), ("stop", -1)):
-            numbers = pd.to_numeric(table[column], errors="coerce")
-            bad = ~(numbers >= least) | (numbers % 1 != 0)
-            if bad.any():
-                row = table[bad].iloc[0]
+            numbers = parse_numbers(table[column], whole=True)
+            bad = table[~(numbers >= least)]
+            if len(bad):
                 raise ValueError(
-                    f"{source} is broken at {row.ID}: {column} is "
-                    f"{row[column]}, not a number of samples."
+                    f"{source} is broken in line {bad.index[0]} (ID "
+                    f"{shorten(bad.ID.iloc[0])}): {column} is "
+                    f"{shorten(bad[column].iloc[0])}, not a number of samples."
                 )
             files[column] = numbers.astype(np.int64)
     return files

@@ -5,6 +5,7 @@ import os
 import pandas as pd
 
 from speechbrain_ext.dataio.corpus import FILE_COLUMNS
+from speechbrain_ext.dataio.text_files import read_lines, shorten
 from speechbrain_ext.utils.files import atomic_write
 
 
@@ -28,9 +29,12 @@ def read_kaldi(folder, root=""):
     ------
     FileNotFoundError
         If one of the two files is missing.
+    OSError
+        If one of them cannot be read.
     ValueError
-        If a line is broken, an utterance has no speaker or occurs twice, an
-        entry is a command instead of a file, or there are ``segments``.
+        If one is no text, a line is broken, an utterance has no speaker or
+        occurs twice, an entry is a command instead of a file, or there are
+        ``segments``.
 
     Example
     -------
@@ -51,13 +55,14 @@ def read_kaldi(folder, root=""):
     for name in sorted(wavs):
         if name not in speakers:
             raise ValueError(
-                f"{folder}/utt2spk has no speaker of {name}, which wav.scp "
-                "names; add it."
+                f"{folder}/utt2spk has no speaker of {shorten(name)}, which "
+                "wav.scp names; add it."
             )
         if wavs[name].endswith("|"):
             raise ValueError(
-                f"{folder}/wav.scp gives a command for {name}: {wavs[name]}; "
-                "write the audio to files first (Kaldi: wav-copy)."
+                f"{folder}/wav.scp gives a command for {shorten(name)}: "
+                f"{shorten(wavs[name])}; write the audio to files first "
+                "(Kaldi: wav-copy)."
             )
         wav = os.path.join(root, wavs[name])
         rows.append((name, os.path.abspath(wav), speakers[name], False))
@@ -66,28 +71,25 @@ def read_kaldi(folder, root=""):
 
 def _read_pairs(path):
     """What the first word of each line stands for."""
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise FileNotFoundError(
             f"{path} does not exist; a Kaldi data folder has wav.scp and "
             "utt2spk."
         )
     pairs = {}
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            words = line.split(maxsplit=1)
-            if not words:
-                continue
-            if len(words) != 2:
-                raise ValueError(
-                    f"Line {number} of {path} is broken: `{line.strip()}` "
-                    "must be two words."
-                )
-            if words[0] in pairs:
-                raise ValueError(
-                    f"Line {number} of {path} has {words[0]} for the second "
-                    "time; IDs must be unique."
-                )
-            pairs[words[0]] = words[1].strip()
+    for number, line in read_lines(path, "Kaldi file"):
+        words = line.split(maxsplit=1)
+        if len(words) != 2:
+            raise ValueError(
+                f"Line {number} of {path} is broken: `{shorten(line)}` "
+                "must be two words."
+            )
+        if words[0] in pairs:
+            raise ValueError(
+                f"Line {number} of {path} has {shorten(words[0])} for the "
+                "second time; IDs must be unique."
+            )
+        pairs[words[0]] = words[1]
     return pairs
 
 
@@ -122,8 +124,8 @@ def write_kaldi(manifest, folder):
         spaced = manifest[column][manifest[column].str.contains(r"\s")]
         if len(spaced):
             raise ValueError(
-                f"Kaldi's files cannot hold `{spaced.iloc[0]}` ({column}): it "
-                "has white space; rename it."
+                f"Kaldi's files cannot hold `{shorten(spaced.iloc[0])}` "
+                f"({column}): it has white space; rename it."
             )
     os.makedirs(folder, exist_ok=True)
     table = manifest.assign(key=manifest.ID.str.encode("utf-8"))

@@ -8,6 +8,11 @@ import pandas as pd
 
 from speechbrain_ext.dataio.audio_headers import read_headers
 from speechbrain_ext.dataio.corpus import EXTENSIONS, list_corpus
+from speechbrain_ext.dataio.text_files import (
+    parse_numbers,
+    read_table,
+    shorten,
+)
 from speechbrain_ext.utils.files import atomic_write
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
@@ -35,9 +40,11 @@ def read_manifest(path):
     ------
     FileNotFoundError
         If there is no such file.
+    OSError
+        If it cannot be read.
     ValueError
-        If columns are missing, a number is none or out of order, an ID
-        occurs twice, or there are no rows.
+        If it is no table, columns are missing, a number is none or out of
+        order, a name is empty, an ID occurs twice, or there are no rows.
 
     Example
     -------
@@ -47,19 +54,15 @@ def read_manifest(path):
     >>> read_manifest(path).spk_id.tolist()
     ['7']
     """
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise FileNotFoundError(
             f"The manifest {path} does not exist; run the preparation first."
         )
-    try:
-        manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' parser errors are among them
-        raise ValueError(
-            f"The manifest {path} is no CSV table ({error}); {AGAIN}."
-        ) from error
-    _check_columns(manifest, path)
+    manifest = read_table(path, "manifest", COLUMNS)
     if manifest.empty:
         raise ValueError(f"The manifest {path} has no rows; {AGAIN}.")
+    for column in ("ID", "wav", "spk_id"):
+        _raise_at(manifest[column] == "", manifest, path, f"{column} is empty")
     for column, kind in (("duration", float), ("start", int), ("stop", int)):
         manifest[column] = _numbers(manifest, column, kind, path)
     _check_unique(manifest, path)
@@ -69,7 +72,7 @@ def read_manifest(path):
         path,
         "stop must be above start, got {start} to {stop}",
     )
-    return manifest
+    return manifest.reset_index(drop=True)
 
 
 def write_manifest(manifest, path):
@@ -281,18 +284,18 @@ def _check_unique(manifest, path):
     repeated = manifest.ID[manifest.ID.duplicated()]
     if len(repeated):
         raise ValueError(
-            f"The manifest {path} has the ID {repeated.iloc[0]} twice; "
+            f"The manifest {path} has the ID {shorten(repeated.iloc[0])} twice; "
             "IDs must be unique: rename or remove one of the rows."
         )
 
 
 def _numbers(manifest, column, kind, path):
     """A column of text as numbers; raises at the first that is none."""
-    numbers = pd.to_numeric(manifest[column], errors="coerce")
-    broken = ~np.isfinite(numbers)
-    if kind is int:
-        broken |= numbers % 1 != 0
-    _raise_at(broken, manifest, path, f"{column} is {{{column}}}, not a number")
+    numbers = parse_numbers(manifest[column], whole=kind is int)
+    problem = f"{column} is {{{column}}}, not a number"
+    if column == "duration":
+        numbers, problem = numbers.where(numbers > 0), f"{problem} above 0"
+    _raise_at(numbers.isna(), manifest, path, problem)
     return numbers.astype(kind)
 
 
@@ -300,7 +303,8 @@ def _raise_at(broken, manifest, path, problem):
     """Raise with the problem of the first row that is marked, if one is."""
     if broken.any():
         row = manifest[broken].iloc[0]
+        shown = {name: shorten(value) for name, value in row.items()}
         raise ValueError(
-            f"The manifest {path} is broken at {row.ID}: "
-            f"{problem.format(**row)}; {AGAIN}."
+            f"The manifest {path} is broken in line {row.name} (ID "
+            f"{shown['ID']}): {problem.format(**shown)}; {AGAIN}."
         )

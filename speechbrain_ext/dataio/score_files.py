@@ -1,10 +1,12 @@
 """Score files in Kaldi's form, with every digit of the scores."""
 
+import io
 import math
 import pathlib
 
 import torch
 
+from speechbrain_ext.dataio.text_files import SHOWN, read_text
 from speechbrain_ext.utils.files import atomic_write
 
 LABELS = ("nontarget", "target")
@@ -96,8 +98,13 @@ def read_scores(path):
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If it cannot be read.
     ValueError
-        If a line has another form, or its score is not finite.
+        If it is no text, has no trials, a line has another form, or its score
+        is not finite.
 
     Example
     -------
@@ -107,21 +114,23 @@ def read_scores(path):
     (tensor([ 0.5000, -0.0010], dtype=torch.float64), tensor([ True, False]))
     """
     enrol_names, test_names, scores, targets = [], [], [], []
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                enrol, test, score, label = line.split()
-                scores.append(float(score))
-                targets.append(LABELS.index(label))
-                if not math.isfinite(scores[-1]):
-                    raise ValueError(score)
-            except ValueError as error:
-                raise ValueError(
-                    "a line must be `enrol test score target|nontarget` with "
-                    f"a finite score, got {line!r} in {path}, line {number}."
-                ) from error
-            enrol_names.append(enrol)
-            test_names.append(test)
+    lines = io.StringIO(read_text(path, "score file"))
+    for number, line in enumerate(lines, start=1):
+        try:
+            enrol, test, score, label = line.split()
+            scores.append(float(score))
+            targets.append(LABELS.index(label))
+            if not math.isfinite(scores[-1]):
+                raise ValueError(score)
+        except ValueError as error:
+            raise ValueError(
+                "a line must be `enrol test score target|nontarget` with "
+                f"a finite score, got {line[:SHOWN]!r} in {path}, line {number}."
+            ) from error
+        enrol_names.append(enrol)
+        test_names.append(test)
+    if not scores:
+        raise ValueError(f"The score file {path} has no trials.")
     scores = torch.tensor(scores, dtype=torch.float64)
     return enrol_names, test_names, scores, torch.tensor(targets).bool()
 

@@ -2,6 +2,8 @@
 
 import hashlib
 
+from speechbrain_ext.dataio.text_files import shorten
+
 
 def hold_out_speakers(manifest, test_speakers, dev_speakers, seed):
     """Split a manifest by speaker into training and development.
@@ -51,6 +53,39 @@ def hold_out_speakers(manifest, test_speakers, dev_speakers, seed):
             "`trial_lists`, or add a training corpus to `data_folder`."
         )
     return free[~is_dev], free[is_dev]
+
+
+def require_speakers(train, sources):
+    """Raises where there are too few speakers to train on.
+
+    Arguments
+    ---------
+    train : pandas.DataFrame
+        wav and spk_id of each training utterance.
+    sources : list of str
+        The folders or lists that they are from, for the message.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two speakers.
+
+    Example
+    -------
+    >>> import pandas
+    >>> train = pandas.DataFrame({"spk_id": ["a", "b"], "wav": ["1", "2"]})
+    >>> require_speakers(train, ["/data"])
+    """
+    if train.spk_id.nunique() < 2:
+        first = train.iloc[0]
+        raise ValueError(
+            "Training and a cohort need at least two speakers, but "
+            f"{shorten(', '.join(sources))} leaves one, "
+            f"`{shorten(first.spk_id)}`, with {len(train)} utterances such as "
+            f"{shorten(first.wav)}; add speakers, say how the files lie with "
+            "--layout (speaker/session/utterance or speaker/utterance), or "
+            "list them with their speakers in --file_list."
+        )
 
 
 def choose_speakers(manifest, count, seed):

@@ -7,6 +7,12 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS, split_names
+from speechbrain_ext.dataio.text_files import (
+    find_file,
+    read_lines,
+    read_text,
+    shorten,
+)
 from speechbrain_ext.utils.files import atomic_write
 
 VOXCELEB_LABELS = {"1": True, "0": False}
@@ -38,9 +44,11 @@ def read_trials(path):
     ------
     FileNotFoundError
         If there is no such file.
+    OSError
+        If it cannot be read.
     ValueError
-        If a line has another form, if there are no trials, or if all are of
-        one kind, which leaves the error rates undefined.
+        If it is no text, a line has another form, there are no trials, or all
+        are of one kind, which leaves the error rates undefined.
 
     Example
     -------
@@ -50,12 +58,7 @@ def read_trials(path):
     >>> read_trials(path).test.tolist()
     ['id1/b/1', 'id2/a/1']
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"The trial list {path} does not exist; check its path."
-        )
-    with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        text = stream.read()
+    text = read_text(path, "trial list")
     fields = text.split()
     if not fields:
         raise ValueError(
@@ -70,7 +73,8 @@ def read_trials(path):
             form = "enrol test target|nontarget" if kaldi else "1|0 enrol test"
             raise ValueError(
                 f"Line {number} of the trial list {path} is broken: "
-                f"`{line.strip()[:100]}` must be `{form}`; correct or remove it."
+                f"`{shorten(line)}` must be `{form}`, without white space in "
+                "a name; correct or remove it."
             )
     columns = [fields[0::3], fields[1::3], fields[2::3]]
     targets = [labels[label] for label in columns.pop(at)]
@@ -86,7 +90,7 @@ def utterance_id(name):
     ---------
     name : str
         A path or an ID: at most its last three parts count, and the ending of
-        an audio file is taken off.
+        an audio file is taken off. ``./`` and a doubled slash change nothing.
 
     Returns
     -------
@@ -100,7 +104,10 @@ def utterance_id(name):
     >>> utterance_id("id10270-v1.2-00001")
     'id10270-v1.2-00001'
     """
-    name = "/".join(name.split("/")[-3:])
+    parts = name.split("/")
+    if "" in parts or "." in parts:
+        parts = [part for part in parts if part not in ("", ".")] or parts
+    name = "/".join(parts[-3:])
     stem, _, extension = name.rpartition(".")
     return stem if extension.lower() in AUDIO_EXTENSIONS else name
 
@@ -131,18 +138,16 @@ def require_utterances(trials, known, path):
     missing = sorted(named.difference(known))
     if not missing:
         return
-    with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        number, line = next(
-            (number, line.strip())
-            for number, line in enumerate(stream, start=1)
-            if not set(missing).isdisjoint(map(utterance_id, line.split()))
-        )
+    first = trials[["enrol", "test"]].isin(missing).any(axis=1).argmax()
+    number, line = list(read_lines(path, "trial list"))[first]
     more = len(missing) - SHOWN
     raise FileNotFoundError(
         f"The trial list {path} names {len(missing)} files that no data folder "
-        f"holds, the first in line {number} (`{line}`): "
-        f"{', '.join(missing[:SHOWN])}{f' and {more} more' * (more > 0)}; add "
-        "the folder that has them to `data_folder`, or name the lists to use "
+        f"or list holds, the first in line {number} (`{shorten(line)}`): "
+        f"{shorten(', '.join(missing[:SHOWN]), 1000)}"
+        f"{f' and {more} more' * (more > 0)}; add "
+        "the folder that has them to `data_folder`, list them with their "
+        "speakers in `file_list` (the same paths), or name the lists to use "
         "in `trial_lists`."
     )
 
@@ -190,8 +195,9 @@ def resolve_trial_lists(trial_lists, folders, ignored=None):
     Arguments
     ---------
     trial_lists : list of str or str or None
-        Absolute or relative to one of the folders, also as one text with
-        commas; None for those that ``find_trial_lists`` finds.
+        Absolute, or relative to the working directory or to one of the
+        folders, also as one text with commas; None for those that
+        ``find_trial_lists`` finds.
     folders : list of str
         The folders of the corpus.
     ignored : str
@@ -206,6 +212,8 @@ def resolve_trial_lists(trial_lists, folders, ignored=None):
     ------
     FileNotFoundError
         If a list does not exist.
+    ValueError
+        If two places have different lists of that name.
 
     Example
     -------
@@ -222,18 +230,9 @@ def resolve_trial_lists(trial_lists, folders, ignored=None):
                 p for p in found if not os.path.realpath(p).startswith(start)
             ]
         return found
-    resolved = []
-    for name in split_names(trial_lists):
-        places = [os.path.join(folder, name) for folder in folders]
-        held = [place for place in places if os.path.isfile(place)]
-        if not held:
-            raise FileNotFoundError(
-                f"The trial list {name} does not exist (looked for "
-                f"{', '.join(dict.fromkeys(places))}); give its absolute path "
-                "or one relative to a data folder."
-            )
-        resolved.append(os.path.abspath(held[0]))
-    return list(dict.fromkeys(resolved))
+    names = split_names(trial_lists)
+    found = [find_file(name, folders, "The trial list") for name in names]
+    return list(dict.fromkeys(found))
 
 
 def make_trials(manifest, count, seed):
@@ -332,7 +331,7 @@ def _check_white_space(ids):
     for name in ids:
         if len(name.split()) != 1:
             raise ValueError(
-                f"The ID `{name}` has white space in it, which a trial list "
+                f"The ID `{shorten(name)}` has white space, which a trial list "
                 "cannot hold; rename the file or its folders."
             )
 

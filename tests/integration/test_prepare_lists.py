@@ -1,7 +1,7 @@
 """The preparation from lists: Clova's, Kaldi's and CSV tables."""
 
 import pytest
-from small_corpus import contents
+from small_corpus import contents, write
 
 from speechbrain_ext.dataio.manifests import read_manifest
 
@@ -108,6 +108,10 @@ def test_prepare_writes_what_kaldi_reads(prepare, tree, tmp_path):
     [
         ("l.txt", "id0 wav/id0/s0/0.wav\nid0\n", "Line 2 .*`id0` must be"),
         ("l.txt", "\n", "names no file"),
+        ("l.txt", "a wav/id0/s0/0.wav", "one, `a`, .* --layout .*--file_list"),
+        ("l.txt", "a wav/id0/s0/0.wav\nb wav/id0", "1 of 2 .*wav/id0 ."),
+        ("l.txt", "a wav/id0/s0/0.wav\nb {source}", "1 of 2 .*unreadable"),
+        ("l.txt", "a wav/id0/s0/0.wav\nb ../../../no.wav", "1 of the 2"),
         ("l.txt", "a x/s/1.wav\na y/x/s/1.flac", "Two rows .* ID x/s/1: "),
         ("l.txt", "a x/s/1.wav\na wav/id0/s0/0.wav", "1 of the 2 .*1.wav"),
         ("l.csv", "ID,wav\na,b", "lacks the columns spk_id"),
@@ -125,7 +129,7 @@ def test_prepare_rejects_bad_lists(prepare, tree, tmp_path, name, text, reason):
         (source / "utt2spk").write_text("a a\n")
         (source / name).write_text(text)
     else:
-        source.write_text(text)
+        source.write_text(text.replace("{source}", str(source)))
     with pytest.raises((ValueError, FileNotFoundError), match=reason):
         prepare(
             str(tree),
@@ -134,6 +138,25 @@ def test_prepare_rejects_bad_lists(prepare, tree, tmp_path, name, text, reason):
             file_list=str(source),
         )
     assert not (tmp_path / "save").exists()
+
+
+def test_a_trial_that_no_list_has_says_where_to_add_it(prepare, tmp_path):
+    root, listed = tmp_path / "own", tmp_path / "list.txt"
+    lines = []
+    for number in range(4):
+        write(root / f"{number}.wav")
+        lines.append(f"speaker{number // 2} {number}.wav\n")
+    listed.write_text("".join(lines[:3]))
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 2 3\n0 1 3\n")
+    options = {"trial_lists": str(trials), "file_list": str(listed)}
+    with pytest.raises(ValueError, match="1 files of the .*`file_list`.* 3;"):
+        prepare(str(root), str(tmp_path / "save"), test_only=True, **options)
+    listed.write_text("".join(lines))
+    prepare(str(root), str(tmp_path / "save"), test_only=True, **options)
+    test = read_manifest(tmp_path / "save" / "test.csv")
+    assert test.ID.tolist() == ["1", "2", "3"]
+    assert test.spk_id.tolist() == ["speaker0", "speaker1", "speaker1"]
 
 
 def test_a_file_in_two_lists_is_an_error(prepare, tree, tmp_path):

@@ -184,6 +184,22 @@ def test_prepare_rejects_bad_trials(prepare, tree, tmp_path, trials, reason):
         ({"dev_speakers": 5}, "of 7 speakers 2 are .* 5 are held out"),
         ({"dev_trials": 1}, "got 1;"),
         ({"max_unreadable": 5}, "got 5;"),
+        ({"max_unreadable": float("nan")}, "`max_unreadable` .* got nan;"),
+        ({"max_unreadable": "1"}, "`max_unreadable` .* got 1;"),
+        ({"dev_speakers": 2.5}, "`dev_speakers` must be a whole .* got '2.5'"),
+        ({"dev_speakers": True}, "`dev_speakers` must be a whole"),
+        ({"dev_speakers": -2}, "`dev_speakers` must be .* at least 0, got"),
+        ({"dev_trials": "abc"}, "`dev_trials` must be a whole .* got 'abc'"),
+        ({"dev_trials": float("inf")}, "`dev_trials` must be a whole"),
+        ({"seed": "x"}, "`seed` must be a whole number .* got 'x'"),
+        ({"seed": -1}, "`seed` must be a whole number of at least 0"),
+        ({"workers": -1}, "`workers` must be a whole number of at least 1"),
+        ({"workers": 0}, "`workers` must be a whole number of at least 1"),
+        ({"kaldi": "False"}, "`kaldi` must be True or False, got 'False'"),
+        ({"test_only": 1}, "`test_only` must be True or False, got '1'"),
+        ({"skip_prep": "no"}, "`skip_prep` must be True or False"),
+        ({"layout": "flat"}, "`layout` must be .* got 'flat'"),
+        ({"file_list": "no.txt"}, "`file_list` no.txt does not exist"),
     ],
 )
 def test_prepare_rejects_bad_options(prepare, tree, tmp_path, options, reason):
@@ -214,6 +230,89 @@ def test_command_line_ends_with_one_line_and_1(recipe_folder, tmp_path):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "nowhere does not exist" in line
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--dev_speakers=2.5", "--dev_trials=abc", "--max_unreadable=NaN"),
+        *("--seed=x", "--seed=-1", "--workers=-1", "--layout=flat"),
+    ],
+)
+def test_command_line_says_what_an_option_must_be(
+    recipe_folder, tree, tmp_path, option, capsys
+):
+    from voxceleb_prepare import main
+
+    save = tmp_path / "save"
+    folders = [f"--data_folder={tree}", f"--save_folder={save}"]
+    try:
+        status = main([*folders, option])
+    except SystemExit as ended:  # what argparse refuses
+        status = ended.code
+    assert status in (1, 2)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "error: " in last
+    assert option.split("=")[0].removeprefix("--") in last
+    assert not save.exists()
+
+
+def test_prepare_takes_folders_of_speakers_that_hold_the_files(
+    prepare, tmp_path
+):
+    root, save = tmp_path / "own", tmp_path / "save"
+    for speaker in ("anna", "ben", "carl", "dora"):
+        for number in range(2):
+            write(root / speaker / f"{number}.wav")
+    lines = "1 anna/0.wav anna/1.wav\n0 anna/0.wav ben/0.wav\n"
+    (root / "veri_own.txt").write_text(lines)
+    prepare(str(root), str(save))
+    assert read_manifest(save / "train.csv").ID.tolist() == [
+        *("carl/0", "carl/1", "dora/0", "dora/1")
+    ]
+    assert read_manifest(save / "test.csv").ID.tolist() == [
+        *("anna/0", "anna/1", "ben/0")
+    ]
+    # by the advice of old, the folder above: one class of all speakers
+    with pytest.raises(ValueError, match="`own`.* --layout .*--file_list"):
+        prepare(str(tmp_path), str(tmp_path / "other"), trial_lists=[])
+    assert not (tmp_path / "other").exists()
+    prepare(
+        str(tmp_path), str(save), trial_lists=[], layout="speaker/utterance"
+    )
+    assert read_manifest(save / "train.csv").spk_id.nunique() == 4
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir])
+def test_prepare_refuses_a_trial_list_that_is_no_file(
+    prepare, tree, tmp_path, kind
+):
+    path = tmp_path / "veri.txt"
+    kind(path)
+    with pytest.raises(ValueError, match="veri.txt is .*give the path of a"):
+        prepare(str(tree), str(tmp_path / "save"), trial_lists=str(path))
+    assert not (tmp_path / "save").exists()
+
+
+def test_prepare_finds_lists_in_the_working_directory(
+    prepare, tree, tmp_path, monkeypatch
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "mine.txt").write_text(TRIALS)
+    (tree / "list.txt").write_text(
+        "id0 wav/id0/s0/0.wav\nid3 wav/id3/s1/1.flac"
+    )
+    save = tmp_path / "save"
+    prepare(str(tree), str(save), trial_lists="mine.txt", file_list="list.txt")
+    done = json.loads((save / "prepare.json").read_text())
+    assert done["trial_lists"] == [str(here / "mine.txt")]
+    assert done["file_list"] == [str(tree / "list.txt")]
+    assert len(read_manifest(save / "train.csv")) == 2
+    (tree / "mine.txt").write_text(TRIALS[:-1])
+    with pytest.raises(ValueError, match="here/mine.txt or .*corpus/mine.txt"):
+        prepare(str(tree), str(save), trial_lists="mine.txt")
 
 
 def command(recipe_folder, tree, save, *more):

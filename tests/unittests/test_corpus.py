@@ -44,7 +44,9 @@ def test_list_corpus_without_levels_takes_three_parts(tmp_path):
         "wav/9/x.wav",
         "9/y.wav",
     )
-    files, left_out = list_corpus([root])
+    with pytest.raises(ValueError, match="say with --layout .*--file_list"):
+        list_corpus([root])
+    files, left_out = list_corpus([root], layout="speaker/session/utterance")
     assert files.ID.tolist() == ["7/ch/7-1", "8/ch/8-1", "wav/9/x"]
     assert left_out["misplaced"] == 1
 
@@ -173,3 +175,132 @@ def test_fingerprint_follows_names_speakers_and_trials(tmp_path):
     }
     trials.write_text("0 a b\n")
     assert len(found | {corpus_fingerprint(files, [trials])}) == 5
+
+
+FLAT, SESSIONS = "speaker/utterance", "speaker/session/utterance"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("id1/1.wav", "id1/2.wav", "id2/1.flac"),
+        ("wav/id1/1.wav", "wav/id1/2.wav", "wav/id2/1.flac"),
+        ("train/id1/1.wav", "train/id1/2.wav", "test/id2/1.flac"),
+        ("wav/id1/1.wav", "wav/id1/2.wav", "wav/id2/1.flac", "noise/1.wav"),
+    ],
+)
+def test_folders_of_speakers_that_hold_the_files_are_recognised(
+    tmp_path, caplog, names
+):
+    caplog.set_level("INFO", logger="speechbrain_ext.dataio.corpus")
+    files, left_out = list_corpus([touch(tmp_path, *names)])
+    assert files.ID.tolist() == ["id1/1", "id1/2", "id2/1"]
+    assert files.spk_id.tolist() == ["id1", "id1", "id2"]
+    tests = ["id2"] if "test" in names[2] else []
+    assert files.spk_id[files.official_test].tolist() == tests
+    assert f"lie as {FLAT}" in caplog.text
+    assert f"--layout={SESSIONS}" in caplog.text
+    assert left_out["misplaced"] == len(names) - 3
+
+
+def test_each_folder_has_a_layout_of_its_own(tmp_path):
+    one = touch(tmp_path / "one", "id1/1.wav", "id2/1.wav")
+    other = touch(tmp_path / "other", "wav/id3/s/1.wav", "wav/id4/s/1.wav")
+    files, _ = list_corpus([one, other])
+    assert files.ID.tolist() == ["id1/1", "id2/1", "id3/s/1", "id4/s/1"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("id1/1.wav", "id2/s1/1.wav"),
+        ("wav/id1/1.wav", "wav/id2/s1/1.wav"),
+        ("wav/id1/1.wav", "id2/s1/1.wav"),
+        ("id1/wav/s1/1.wav", "id2/wav/s2/1.wav"),  # the speakers: all `wav`
+    ],
+)
+def test_a_layout_that_is_not_clear_is_asked_for(tmp_path, names):
+    root = touch(tmp_path, *names)
+    with pytest.raises(ValueError, match="--layout.*--file_list") as caught:
+        list_corpus([root])
+    assert root in str(caught.value)
+    for layout in (FLAT, SESSIONS):
+        files, left_out = list_corpus([root], layout=layout)
+        assert len(files) + left_out["misplaced"] == 2
+
+
+def test_a_layout_says_where_the_speakers_are(tmp_path):
+    root = touch(tmp_path, "x/id1/1.wav", "y/id2/1.wav", "id3/1.wav", "0.wav")
+    files, left_out = list_corpus([root], layout=FLAT)
+    assert files.spk_id.tolist() == ["id1", "id2", "id3"]
+    assert left_out["misplaced"] == 1
+    with pytest.raises(ValueError, match="`layout` must be .* got 'flat'"):
+        list_corpus([root], layout="flat")
+
+
+def test_links_that_lead_nowhere_or_back_are_skipped(tmp_path, caplog):
+    root = touch(tmp_path / "corpus", "id1/s/1.wav", "id2/s/1.wav")
+    here = tmp_path / "corpus"
+    (here / "id1" / "self").symlink_to("self")
+    (here / "id1" / "s" / "2.wav").symlink_to("2.wav")
+    (here / "id1" / "s" / "3.wav").symlink_to("/nowhere/3.wav")
+    (here / "id1" / "s" / "up").symlink_to(here)
+    (here / "id1" / "a").symlink_to("../id2/b")  # one to the other and back
+    (here / "id2" / "b").symlink_to("../id1/a")
+    # and folders that lead into each other
+    touch(tmp_path, "one/s/4.wav", "two/s/5.wav")
+    (tmp_path / "one" / "s" / "x").symlink_to(tmp_path / "two")
+    (tmp_path / "two" / "s" / "y").symlink_to(tmp_path / "one")
+    (here / "id3").symlink_to(tmp_path / "one" / "s")
+    files, _ = list_corpus([root], layout=SESSIONS)
+    found = {os.path.realpath(path) for path in files.wav}
+    assert {f"{root}/id1/s/1.wav", f"{root}/id2/s/1.wav"} <= found
+    assert len(files) < 10
+    assert "links below" in caplog.text
+    assert "nowhere or in a circle and are skipped" in caplog.text
+
+
+def test_linked_files_and_folders_are_followed(tmp_path):
+    touch(tmp_path / "store", "id1/s/1.wav", "2.wav")
+    root = tmp_path / "corpus"
+    (root / "id2" / "s").mkdir(parents=True)
+    (root / "id1").symlink_to("../store/id1")
+    (root / "id2" / "s" / "2.wav").symlink_to(tmp_path / "store" / "2.wav")
+    files, _ = list_corpus([root])
+    assert files.ID.tolist() == ["id1/s/1", "id2/s/2"]
+
+
+def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path, monkeypatch):
+    root = touch(tmp_path, "id1/s/1.wav", "id2/s/1.wav")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("id2"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="id2 cannot be read .Permission denied"):
+        list_corpus([root])
+
+
+@pytest.mark.parametrize(
+    ("name", "flaw"),
+    [
+        ("id1 => 2/s/1.wav", "speaker `id1 => 2` .*id1 => 2/s/1.wav"),
+        ("id1\n/s/1.wav", "line break"),
+        ("id1\r/s/1.wav", "line break"),
+        ("id1/s/1\r2.wav", "line break"),
+    ],
+)
+def test_names_that_a_label_map_cannot_hold_are_refused(tmp_path, name, flaw):
+    root = touch(tmp_path, name, "id2/s/1.wav")
+    with pytest.raises(ValueError, match=flaw) as caught:
+        list_corpus([root])
+    assert "\n" not in str(caught.value)
+
+
+def test_odd_names_that_can_be_held_are_taken(tmp_path):
+    names = ["a=b/s => t/1.wav", "é\tç/s/1 2.wav", 'it\'s "c",d/s/1.wav']
+    files, _ = list_corpus([touch(tmp_path, *names)])
+    assert len(files) == 3

@@ -36,6 +36,25 @@ def test_csv_keeps_text_and_pieces(tmp_path):
     }
 
 
+def test_a_csv_of_another_order_keeps_its_rows_together(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("spk_id,ID,wav\n\nb,2,two.wav\na,1,one.wav\n")
+    files = list_named(path, ["/d"])
+    assert files[["ID", "wav", "spk_id"]].to_numpy().tolist() == [
+        ["1", "/d/one.wav", "a"],
+        ["2", "/d/two.wav", "b"],
+    ]
+
+
+def test_a_message_shows_little_of_a_long_name(tmp_path):
+    path = tmp_path / "list.txt"
+    name = "x" * 10000
+    path.write_text(f"a {name}.wav\nb {name}.wav\n")
+    with pytest.raises(ValueError, match="have the ID xxx") as caught:
+        list_named(path, ["/d"])
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_list_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_named(tmp_path / "nowhere", ["/d"])

@@ -56,6 +56,9 @@ def test_read_trials_reads_both_forms(tmp_path, text):
         ("id1/v.2/00001", "id1/v.2/00001"),
         ("utt.7", "utt.7"),
         ("s/utt.7.ogg", "s/utt.7"),
+        ("./s/utt.wav", "s/utt"),
+        ("x//s/./utt.wav", "x/s/utt"),
+        ("../s/utt.wav", "../s/utt"),
     ],
 )
 def test_utterance_id_keeps_three_parts(name, expected):

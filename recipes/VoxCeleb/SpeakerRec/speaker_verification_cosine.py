@@ -31,6 +31,7 @@ from speechbrain_ext.dataio.enrolment import (
 )
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import FORMS, write_scores
+from speechbrain_ext.dataio.text_files import find_file
 from speechbrain_ext.dataio.trials import resolve_trial_lists
 from speechbrain_ext.inference.embedding_store import (
     EmbeddingStore,
@@ -79,8 +80,19 @@ KEYS = (
     *("block_size", "embeddings_folder", "enrolment", "cohort_by"),
     *("plda_rank", "calibrate", "calibration_trials", "calibration_prior"),
     *("bootstrap", "confidence", "score_forms", "score_matrices"),
-    *("calibration_manifest", "conditions"),
+    *("calibration_manifest", "conditions", "file_list", "layout"),
 )
+
+# Keys of files, looked for in the working directory and the data folders
+FILES = ("enrolment", "conditions", "cohort_manifest", "calibration_manifest")
+
+
+def find_files(hparams):
+    """Finds the files that the YAML names, and puts their full paths there."""
+    folders = corpus_folders(hparams["data_folder"])
+    for key in FILES:
+        if hparams[key] is not None:
+            hparams[key] = find_file(hparams[key], folders, f"`{key}`")
 
 
 def check(hparams):
@@ -148,6 +160,8 @@ def prepare(hparams):
         seed=hparams["seed"],
         test_only=test_only,
         skip_prep=hparams["skip_prep"],
+        file_list=hparams["file_list"],
+        layout=hparams["layout"],
     )
 
 
@@ -337,6 +351,7 @@ def main(argv):
     try:
         run_opts = join_processes(run_opts)
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
+        fail_together(find_files, hparams)
         fail_together(check, hparams)
         main_first(prepare, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])

@@ -29,7 +29,7 @@ from voxceleb_prepare import prepare_voxceleb
 from speechbrain_ext.core import ResumableBrain, average_last
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches
-from speechbrain_ext.dataio.encoder import speaker_classes
+from speechbrain_ext.dataio.encoder import LabelMapCheck, speaker_classes
 from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
@@ -60,7 +60,7 @@ TRAINED = ("embedding_model", "classifier", "loss")
 KEYS = (
     *("seed", "output_folder", "save_folder", "data_folder", "trial_lists"),
     *("dev_speakers", "dev_trials", "max_unreadable", "skip_prep"),
-    *("file_list", "shards"),
+    *("file_list", "layout", "shards"),
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     *("average_checkpoints", "verification_recipe", "start_from"),
@@ -183,6 +183,11 @@ def make_brain(hparams, text, run_opts):
     trained = {name: modules[name] for name in TRAINED}
     hparams["checkpointer"].add_recoverables(trained)
     hparams["checkpointer"].add_recoverable("recipe", RecipeText(text))
+    hparams["checkpointer"].add_recoverable(
+        "label_map",
+        LabelMapCheck(hparams["label_encoder"]),
+        optional_load=True,
+    )
     if hparams["start_from"]:
         taken = load_pretrained(
             hparams["start_from"], trained, hparams["label_encoder"]
@@ -297,6 +302,7 @@ def prepare(hparams):
         seed=hparams["seed"],
         skip_prep=hparams["skip_prep"],
         file_list=hparams["file_list"],
+        layout=hparams["layout"],
     )
 
 
@@ -390,6 +396,9 @@ def offer_verification(hparams, recipe, folder, cohort):
         "pretrained_folder": folder,
         "cohort_manifest": cohort,
     }
+    for key in ("file_list", "layout", "trial_lists"):
+        if hparams[key] is not None:
+            options[key] = hparams[key]
     command = ["python", "speaker_verification_cosine.py", str(verification)]
     command += [f"--{key}={value}" for key, value in options.items()]
     logger.info(f"The encoder is in {folder}. To verify trials:")

@@ -4,17 +4,20 @@ training, development and test utterances.
     python voxceleb_prepare.py --data_folder /data/VoxCeleb1,/data/VoxCeleb2 \
         --save_folder results/prepared --dev_speakers 40
 
-Audio is <data_folder>/**/<speaker>/<session>/<utterance>.wav (or flac, ogg);
-only its headers are read. VoxCeleb2's m4a is converted first, by
+Audio is <data_folder>/**/<speaker>/<session>/<utterance>.wav (or flac, ogg), or
+<data_folder>/<speaker>/<utterance>.wav (--layout says which, where both could
+be meant); only its headers are read. VoxCeleb2's m4a is converted first, by
 convert_audio.py. With --file_list the utterances are those of a list of
-`speaker path` lines, a Kaldi data folder or a CSV of SpeechBrain's. A run that
-was killed goes on with the same command.
+`speaker path` lines, a Kaldi data folder or a CSV of SpeechBrain's. Relative
+names of lists are looked for in the working directory, then in the data
+folders. A run that was killed goes on with the same command.
 """
 
 import argparse
 import contextlib
 import errno
 import logging
+import numbers
 import os
 import re
 import sys
@@ -35,8 +38,9 @@ from speechbrain_ext.dataio.manifests import (
     write_manifest,
 )
 from speechbrain_ext.dataio.parallel import removed_on_error
-from speechbrain_ext.dataio.splits import hold_out_speakers
+from speechbrain_ext.dataio.splits import hold_out_speakers, require_speakers
 from speechbrain_ext.dataio.stamped_files import StampedFiles
+from speechbrain_ext.dataio.text_files import find_file, shorten
 from speechbrain_ext.dataio.trials import (
     make_trials,
     read_trials,
@@ -80,6 +84,7 @@ def prepare_voxceleb(
     skip_prep=False,
     file_list=None,
     kaldi=False,
+    layout=None,
 ):
     """Write the manifests of a corpus in VoxCeleb's shape, or of a list.
 
@@ -108,8 +113,9 @@ def prepare_voxceleb(
     save_folder : str
         Where the manifests go.
     trial_lists : list of str or str or None
-        Trial lists, absolute or relative to a data folder; None for those
-        that ``find_trial_lists`` finds, an empty list for none.
+        Trial lists, absolute, or relative to the working directory or to a
+        data folder; None for those that ``find_trial_lists`` finds, an empty
+        list for none.
     dev_speakers : int
         Speakers held out for development, chosen by the seed and their names
         among the training speakers with two utterances or more; 0 or at
@@ -131,10 +137,14 @@ def prepare_voxceleb(
         Do nothing.
     file_list : str or list of str or None
         Lists of the utterances, see ``list_named``, in the place of all that
-        the data folders hold; several with commas. The files of trial lists
-        may lie in the data folders without being listed.
+        the data folders hold; several with commas; found as trial lists are.
+        The files of trial lists may lie in the data folders without being
+        listed.
     kaldi : bool
         Write each manifest as a Kaldi data folder too, below ``kaldi``.
+    layout : str or None
+        ``speaker/session/utterance`` or ``speaker/utterance``; None to find it
+        out, see ``list_corpus``.
 
     Raises
     ------
@@ -148,22 +158,31 @@ def prepare_voxceleb(
     ValueError
         If an option is out of range, a folder holds no audio, two files have
         one ID, a line of a trial list is broken, a trial's file or too many
-        files are unreadable, too few speakers can be held out, or no speaker
-        is left for training.
+        files are unreadable, too few speakers can be held out, or fewer than
+        two are left for training.
 
     Example
     -------
     >>> prepare_voxceleb("/data/VoxCeleb1", "results/prepared", skip_prep=True)
     """
+    for name, value in (
+        *(("skip_prep", skip_prep), ("test_only", test_only)),
+        ("kaldi", kaldi),
+    ):
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"`{name}` must be True or False, got {shorten(value)!r}."
+            )
     if skip_prep:
         return
-    _check_options(dev_speakers, dev_trials, max_unreadable)
+    _check_options(dev_speakers, dev_trials, max_unreadable, seed, workers)
     folders = corpus_folders(data_folder)
     # a former run may have put its development trials into a data folder
     own = os.path.join(save_folder, "dev_trials")
     lists = resolve_trial_lists(trial_lists, folders, own)
-    sources = [os.path.abspath(name) for name in split_names(file_list)]
-    files, left_out = list_utterances(folders, sources, lists)
+    names = split_names(file_list)
+    sources = [find_file(name, folders, "`file_list`") for name in names]
+    files, left_out = list_utterances(folders, sources, lists, layout)
     if test_only and not lists:
         raise ValueError(
             "`test_only` needs trial lists, but the data folders hold none; "
@@ -172,6 +191,7 @@ def prepare_voxceleb(
     options = {
         "data_folder": folders,
         "file_list": sources,
+        "layout": layout,
         "trial_lists": lists,
         "dev_speakers": dev_speakers,
         "dev_trials": dev_trials,
@@ -236,6 +256,9 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
             options["dev_speakers"],
             seed,
         )
+        require_speakers(
+            tables["train"], options["file_list"] or options["data_folder"]
+        )
         summary["train_speakers"] = tables["train"].spk_id.nunique()
     if "dev_trials" in wanted:
         tables["dev_trials"] = make_trials(
@@ -252,7 +275,19 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
     return tables, summary
 
 
-def _check_options(dev_speakers, dev_trials, max_unreadable):
+def _check_options(dev_speakers, dev_trials, max_unreadable, seed, workers):
+    for name, value, least in (
+        *(("dev_speakers", dev_speakers, 0), ("dev_trials", dev_trials, 1)),
+        *(("seed", seed, 0), ("workers", workers, 1)),
+    ):
+        if name == "workers" and value is None:
+            continue
+        whole = isinstance(value, numbers.Integral)
+        if not whole or isinstance(value, bool) or value < least:
+            raise ValueError(
+                f"`{name}` must be a whole number of at least {least}, got "
+                f"{shorten(value)!r}."
+            )
     if dev_speakers < 0 or dev_speakers == 1:
         raise ValueError(
             "`dev_speakers` must be 0 (no development trials) or at least 2 "
@@ -263,10 +298,11 @@ def _check_options(dev_speakers, dev_trials, max_unreadable):
             "`dev_trials` must be at least 2, a target and a nontarget trial, "
             f"got {dev_trials}; to have none set `dev_speakers` to 0."
         )
-    if not 0 <= max_unreadable <= 1:
+    fraction = isinstance(max_unreadable, numbers.Real)
+    if not fraction or not 0 <= max_unreadable <= 1:
         raise ValueError(
             "`max_unreadable` must be a fraction in [0, 1], got "
-            f"{max_unreadable}; 1 % is 0.01."
+            f"{shorten(max_unreadable)}; 1 % is 0.01."
         )
 
 
@@ -392,6 +428,7 @@ def main(arguments=None):
     add("--max_unreadable", type=float, default=0.01, help="fraction, 0 to 1")
     add("--seed", type=int, default=1986, help="chooses the held-out speakers")
     add("--file_list", help="a list of the utterances; several with commas")
+    add("--layout", help="speaker/session/utterance or speaker/utterance")
     add("--kaldi", action="store_true", help="Kaldi data folders too")
     add("--test_only", action="store_true", help="only the trials' utterances")
     add("--workers", type=int, help="processes; default: one a core")

@@ -102,3 +102,19 @@ class TrialRows:
                 torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
             )
         return trials, tuple(numbers)
+
+    def trial_speakers(self, numbers):
+        """The speakers of trials.
+
+        Arguments
+        ---------
+        numbers : tuple of torch.Tensor
+            Row numbers of the two sides, [trials] each.
+
+        Returns
+        -------
+        list of np.ndarray
+            Names of the two sides' speakers, [trials] each.
+        """
+        speakers = np.array(self.speakers).astype(str)
+        return [speakers[side.numpy()] for side in numbers]

@@ -1,14 +1,25 @@
-"""Detection error trade-off (DET) plots."""
+"""Pictures: detection error trade-off (DET) plots and histograms."""
 
 import pathlib
+import textwrap
+import warnings
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from scipy.special import ndtr, ndtri  # scipy.stats.norm.cdf and ppf
+from matplotlib.lines import Line2D
+from scipy.special import ndtri  # scipy.stats.norm.ppf
 
+from speechbrain_ext.utils.error_curve import ErrorCurve
 from speechbrain_ext.utils.files import atomic_path
-from speechbrain_ext.utils.metrics import EER, error_curve
+from speechbrain_ext.utils.probits import (
+    coincide,
+    least_cost_rates,
+    probit,
+    probit_limits,
+    thinned_probits,
+)
 
 # Rates to label, in percent, the first first where there is no room for all.
 TICKS = (
@@ -18,23 +29,27 @@ TICKS = (
 )
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-LINES = ("-", "--", "-.", ":")
-SIZE = 6.0  # inches, both ways
-MOST_INSIDE = 4  # systems that the legend may name inside the axes
+# Five for six colours: 30 curves differ, neighbours also in a grey print
+LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+MARKERS = ("s", "^", "D", "v", "P")  # of minDCF; EER has a dot
+SIZE = 5.0  # inches, both ways
+DPI = 190
 FONT_SIZE = 11.0  # points, 72 to the inch
-MOST_POINTS = 4000
-LEAST_RATE = 1e-6
-LEAST_SPAN = 1.5  # probits
+MOST_INSIDE = 4  # lines of a legend inside the axes
+WIDTH_INSIDE, WIDTH_BELOW = 26, 46  # letters of such a line, and of one below
+BINS = 60
 
 
-def det_plot(systems, path, title=None):
+def det_plot(systems, path, title=None, p_targets=()):
     """Draws the error curves of one or more systems on probit axes.
 
     Normally distributed scores make straight lines (Martin et al., "The DET
     Curve in Assessment of Detection Task Performance", Eurospeech 1997). A dot
     marks each equal error rate, on the dashed diagonal. The axes show where
     both rates are between one error and 50 %, further where an equal error
-    rate is higher.
+    rate is higher or a minDCF point lies (up to 90 %). A minDCF point outside
+    the axes is marked on the frame. Systems whose curves coincide share one
+    line, and the legend says ``a = b``.
 
     Arguments
     ---------
@@ -46,6 +61,8 @@ def det_plot(systems, path, title=None):
         tells the format, PNG where there is none.
     title : str
         Title of the plot, none where None.
+    p_targets : sequence of float
+        Priors whose minDCF (both costs 1) is marked on each curve.
 
     Returns
     -------
@@ -55,8 +72,9 @@ def det_plot(systems, path, title=None):
     Raises
     ------
     ValueError
-        If there is no system, a system's scores have no error curve, or the
-        suffix is not a format that matplotlib writes.
+        If there is no system, a system's scores have no error curve, a prior
+        is outside (0, 1), or the suffix is not a format that matplotlib
+        writes.
 
     Example
     -------
@@ -68,35 +86,41 @@ def det_plot(systems, path, title=None):
     """
     if not systems:
         raise ValueError("`systems` must hold at least one system, got 0.")
-    curves, equal = {}, {}
+    curves, equal, costs = {}, {}, {}
     for label, (positive_scores, negative_scores) in systems.items():
         try:
-            curves[label] = error_curve(positive_scores, negative_scores)[1:]
-            equal[label] = EER(positive_scores, negative_scores)[0]
+            curve = ErrorCurve.from_scores(positive_scores, negative_scores)
+            costs[label] = [least_cost_rates(curve, p) for p in p_targets]
         except ValueError as error:
             raise ValueError(f"system {label!r}: {error}") from error
-
-    # Many names would hide the curves: these go below, few in their corner.
-    below = len(systems) > MOST_INSIDE
-    height = SIZE + below * (0.5 + 1.5 * len(systems) * FONT_SIZE / 72)
-    figure = Figure((SIZE, height), dpi=150, layout="constrained")
+        curves[label], equal[label] = curve.rates(), curve.eer()[0]
+    names = _shared_names(curves, equal)
+    figure = Figure((SIZE, SIZE), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _draw_curves(axes, curves, equal)
-    _draw_axes(axes, *_probit_limits(curves.values(), equal.values()))
-    place = "outside lower center" if below else "upper right"
-    (figure if below else axes).legend(loc=place, fontsize=FONT_SIZE)
+    texts = [f"{name}: EER {100 * equal[n]:.2f} %" for n, name in names.items()]
+    limits = probit_limits(
+        curves.values(), equal.values(), sum(costs.values(), [])
+    )
+    lines = _draw_curves(axes, [(curves[n], equal[n]) for n in names], limits)
+    _draw_axes(axes, *limits)
+    if p_targets:
+        texts += ["EER", *(f"minDCF {p_target}" for p_target in p_targets)]
+        lines += [_mark("o"), *(_mark(m) for m in _cycle(MARKERS, p_targets))]
+        for line, label in zip(lines, names, strict=False):
+            _draw_costs(axes, line.get_color(), costs[label], p_targets)
+    _add_legend(figure, axes, lines, texts)
     if title is not None:
-        axes.set_title(title, fontsize=FONT_SIZE + 2)
+        axes.set_title(title, fontsize=FONT_SIZE + 2, parse_math=False)
     _save(figure, pathlib.Path(path))
     return figure
 
 
-def histogram_plot(samples, path, label, title=None):
+def histogram_plot(samples, path, label, title=None, thresholds=None):
     """Draws the histograms of one or more kinds of values over each other.
 
-    Each histogram has an area of 1, so that kinds of which there are few can
-    be seen too.
+    Each histogram sums to 100 %, so that kinds of which there are few can be
+    seen too.
 
     Arguments
     ---------
@@ -108,6 +132,9 @@ def histogram_plot(samples, path, label, title=None):
         What the values are.
     title : str
         Title of the plot, none where None.
+    thresholds : dict
+        Maps a name to a value where a line is drawn, none where None. The
+        legend tells the value, and the side of one that is outside.
 
     Returns
     -------
@@ -123,53 +150,119 @@ def histogram_plot(samples, path, label, title=None):
     -------
     >>> path = getfixture("tmp_path") / "cosines.png"
     >>> samples = {"right": [0.8, 0.9], "wrong": [0.1, 0.2]}
-    >>> figure = histogram_plot(samples, path, "cosine")
-    >>> path.exists()
-    True
+    >>> figure = histogram_plot(samples, path, "cosine", None, {"EER": 0.5})
+    >>> figure.legends[0].get_texts()[-1].get_text()
+    'EER: 0.500'
     """
     values = {name: np.asarray(v, dtype=float) for name, v in samples.items()}
     if not values or not all(v.size for v in values.values()):
         raise ValueError("`samples` must hold kinds with values each.")
-    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), 60)
-    figure = Figure((SIZE, 0.7 * SIZE), dpi=150, layout="constrained")
+    edges = _bin_edges(np.concatenate(list(values.values())))
+    figure = Figure((SIZE, 0.6 * SIZE), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    handles, texts = [], []
     for i, (name, found) in enumerate(values.items()):
-        axes.hist(
+        colour = COLOURS[i % len(COLOURS)]
+        *_, (patch,) = axes.hist(
             found,
             edges,
-            density=True,
+            weights=np.full(found.size, 100 / found.size),
             histtype="stepfilled",
-            alpha=0.45,
-            edgecolor=COLOURS[i % len(COLOURS)],
-            facecolor=COLOURS[i % len(COLOURS)],
-            label=f"{name} ({found.size})",
+            edgecolor=colour,
+            facecolor=to_rgba(colour, 0.35),
+            linestyle=LINES[i % len(LINES)],
+            linewidth=1.3,
         )
-    axes.set_xlabel(label, fontsize=FONT_SIZE + 1)
-    axes.set_ylabel("density", fontsize=FONT_SIZE + 1)
-    axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.12 * len(values)))  # names
+        handles.append(patch)
+        texts.append(f"{name} ({found.size})")
+    for i, (name, value) in enumerate((thresholds or {}).items()):
+        style = {"color": "0.15", "linestyle": LINES[i % len(LINES)]}
+        handles.append(Line2D([], [], linewidth=1.6, **style))
+        side = _side(value, edges)
+        texts.append(f"{name}: {value:.3f}{side}")
+        if not side:
+            axes.axvline(value, linewidth=1.6, gid=name, **style)
+    axes.set_xlabel(label, fontsize=FONT_SIZE + 1, parse_math=False)
+    axes.set_ylabel("Share of each kind (%)", fontsize=FONT_SIZE + 1)
     axes.tick_params(labelsize=FONT_SIZE)
-    axes.legend(fontsize=FONT_SIZE)
+    _add_legend(figure, axes, handles, texts, below=True)
     if title is not None:
-        axes.set_title(title, fontsize=FONT_SIZE + 2)
+        axes.set_title(title, fontsize=FONT_SIZE + 2, parse_math=False)
     _save(figure, pathlib.Path(path))
     return figure
 
 
-def _draw_curves(axes, curves, equal):
-    """One line a system, in the order given, and a dot at each EER."""
-    for i, (label, curve) in enumerate(curves.items()):
+def _bin_edges(values):
+    """Edges of the bins of a histogram, [BINS + 1]."""
+    low, high = float(values.min()), float(values.max())
+    # scores of a collapsed network differ in the last digits alone
+    least = 1e-6 * max(1.0, abs(low), abs(high))
+    margin = max(0.0, least - (high - low) / 2)
+    return np.linspace(low - margin, high + margin, BINS + 1)
+
+
+def _side(value, edges):
+    """Where a threshold is that would squeeze the histograms, or nothing."""
+    room = 0.3 * (edges[-1] - edges[0])
+    if edges[0] - room <= value <= edges[-1] + room:
+        return ""
+    return " (further left)" if value < edges[0] else " (further right)"
+
+
+def _shared_names(curves, equal):
+    """The first label of each line to draw, and all that share the line."""
+    names = {}
+    for label, curve in curves.items():
+        for first in names:
+            # a legend has one EER for all of them
+            same = f"{equal[label]:.4f}" == f"{equal[first]:.4f}"
+            if same and coincide(curve, curves[first]):
+                names[first] += f" = {label}"
+                break
+        else:
+            names[label] = str(label)
+    return names
+
+
+def _draw_curves(axes, curves, limits):
+    """One line a curve, in the order given, and a dot at each EER."""
+    lines = []
+    # an EER of 0 is as low as the curves tell
+    rates = [np.concatenate([c[i] for c, _ in curves]) for i in range(2)]
+    for i, (curve, equal) in enumerate(curves):
         colour = COLOURS[i % len(COLOURS)]
-        axes.plot(
-            *_thinned(*curve),
-            color=colour,
-            linestyle=LINES[i // len(COLOURS) % len(LINES)],
-            linewidth=1.8,
-            label=f"{label}: EER {100 * equal[label]:.2f} %",
+        style = {"linestyle": LINES[i % len(LINES)], "linewidth": 1.8}
+        lines += axes.plot(*thinned_probits(*curve), color=colour, **style)
+        x, y = (
+            np.clip(probit(equal, known), *ends)
+            for known, ends in zip(rates, limits, strict=True)
         )
-        x, y = (_probit(equal[label], rates) for rates in curve)
-        style = {"markersize": 7, "markeredgecolor": "w", "zorder": 3}
+        style = {"markersize": 7.5, "markeredgecolor": "w", "zorder": 3}
         axes.plot(x, y, "o", color=colour, **style)
+    return lines
+
+
+def _draw_costs(axes, colour, costs, p_targets):
+    """A mark at the minDCF of each prior; on the frame if it is outside."""
+    markers = _cycle(MARKERS, p_targets)
+    for p_target, marker, point in zip(p_targets, markers, costs, strict=True):
+        x = np.clip(ndtri(point[0]), *axes.get_xlim())
+        y = np.clip(ndtri(point[1]), *axes.get_ylim())
+        mark = _mark(marker, colour, gid=f"minDCF {p_target}")
+        mark.set(data=([x], [y]), clip_on=False, zorder=4)
+        axes.add_line(mark)
+
+
+def _mark(marker, colour="0.35", gid=None):
+    """A mark without a line."""
+    style = {"markersize": 7.5, "markeredgecolor": "w", "linestyle": ""}
+    return Line2D([], [], marker=marker, color=colour, gid=gid, **style)
+
+
+def _cycle(values, others):
+    """As many of some values as there are others, from the start again."""
+    return [values[i % len(values)] for i in range(len(others))]
 
 
 def _draw_axes(axes, x_limits, y_limits):
@@ -183,49 +276,6 @@ def _draw_axes(axes, x_limits, y_limits):
     axes.set_axisbelow(True)
     axes.grid(color="0.9")
     axes.axline((0, 0), slope=1, color="0.75", linestyle="--", zorder=1)
-
-
-def _probit(rate, rates):
-    """Probit of an error rate, at most as extreme as ``rates`` can tell."""
-    least = max(np.min(rates, where=rates > 0, initial=0.5), LEAST_RATE)
-    return ndtri(np.clip(rate, least, 1 - least))
-
-
-def _probit_limits(curves, equal):
-    """Limits of both axes that frame what there is to see, in probits."""
-    # Half a probit beyond the worst equal error rate, 50 % at the least.
-    worst = ndtr(ndtri(min(max(equal), 1 - LEAST_RATE)) + 0.5)
-    most = max(0.5, worst)
-    seen = ([], [])
-    for curve, rate in zip(curves, equal, strict=True):
-        shown = np.ones(curve[0].shape, dtype=bool)
-        for rates in curve:
-            shown &= (rates >= LEAST_RATE) & (rates <= most)
-        for values, rates in zip(seen, curve, strict=True):
-            values.append(_probit(rate, rates))
-            if shown.any():
-                values.append(ndtri(rates[shown].min()))
-                values.append(ndtri(rates[shown].max()))
-    limits = []
-    for values in seen:
-        low, high = min(values), max(values)
-        margin = max(0.04 * (high - low), (LEAST_SPAN - (high - low)) / 2)
-        limits.append((low - margin, high + margin))
-    return limits
-
-
-def _thinned(acceptance_rates, rejection_rates):
-    """A curve in probits, without what no one would see of it, [points]."""
-    # Rates of 0 and 1, which are infinite, go to a place outside the picture.
-    x = np.clip(ndtri(acceptance_rates), -6, 6)
-    y = np.clip(ndtri(rejection_rates), -6, 6)
-    if len(x) <= MOST_POINTS:
-        return x, y
-    way = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
-    kept = np.searchsorted(way, np.linspace(0, way[-1], MOST_POINTS // 2))
-    # With both ends of every jump, which would be a slope otherwise.
-    kept = np.unique(np.clip([kept - 1, kept], 0, len(x) - 1))
-    return x[kept], y[kept]
 
 
 def _label_percents(axis, limits, across):
@@ -249,8 +299,33 @@ def _label_percents(axis, limits, across):
     axis.set_ticks(bare, minor=True)
 
 
+def _add_legend(figure, axes, handles, texts, below=False):
+    """A legend inside the axes where it is small, else below them."""
+    # a name that begins with an underscore would be left out
+    texts = [f" {text}" if text.startswith("_") else text for text in texts]
+    width = max(len(text) for text in texts)
+    below |= len(texts) > MOST_INSIDE or width > WIDTH_INSIDE
+    texts = [textwrap.fill(text, WIDTH_BELOW) for text in texts]
+    if below:
+        lines = sum(text.count("\n") + 1 for text in texts)
+        more = 0.3 + 1.45 * lines * FONT_SIZE / 72
+        figure.set_figheight(figure.get_figheight() + more)
+    legend = (figure if below else axes).legend(
+        handles,
+        texts,
+        loc="outside lower center" if below else "upper right",
+        fontsize=FONT_SIZE,
+        labelspacing=0.35,
+        handlelength=2.8,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may have a dollar sign
+
+
 def _save(figure, path):
     """Writes the figure; the file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as part:
+    with atomic_path(path) as part, warnings.catch_warnings():
+        # letters that the font lacks are drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(part, format=path.suffix[1:] or "png")

@@ -1,23 +1,69 @@
 """A report in one HTML file, with its pictures in it."""
 
 import base64
-import html
+import datetime
+import importlib.metadata
 import pathlib
+import platform
+import re
+from typing import NamedTuple
 
+import jinja2
 import pandas as pd
 
 from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.report_template import STYLE, TEMPLATE
 
-STYLE = """
-body { font-family: sans-serif; margin: 2em auto; max-width: 70em;
-       color: #222; padding: 0 1em; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { border: 1px solid #ccc; padding: 0.25em 0.6em; text-align: right; }
-th { background: #f0f0f0; }
-td:first-child, th:first-child, td.text { text-align: left; }
-img { max-width: 34em; vertical-align: top; margin: 0.5em 1em 0.5em 0; }
-p.note { color: #555; }
-"""
+MISSING = "\u2013"
+# What stands to the right, as its heading does: a number, maybe an interval
+NUMBER = re.compile(r"([-+]?[\d.]+(?:e[-+]?\d+)?|[-\u2013]|-?inf)( \[.*\])?")
+MOST_COLUMNS = 4  # of a table that a narrow screen shows as it is
+
+
+class Table(NamedTuple):
+    """A table of a report.
+
+    Arguments
+    ---------
+    frame : pandas.DataFrame
+        Its columns and rows.
+    caption : str
+        What it shows.
+    notes : sequence of str
+        Sentences below it, on what a reader could overlook.
+
+    Example
+    -------
+    >>> Table(pd.DataFrame({"EER %": [1.0]}), "Error rates.").notes
+    ()
+    """
+
+    frame: pd.DataFrame
+    caption: str
+    notes: tuple = ()
+
+
+class Picture(NamedTuple):
+    """A picture of a report.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        PNG file.
+    caption : str
+        What it shows.
+    alt : str
+        What stands in its place where it cannot be seen.
+
+    Example
+    -------
+    >>> Picture(pathlib.Path("det.png"), "DET curves.", "Two curves").caption
+    'DET curves.'
+    """
+
+    path: pathlib.Path
+    caption: str
+    alt: str
 
 
 def figures_table(results):
@@ -41,7 +87,7 @@ def figures_table(results):
     '1.23 [1.00, 2.00]'
     """
     columns = list(dict.fromkeys(key for row in results for key in row))
-    left = ("scores", "EER threshold")
+    left = ("scores", "EER threshold", "speakers", "notes")
     rows = []
     for result in results:
         row = {}
@@ -63,6 +109,8 @@ def figures_table(results):
 def write_report(path, title, sections):
     """Writes a self-contained HTML file; it is whole or not there.
 
+    Date and versions are told below the title.
+
     Arguments
     ---------
     path : str | pathlib.Path
@@ -70,8 +118,9 @@ def write_report(path, title, sections):
     title : str
         Title and first heading.
     sections : list of tuple
-        ``(heading, parts)`` each; a part is a text, a pandas.DataFrame or
-        the pathlib.Path of a PNG, which is taken in.
+        ``(heading, parts)`` each; a part is a text, a Table (or a
+        pandas.DataFrame), a Picture (or the pathlib.Path of a PNG), or a list
+        of parts that stand side by side where there is room.
 
     Raises
     ------
@@ -81,54 +130,88 @@ def write_report(path, title, sections):
     Example
     -------
     >>> path = getfixture("tmp_path") / "report.html"
-    >>> table = pd.DataFrame({"EER %": [1.234]})
+    >>> table = Table(pd.DataFrame({"EER %": [1.234]}), "Error rates.")
     >>> write_report(path, "Trials", [("Figures", ["All of them.", table])])
     >>> "1.23<" in path.read_text()
     True
     """
-    lines = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>",
-        f"<body><h1>{html.escape(title)}</h1>",
-    ]
-    for heading, parts in sections:
-        lines.append(f"<h2>{html.escape(heading)}</h2>")
-        lines += [_part(part) for part in parts]
-    lines.append("</body></html>\n")
+    environment = jinja2.Environment(autoescape=True)
+    text = environment.from_string(TEMPLATE).render(
+        title=title,
+        about=_about(),
+        style=STYLE,
+        sections=[(head, list(map(_part, parts))) for head, parts in sections],
+    )
+    # file names may hold bytes that are no letters
+    text = text.encode("utf-8", "backslashreplace").decode()
     with atomic_write(path) as file:
-        file.write("\n".join(lines))
+        file.write(text)
+
+
+def _about():
+    """Date and versions."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    versions = []
+    for name in ("speechbrain_ext", "speechbrain", "torch"):
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:  # not installed
+            versions.append(name)
+    versions.append(f"Python {platform.python_version()}")
+    return f"Written on {now:%Y-%m-%d, %H:%M} UTC with {', '.join(versions)}."
 
 
 def _part(part):
-    """A text, a table or a picture as HTML."""
+    """A part of a section as the template takes it."""
     if isinstance(part, pd.DataFrame):
-        return _table(part)
+        part = Table(part, "")
     if isinstance(part, pathlib.Path):
-        data = base64.b64encode(part.read_bytes()).decode()
-        name = html.escape(part.stem)
-        return f'<img alt="{name}" src="data:image/png;base64,{data}">'
-    return f'<p class="note">{html.escape(part)}</p>'
+        part = Picture(part, part.stem, part.stem)
+    if isinstance(part, Table):
+        return _table(part)
+    if isinstance(part, Picture):
+        data = base64.b64encode(part.path.read_bytes()).decode()
+        return {"data": data, "caption": part.caption, "alt": part.alt}
+    if isinstance(part, list):
+        pictures = all(isinstance(one, Picture) for one in part)
+        layout = "gallery" if pictures else "row"
+        return {"parts": list(map(_part, part)), "layout": layout}
+    return {"text": part}
 
 
 def _table(table):
-    """A table; floats with two decimals in percent, else with three."""
-    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
-    lines = [f"<table><tr>{head}</tr>"]
-    for row in table.itertuples(index=False):
-        cells = [
-            _cell(value, name)
-            for value, name in zip(row, table.columns, strict=True)
-        ]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return "\n".join([*lines, "</table>"])
+    """A table, its columns to the left or right, its intervals apart."""
+    texts = {
+        name: [_text(value, name) for value in table.frame[name]]
+        for name in table.frame
+    }
+    sides = {
+        name: "number" if all(map(NUMBER.fullmatch, column)) else "text"
+        for name, column in texts.items()
+    }
+    rows = []
+    for values in zip(*texts.values(), strict=True):
+        row = []
+        for (name, side), value in zip(sides.items(), values, strict=True):
+            value, space, interval = value.partition(" [")
+            if side == "text":
+                value, interval = value + space + interval, ""
+            row.append((name, side, value, interval and f"[{interval}"))
+        rows.append(row)
+    intervals = any(cell[-1] for row in rows for cell in row)
+    return {
+        "columns": list(sides.items()),
+        "rows": rows,
+        "caption": table.caption,
+        "notes": table.notes,
+        "cards": intervals or len(sides) > MOST_COLUMNS,
+    }
 
 
-def _cell(value, column):
-    if isinstance(value, str):
-        return f'<td class="text">{html.escape(value)}</td>'
-    if value is None or value != value:
-        return "<td>&ndash;</td>"
+def _text(value, column):
+    """A value as text; floats with two decimals in percent, else with three."""
+    if value is None or value != value or value == "-":
+        return MISSING
     if isinstance(value, float):
-        return f"<td>{value:.{2 if '%' in str(column) else 3}f}</td>"
-    return f"<td>{html.escape(str(value))}</td>"
+        return f"{value:.{2 if '%' in str(column) else 3}f}"
+    return str(value)

@@ -106,6 +106,12 @@ def test_everything_asked_is_written(first, trained):
     report = (folder / "report.html").read_text()
     for word in ("by session", "by gender", "data:image/png"):
         assert word in report
+    # counts, settings of the training and the DET plot of the list
+    for word in (" speakers and ", "SphereFace2 (", "95 % intervals"):
+        assert word in report
+    assert (folder / "det_veri_toy.png").read_bytes()[1:4] == b"PNG"
+    assert report.count("<img ") == report.count("<figcaption>") == 1 + 8
+    assert str(folder) not in report
     kept = load_calibrations(trained[0] / "pretrained" / "calibration.json")
     assert set(kept) == {"cosine", "asnorm", "asnorm_qmf"}
     assert len(kept["asnorm_qmf"].features) == 13

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares two systems on the same trials, with intervals.
 
-    python compare_systems.py A.scores B.scores
+    python compare_systems.py A.scores B.scores --plot det.png
 
 Score files have lines of `enrol test score target|nontarget`, as verification
 and WeSpeaker write them, in any order. Speakers are drawn with replacement,
@@ -12,31 +12,112 @@ than chance. A trial's speakers are told by its names up to the first `/` (or
 
 import argparse
 import json
+import os
 import pathlib
-import re
 import sys
 
+import numpy as np
 import pandas as pd
 
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, compare
 from speechbrain_ext.utils.figures import figure_functions
-from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.files import atomic_write, require_own
+from speechbrain_ext.utils.plots import det_plot
+
+PICTURES = (".png", ".pdf", ".svg")
+MOST_REPLICATES = 100_000
+
+
+def check(arguments):
+    """Checks the arguments before anything is read."""
+    for name in ("first", "second", "manifest"):
+        path = getattr(arguments, name)
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(
+                f"`{name}` must be a file, but {path} is none; check its path."
+            )
+    if os.path.samefile(arguments.first, arguments.second):
+        raise ValueError(
+            f"{arguments.first} and {arguments.second} are one file, and a "
+            "system does not differ from itself; name the scores of two."
+        )
+    for name in ("p_targets", "confidence"):
+        for share in np.atleast_1d(getattr(arguments, name)):
+            if not 0 < share < 1:
+                raise ValueError(
+                    f"`--{name}` must be in (0, 1), got {share:g}; pass a "
+                    "fraction, not percent."
+                )
+    if not 2 <= arguments.replicates <= MOST_REPLICATES:
+        raise ValueError(
+            f"`--replicates` must be 2 to {MOST_REPLICATES} draws, got "
+            f"{arguments.replicates}; 1000 is usual."
+        )
+    if arguments.seed < 0:
+        raise ValueError(
+            f"`--seed` must be 0 or more, got {arguments.seed}; any such "
+            "number will do."
+        )
+    for path in filter(None, (arguments.plot, arguments.json)):
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(
+                f"{path} cannot be written: the folder {path.parent} does not "
+                "exist; make it, or name another."
+            )
+        if path.exists() and any(
+            os.path.samefile(path, read)
+            for read in (arguments.first, arguments.second)
+        ):
+            raise ValueError(
+                f"{path} is a score file to compare and would be replaced; "
+                "name another file."
+            )
+        require_own(path)
+    if arguments.plot and arguments.plot.suffix not in PICTURES:
+        raise ValueError(
+            f"`--plot` must end with {', '.join(PICTURES)}, got "
+            f"{arguments.plot}."
+        )
+
+
+def read_table(path):
+    """The trials of a score file; one that comes twice is told by `time`."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            line = next((line for line in file if line.strip()), "")
+        if not line:
+            raise ValueError(f"{path} is empty; name a file with scores.")
+        if len(line.split()) == 3:
+            raise ValueError(
+                f"{path} has lines of three words, as Kaldi's score files "
+                "have, which do not say which trials are target trials; name "
+                "the file of lines `enrol test score target|nontarget`."
+            )
+        enrol, test, scores, targets = read_scores(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not a text file; name a file of lines "
+            "`enrol test score target|nontarget`."
+        ) from error
+    table = pd.DataFrame({"enrol": enrol, "test": test})
+    table["target"], table["score"] = targets.numpy(), scores.numpy()
+    if table["target"].nunique() < 2:
+        kind = "target" if table["target"][0] else "nontarget"
+        raise ValueError(
+            f"{path} must have target and nontarget trials, but all of its "
+            f"{len(table)} are {kind} trials; name the scores of a whole list."
+        )
+    # a trial that comes twice is one of its own each time
+    trial = ["enrol", "test"]
+    table["time"] = table.groupby(trial).cumcount()
+    return table.set_index([*trial, "time"])
 
 
 def read_both(first, second):
     """The trials of both files in one order, and both scores."""
-    tables = []
-    for path in (first, second):
-        enrol, test, scores, targets = read_scores(path)
-        table = pd.DataFrame({"enrol": enrol, "test": test})
-        table["target"], table["score"] = targets.numpy(), scores.numpy()
-        # a trial that comes twice is one of its own each time
-        trial = ["enrol", "test"]
-        table["time"] = table.groupby(trial).cumcount()
-        tables.append(table.set_index([*trial, "time"]))
-    one, other = tables
+    one, other = read_table(first), read_table(second)
     for left, right, path in ((one, other, second), (other, one, first)):
         missing = left.index.difference(right.index)
         if len(missing):
@@ -50,7 +131,8 @@ def read_both(first, second):
     if wrong.any():
         raise ValueError(
             f"{int(wrong.sum())} trials have different labels in {first} and "
-            f"{second}, among them {' '.join(one.index[wrong][0][:2])}."
+            f"{second}, among them {' '.join(one.index[wrong][0][:2])}; score "
+            "the same list with both systems."
         )
     trials = one.index.to_frame(index=False)
     trials["target"] = one["target"].to_numpy()
@@ -62,9 +144,7 @@ def speakers_of(trials, manifest):
     if manifest is None:
         return [
             [
-                re.split("/", name, maxsplit=1)[0]
-                if "/" in name
-                else name.split("-", 1)[0]
+                name.split("/" if "/" in name else "-", maxsplit=1)[0]
                 for name in trials[side]
             ]
             for side in ("enrol", "test")
@@ -76,62 +156,131 @@ def speakers_of(trials, manifest):
     if missing:
         raise ValueError(
             f"{manifest} lacks {len(missing)} utterances of the trials: "
-            f"{', '.join(missing[:20])}."
+            f"{', '.join(missing[:20])}; name the manifest of the test "
+            "utterances."
         )
     return [known[trials[side]].tolist() for side in ("enrol", "test")]
 
 
-def main(argv=None):
-    """Prints the table of differences."""
+def system_names(first, second):
+    """As much of both paths' ends as tells them apart."""
+    if first.stem != second.stem:
+        return first.stem, second.stem
+    paths = [path.absolute().parts for path in (first, second)]
+    for number in range(1, max(map(len, paths)) + 1):
+        ends = ["/".join(parts[-number:]) for parts in paths]
+        if ends[0] != ends[1]:
+            break
+    return tuple(ends)
+
+
+def table_of(found):
+    """The figures of both systems, and their difference, as text."""
+    rows = []
+    for name, values in found.items():
+        shown, digits = {"figure": name}, 2 if "%" in name else 3
+        for key, ends in (
+            ("first", "first interval"),
+            ("second", "second interval"),
+            ("difference", "interval"),
+        ):
+            low, high = values[ends]
+            shown[key] = (
+                f"{values[key]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+            )
+        rows.append({**shown, "p": f"{values['p']:.3f}"})
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def verdict(name, values, confidence):
+    """What a difference means, in a sentence."""
+    low, high = values["interval"]
+    share = f"{100 * confidence:g} % interval of the difference"
+    if values["difference"] == low == high == 0:
+        return f"{name}: both systems have the same figure in every draw."
+    if low <= 0 <= high:
+        return f"{name}: the difference may be chance; the {share} contains 0."
+    better = "first" if high < 0 else "second"
+    return (
+        f"{name}: the {better} system is better, by more than chance; the "
+        f"{share} does not contain 0."
+    )
+
+
+def make_parser():
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("first", type=pathlib.Path)
-    parser.add_argument("second", type=pathlib.Path)
-    parser.add_argument("--manifest", help="CSV with ID and spk_id")
+    parser.add_argument("first", type=pathlib.Path, help="its score file")
+    parser.add_argument("second", type=pathlib.Path, help="its score file")
     parser.add_argument(
-        "--p_targets", type=float, nargs="+", default=[0.01, 0.05]
+        "--manifest", type=pathlib.Path, help="CSV with ID and spk_id"
+    )
+    parser.add_argument(
+        "--p_targets",
+        type=float,
+        nargs="+",
+        default=[0.01, 0.05],
+        help="priors of minDCF",
     )
     parser.add_argument(
         "--calibrated",
         action="store_true",
         help="the scores are log-likelihood ratios: actDCF and Cllr too",
     )
-    parser.add_argument("--replicates", type=int, default=1000)
-    parser.add_argument("--confidence", type=float, default=0.95)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=pathlib.Path)
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--replicates", type=int, default=1000, help="draws of the speakers"
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="of the intervals"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument(
+        "--json", type=pathlib.Path, help="file to write the figures into"
+    )
+    parser.add_argument(
+        "--plot",
+        type=pathlib.Path,
+        help="picture to write: DET curves of both systems (png, pdf, svg)",
+    )
+    return parser
+
+
+def main(argv=None):
+    """Prints the table of differences."""
+    arguments = make_parser().parse_args(argv)
     try:
+        check(arguments)
         trials, first, second = read_both(arguments.first, arguments.second)
+        targets = trials["target"].to_numpy()
+        speakers = speakers_of(trials, arguments.manifest)
         bootstrap = SpeakerBootstrap(
-            trials["target"].to_numpy(),
-            *speakers_of(trials, arguments.manifest),
-            arguments.replicates,
-            arguments.seed,
+            *(targets, *speakers, arguments.replicates, arguments.seed)
         )
         functions = figure_functions(arguments.p_targets, arguments.calibrated)
         found = compare(
             bootstrap, first, second, functions, arguments.confidence
         )
+        if arguments.plot:
+            names = system_names(arguments.first, arguments.second)
+            pairs = [(s[targets], s[~targets]) for s in (first, second)]
+            systems = dict(zip(names, pairs, strict=True))
+            det_plot(systems, arguments.plot, p_targets=arguments.p_targets)
+        if arguments.json:
+            with atomic_write(arguments.json) as file:
+                json.dump(found, file, indent=2)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    rows = []
+    number = len(set().union(*speakers))
+    print(f"first:  {arguments.first}\nsecond: {arguments.second}")
+    print(
+        f"{len(trials)} trials ({targets.sum()} target) of {number} speakers; "
+        f"in brackets {100 * arguments.confidence:g} % intervals, from "
+        f"{arguments.replicates} draws of the speakers; the difference is "
+        "first minus second\n"
+    )
+    print(table_of(found), end="\n\n")
     for name, values in found.items():
-        shown = {"figure": name}
-        for key, ends in (
-            ("first", "first interval"),
-            ("second", "second interval"),
-            ("difference", "interval"),
-        ):
-            digits = 2 if "%" in name else 3
-            low, high = values[ends]
-            shown[key] = (
-                f"{values[key]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-            )
-        rows.append({**shown, "p": f"{values['p']:.3f}"})
-    print(pd.DataFrame(rows).to_string(index=False))
-    if arguments.json:
-        with atomic_write(arguments.json) as file:
-            json.dump(found, file, indent=2)
+        print(verdict(name, values, arguments.confidence))
 
 
 if __name__ == "__main__":

@@ -69,6 +69,12 @@ from speechbrain_ext.utils.files import atomic_write
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import figures_table, write_report
+from speechbrain_ext.utils.verification_report import (
+    decision_thresholds,
+    list_counts,
+    list_section,
+    report_sections,
+)
 
 logger = get_logger(__name__)
 
@@ -269,14 +275,14 @@ def bootstrap_of(hparams, trials, numbers, utterances, name):
 
 def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
     """Scores and measures all lists; results and the report's sections."""
-    results, curves, sections = [], {}, []
+    results, main_curves, counted, sections = [], {}, [], []
     for path in trial_paths(hparams):
         trials, numbers = utterances.trials(path)
         targets = trials["target"].to_numpy(dtype=bool, copy=True)
         bootstrap = bootstrap_of(
             hparams, trials, numbers, utterances, path.name
         )
-        parts, main_scores = [], None
+        rows, curves, pictures, main_scores = [], {}, [], None
         for name, words, scores, ratios in scores_by_name(
             hparams["scorings"],
             fitted,
@@ -297,21 +303,44 @@ def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
                     *(trials["enrol"], trials["test"], scores, targets, form),
                 )
             row["scores"] = f"{written}.txt"
-            results.append({"trials": path.stem, "scoring": words, **row})
+            rows.append({"trials": path.stem, "scoring": words, **row})
             pair = scores[targets], scores[~targets]
             if not ratios or name.endswith(QUALITY):
-                curves[f"{path.stem}, {words}"] = pair
+                curves[words] = pair
             picture = output_folder / "histograms" / f"{path.stem}_{name}.png"
             samples = dict(zip(("target", "nontarget"), pair, strict=True))
-            histogram_plot(samples, picture, words)
-            parts.append(picture)
+            thresholds = decision_thresholds(
+                row, hparams["p_targets"], ratios, fitted.get(name)
+            )
+            histogram_plot(samples, picture, words, None, thresholds)
+            pictures.append(picture)
             if main_scores is None or name == "asnorm":
                 main_scores = words, scores
-        parts += condition_tables(trials, conditions, *main_scores)
-        sections.append((f"{path.stem}: {len(trials)} trials", parts))
+                main_curves[path.stem] = pair
+        results += rows
+        picture = output_folder / f"det_{path.stem}.png"
+        det_plot(curves, picture, p_targets=hparams["p_targets"])
+        counted.append(
+            list_counts(
+                path.stem,
+                trials,
+                utterances.trial_speakers(numbers),
+                models=hparams["enrolment"] is not None,
+            )
+        )
+        sections.append(
+            list_section(
+                *(counted[-1], rows, picture, pictures),
+                condition_tables(trials, conditions, *main_scores),
+                interval_words(hparams, bootstrap),
+            )
+        )
         if hparams["score_matrices"]:
             write_matrix(output_folder, path.stem, trials, numbers, utterances)
-    return results, curves, sections
+    if len(sections) > 1:
+        curves = main_curves
+    det_plot(curves, output_folder / "det.png", p_targets=hparams["p_targets"])
+    return results, counted, sections
 
 
 def write_matrix(output_folder, name, trials, numbers, utterances):
@@ -326,20 +355,27 @@ def write_matrix(output_folder, name, trials, numbers, utterances):
     write_score_matrix(output_folder / f"matrix_{name}_cosine.npy", **sides)
 
 
-def report(hparams, output_folder, results, sections):
+def interval_words(hparams, bootstrap):
+    """What the brackets in the report's tables hold."""
+    if bootstrap is None:
+        return ""
+    return (
+        f"In brackets: {100 * hparams['confidence']:g} % intervals, from "
+        f"{hparams['bootstrap']} draws of the speakers."
+    )
+
+
+def report(hparams, output_folder, results, counted, sections):
     """Writes results.json and report.html."""
     with atomic_write(output_folder / "results.json") as file:
         json.dump(results, file, indent=2)
-    words = (
-        f"Encoder: {hparams['pretrained_folder']}. In brackets intervals of "
-        f"{100 * hparams['confidence']:g} %, from {hparams['bootstrap']} draws "
-        "of the speakers."
-    )
-    main_parts = [words, figures_table(results), output_folder / "det.png"]
     write_report(
         output_folder / "report.html",
         "Speaker verification",
-        [("All lists and scorings", main_parts), *sections],
+        report_sections(
+            *(results, counted, sections, output_folder / "det.png"),
+            hparams["pretrained_folder"],
+        ),
     )
 
 
@@ -403,11 +439,10 @@ def score(hparams, output_folder, manifests, embeddings):
         conditions = utterance_conditions(
             manifests["trial lists"], hparams["conditions"]
         )
-    results, curves, sections = verify(
+    results, counted, sections = verify(
         hparams, output_folder, back_end, fitted, utterances, conditions
     )
-    det_plot(curves, output_folder / "det.png")
-    report(hparams, output_folder, results, sections)
+    report(hparams, output_folder, results, counted, sections)
     return results
 
 

@@ -25,11 +25,13 @@ th, td { padding: 0.28rem 0.7rem; text-align: left; vertical-align: top;
          border-bottom: 1px solid #e2e6eb; }
 th { border-bottom: 2px solid #8a95a3; vertical-align: bottom; }
 .text { min-width: 6.5rem; max-width: 30rem; }
-.row .text { max-width: 13rem; }
 .number { text-align: right; white-space: nowrap; }
 td span { color: #55606e; font-size: 0.87em; }
 .note { border-left: 4px solid #d98200; background: #fff6e5;
         padding: 0.35rem 0.7rem; margin: 0.5rem 0; }
+/* as wide as its table, which it must not push away from a picture */
+.row .note { width: 0; min-width: 100%; }
+@media (min-width: 641px) { .row .text { max-width: 13rem; } }
 @media (max-width: 640px) {
   body { padding: 0.5rem 0.9rem 2rem; }
   th, td { padding: 0.28rem 0.4rem; }

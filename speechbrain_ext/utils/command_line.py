@@ -180,10 +180,10 @@ def _line(name, raw):
     if raw.lstrip()[0] in "[{!\"'":  # YAML's own signs
         try:
             ruamel.yaml.YAML().load(raw)
-        except YAMLError as error:
+        except (YAMLError, ValueError, RecursionError) as error:
             problem = getattr(error, "problem", None) or "it is not YAML"
             raise ValueError(
-                f"--{name} must have a whole value, got {raw!r} ({problem}); "
+                f"--{name} must have a whole value, got {raw[:80]!r} ({problem}); "
                 f"for a text with such signs, write --{name}='\"...\"'."
             ) from error
         return f"{key}: " + raw.replace("\n", "\n  ")
@@ -193,9 +193,10 @@ def _line(name, raw):
 def _is_plain(raw):
     """Whether YAML takes a text as one value, as it stands."""
     try:
+        ruamel.yaml.YAML().load(raw)
         node = ruamel.yaml.YAML().compose(io.StringIO(f"key: {raw}"))
         return len(node.value) == 1 and node.value[0][1].value == raw
-    except YAMLError:
+    except (YAMLError, ValueError):  # 2024-13-45 is no date, but a name
         return False
 
 

@@ -1,6 +1,7 @@
 """Recipes that extend others: one YAML of all their keys."""
 
 import difflib
+import os
 import pathlib
 
 from speechbrain.utils.run_opts import RunOptions
@@ -91,7 +92,7 @@ def recipe_files(path, above=()):
     ValueError: a.yaml extends a.yaml: a recipe cannot extend itself; ...
     """
     path = pathlib.Path(path)
-    if path.resolve() in [other.resolve() for other in above]:
+    if os.path.realpath(path) in map(os.path.realpath, above):
         circle = " extends ".join(other.name for other in (*above, path))
         raise ValueError(
             f"{circle}: a recipe cannot extend itself; take out one `extends`."
@@ -118,7 +119,7 @@ def recipe_files(path, above=()):
     return [*found, path]
 
 
-def changed(old, new, source, name=""):
+def changed(old, new, source, name="", known=None):
     """Changes a block key by key, or replaces it where the new one has a tag.
 
     Arguments
@@ -131,6 +132,8 @@ def changed(old, new, source, name=""):
         Where the new value is from, for an error.
     name : str
         The block's key, for an error.
+    known : dict
+        The recipe's keys, to which an old value may refer.
 
     Returns
     -------
@@ -149,7 +152,8 @@ def changed(old, new, source, name=""):
     """
     if tag_of(new) or not isinstance(new, dict) or not isinstance(old, dict):
         if name and source == COMMAND_LINE:
-            return check_value(name, new, old)
+            reference = tag_of(old) == "!ref" and old.value.strip("<>")
+            return check_value(name, new, (known or {}).get(reference, old))
         return new
     # what a tag builds knows its own keys; an empty block takes any
     closed = bool(old) and not tag_of(old)
@@ -157,7 +161,7 @@ def changed(old, new, source, name=""):
         if closed:
             check_known(key, old, source)
         inside = f"{name}.{key}"
-        old[key] = changed(old.get(key), new[key], source, inside)
+        old[key] = changed(old.get(key), new[key], source, inside, known)
     return old
 
 

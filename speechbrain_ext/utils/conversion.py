@@ -10,6 +10,7 @@ keys that do not fit.
 import argparse
 import functools
 import hashlib
+import os
 import pathlib
 import pickle
 import re
@@ -230,9 +231,9 @@ def read_checkpoint(path):
     {'weight': tensor([1., 1.])}
     """
     path = pathlib.Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise ValueError(f"The checkpoint {path} does not exist.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"The checkpoint {path} must be a file, not a folder.")
     _refuse_inflation(path)
     try:

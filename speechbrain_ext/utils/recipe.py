@@ -77,18 +77,20 @@ def load_recipe(path, overrides="", keys=()):
                 key, composed[key], remedy=f"change it in {path}"
             )
     used = _referenced(composed) | set(keys)
-    changed = _override(composed, overrides, path)
+    overridden = _override(composed, overrides, path)
+    written = _dumped(composed)
+    check_references(written, path)
     for key in composed:
         if key not in used and not key.startswith("__"):
             _refuse_unused(key, used, path)
     used = _referenced(composed) | set(keys)
-    for key in changed:
+    for key in overridden:
         if key not in used:
             raise ValueError(
                 f"--{key} changes nothing: with the other options nothing "
                 "uses it; leave it out."
             )
-    return _build(_dumped(composed), path)
+    return _build(written, path)
 
 
 def _override(composed, overrides, path):
@@ -117,11 +119,11 @@ def _override(composed, overrides, path):
                 )
             new, raw = True, None
         if isinstance(own, dict) and isinstance(new, dict) and key not in RULES:
-            new = changed(own, new, COMMAND_LINE, key)
+            new = changed(own, new, COMMAND_LINE, key, composed)
         else:
             remedy = "" if tag_of(own) else f"{path} has {own!r}"[:160]
             new = check_value(key, new, own, raw, remedy)
-            new = changed(own, new, COMMAND_LINE, key)
+            new = changed(own, new, COMMAND_LINE, key, composed)
         composed[key] = new
     return list(changes)
 
@@ -156,7 +158,6 @@ def _refuse_unused(key, used, path):
 
 def _build(written, path):
     """The objects of a recipe, and its text with references resolved."""
-    check_references(written, path)
     try:
         text = resolve_references(written).getvalue()
         for key, value in parse_yaml(text, path).items():

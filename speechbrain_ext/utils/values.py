@@ -106,7 +106,7 @@ def _number(low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
             raise ValueError
         return value
 
-    bounds = {"from": low, "to": high, "above": above, "below": below}
+    bounds = {"from": low, "above": above, "to": high, "below": below}
     words = [f"{k} {v}" for k, v in bounds.items() if math.isfinite(v)]
     return Rule(" ".join(["a number", *words]), parse)
 

@@ -7,6 +7,7 @@ import re
 import stat
 
 import ruamel.yaml
+from ruamel.yaml.error import YAMLError
 
 LARGEST_FILE = 2**20  # bytes; a recipe has a few thousand
 LARGEST_TREE = 10**6  # characters, once anchors and references are filled in
@@ -138,15 +139,20 @@ def parse_yaml(text, source):
     Traceback (most recent call last):
     ValueError: x.yaml is not a YAML (line 1): expected ',' or ']', but got ...
     """
+    # anchors first: a map that holds itself would be built without an end
+    if "&" in text:
+        check_references(text, source, follow=False)
     try:
-        # anchors first: a map that holds itself would be built without an end
-        if "&" in text:
-            check_references(text, source, follow=False)
         return ruamel.yaml.YAML().load(text)
-    except ruamel.yaml.error.YAMLError as error:
+    except YAMLError as error:
         raise ValueError(_fault(error, source)) from error
     except RecursionError as error:
         raise ValueError(f"{source} is nested too deeply.") from error
+    except ValueError as error:  # a month of 13, a number of 5000 digits
+        raise ValueError(
+            f"{source} has a value that cannot be read ({error}); put quotes "
+            "around it."
+        ) from error
 
 
 def _fault(error, source):
@@ -189,6 +195,8 @@ def check_references(text, source, follow=True):
         root = ruamel.yaml.YAML().compose(io.StringIO(text))
         if root is not None:
             _Sizes(root, source, follow).of(root)
+    except YAMLError as error:
+        raise ValueError(_fault(error, source)) from error
     except RecursionError as error:
         raise ValueError(f"{source} is nested too deeply.") from error
 

@@ -7,7 +7,6 @@ read by itself, and the answer is in SpeechBrain's form.
 
 import ast
 import io
-import json
 import pathlib
 import re
 import sys
@@ -170,7 +169,7 @@ def _device(name):
 
 def _line(name, raw):
     """An option as a line of YAML, its value whole."""
-    key = name if re.fullmatch(r"\w+", name) else json.dumps(name)
+    key = name if re.fullmatch(r"\w+", name) else _quoted(name)
     if raw is None:
         return f"{key}:"
     if not raw.strip():
@@ -187,7 +186,16 @@ def _line(name, raw):
                 f"for a text with such signs, write --{name}='\"...\"'."
             ) from error
         return f"{key}: " + raw.replace("\n", "\n  ")
-    return f"{key}: {raw if _is_plain(raw) else json.dumps(raw)}"
+    return f"{key}: {raw if _is_plain(raw) else _quoted(raw)}"
+
+
+def _quoted(text):
+    """A text in YAML's double quotes, on one line."""
+    signs = [
+        c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}"
+        for c in text
+    ]
+    return '"' + "".join(signs) + '"'
 
 
 def _is_plain(raw):

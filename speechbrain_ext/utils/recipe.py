@@ -118,13 +118,10 @@ def _override(composed, overrides, path):
                     f"--{key}=null for none."
                 )
             new, raw = True, None
-        if isinstance(own, dict) and isinstance(new, dict) and key not in RULES:
-            new = changed(own, new, COMMAND_LINE, key, composed)
-        else:
+        if key in RULES or not isinstance(new, dict):
             remedy = "" if tag_of(own) else f"{path} has {own!r}"[:160]
             new = check_value(key, new, own, raw, remedy)
-            new = changed(own, new, COMMAND_LINE, key, composed)
-        composed[key] = new
+        composed[key] = changed(own, new, COMMAND_LINE, key, composed)
     return list(changes)
 
 
@@ -307,7 +304,7 @@ def require_same_seed(folder, text):
             RecipeText(text).require_same_seed(path)
 
 
-def claim_folder(folder, text):
+def claim_folder(folder, text, patience=10.0):
     """Locks an output folder and writes the recipe into it.
 
     The main process holds the lock until it ends, however it ends; the others
@@ -319,6 +316,8 @@ def claim_folder(folder, text):
         The output folder.
     text : str
         The recipe, resolved.
+    patience : float
+        Seconds to wait for another run's end.
 
     Raises
     ------
@@ -337,7 +336,7 @@ def claim_folder(folder, text):
     """
     path = pathlib.Path(folder, "hyperparams.yaml")
     if if_main_process():
-        lock_output_folder(folder)
+        lock_output_folder(folder, patience)
         with atomic_write(path) as file:
             file.write(text)
     if not path.exists():

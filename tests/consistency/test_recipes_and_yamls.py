@@ -142,6 +142,13 @@ class TestYaml:
         own = {key for key in recipe if not key.startswith("__")}
         assert own <= read | referenced
 
+    def test_output_folder_is_of_the_recipe_and_its_seed(self, path):
+        folder = compose_recipe(path)["output_folder"]
+        assert (folder.tag.value, folder.value) == (
+            "!ref",
+            f"results/{path.stem}/<seed>",
+        )
+
     def test_header_says_how_to_start_it(self, path):
         header = path.read_text().split("\n\n")[0]
         lines = [line.lstrip("# ") for line in header.splitlines()]

@@ -171,7 +171,7 @@ def test_start_that_does_not_fit_is_said(recipe, corpus, trained, tmp_path):
     options = {"yaml": "resnet_csphereface2_lm.yaml", "sentence_len": 0.6}
     line = one_clear_line(train(recipe, corpus, tmp_path / "a", **options))
     assert "`start_from`" in line
-    assert "results/resnet_csphereface2/pretrained" in line
+    assert "results/resnet_csphereface2/42/pretrained" in line
     options |= {"start_from": trained[0] / "pretrained", "channels": 8}
     line = one_clear_line(train(recipe, corpus, tmp_path / "a", **options))
     assert "embedding_model.ckpt does not fit" in line

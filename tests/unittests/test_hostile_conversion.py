@@ -39,12 +39,12 @@ def refused(tmp_path, capsys):
     """Converts and returns what was said; nothing else may have changed."""
 
     def refuse(checkpoint, *options, named=True):
-        files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        files = {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
         argv = ["--family=wespeaker", f"--checkpoint={checkpoint}"]
         argv += [f"--output_folder={tmp_path / 'out'}", *options]
         with pytest.raises(SystemExit) as left:
             conversion.main(argv + ["--architecture=ResNet1"] * named)
-        assert files == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        assert files == {p: p.lstat().st_mtime_ns for p in tmp_path.rglob("*")}
         said = f"{left.value.code}\n{capsys.readouterr().err}".strip()
         assert "Traceback" not in said and "weights_only" not in said
         if str(left.value.code) != "2":  # argparse says it in its own form

@@ -11,6 +11,7 @@ from speechbrain_ext.utils.recipe import (
     claim_folder,
     compose_recipe,
     load_recipe,
+    require_same_seed,
 )
 
 BASE = """\
@@ -162,7 +163,7 @@ def test_what_has_changed_since_a_checkpoint_is_named(tmp_path, caplog):
 def refusal(folder):
     """What a process hears that claims a folder."""
     with pytest.raises(OSError, match="Another run") as error:
-        claim_folder(folder, "seed: 2")
+        claim_folder(folder, "seed: 2", patience=0.1)
     return (str(error.value),)
 
 
@@ -172,3 +173,49 @@ def test_a_folder_is_of_one_run(tmp_path):
     (said,) = on_processes(refusal, 1, tmp_path)[0]
     assert "Another run (process" in said
     assert (tmp_path / "hyperparams.yaml").read_text() == "seed: 1"
+
+
+def test_a_wrong_value_is_said_before_anything_is_built(write, tmp_path):
+    made = tmp_path / "made"
+    text = f"batch_size: 8\nmade: !apply:os.mkdir [{made}]\n"
+    path = write("make.yaml", text)
+    keys = ("batch_size", "made")
+    with pytest.raises(ValueError, match="from 1 .*got -3; .*make.yaml has 8"):
+        load_recipe(path, "batch_size: -3", keys)
+    write("make.yaml", text.replace("8", "-8"))
+    with pytest.raises(ValueError, match="got -8; change it in .*make.yaml"):
+        load_recipe(path, keys=keys)
+    assert not made.exists()
+
+
+def test_a_key_that_a_parent_has_and_nothing_uses_is_said_so(write):
+    write("parent.yaml", BASE + "rate: 4\nscale: !ref <rate>\n")
+    path = write("child.yaml", "extends: parent.yaml\nscale: 2\n")
+    with pytest.raises(ValueError) as error:
+        load_recipe(path, keys=(*KEYS, "scale"))
+    said = str(error.value)
+    assert "parent.yaml has the key 'rate', which nothing in" in said
+    assert "`without: [rate]`" in said
+    assert "unknown" not in said and "did you mean" not in said
+
+
+def test_the_command_line_may_leave_a_key_without_use(write):
+    path = write("base.yaml", BASE)
+    hparams, _ = load_recipe(path, "counter: {a: 5}", KEYS)
+    assert hparams["counter"] == {"a": 5}
+    with pytest.raises(ValueError, match="--size changes nothing"):
+        load_recipe(path, "counter: {a: 5}\nsize: 4", KEYS)
+
+
+def test_another_seed_is_refused(tmp_path):
+    saved = tmp_path / "CKPT+1" / "recipe.ckpt"
+    saved.parent.mkdir()
+    RecipeText("seed: 1\nrate: 0.1\n")._save(saved)
+    require_same_seed(tmp_path, "seed: 1\nrate: 0.2\n")
+    said = "trained with seed 1, but this run has seed 2; pass --seed=1"
+    with pytest.raises(ValueError, match=said):
+        require_same_seed(tmp_path, "seed: 2\n")
+    with pytest.raises(ValueError, match=said):
+        RecipeText("seed: 2\nrate: 0.1\n")._recover(saved, True)
+    saved.write_bytes(b"a: [\xff")  # damaged: said when it is loaded
+    require_same_seed(tmp_path, "seed: 2\n")

@@ -1,0 +1,73 @@
+"""The command line against SpeechBrain's own reading of it."""
+
+import pytest
+import ruamel.yaml
+import speechbrain as sb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechbrain_ext.utils.command_line import parse_command_line
+
+SCRIPT = "train.py"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["x.yaml"],
+        ["x.yaml", "--device", "cpu", "--seed", "10"],
+        ["x.yaml", "--debug", "--max_grad_norm=1.5", "--speeds=[1.0]"],
+        ["x.yaml", "--noprogressbar", "--precision=bf16", "--x1=1", "--x2=c"],
+        ["x.yaml", "--jit_module_keys", "a", "b", "--seed=3"],
+        ["x.yaml", "--max_grad_norm", "-1"],
+        ["x.yaml", "--data_folder=/data/VoxCeleb", "--opts={num_workers: 0}"],
+    ],
+)
+def test_plain_command_lines_match_speechbrain(argv):
+    ours, theirs = parse_command_line(argv, SCRIPT), sb.parse_arguments(argv)
+    assert ours[0] == theirs[0]
+    assert ours[1] == theirs[1]
+    yaml = ruamel.yaml.YAML()
+    assert yaml.load(ours[2] or "{}") == yaml.load(theirs[2] or "{}")
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+@settings(max_examples=200, deadline=None)
+def test_any_text_arrives_whole_or_is_refused(text):
+    for argv in (["x.yaml", f"--key={text}"], [f"--key=/{text}", "x.yaml"]):
+        try:
+            *_, overrides = parse_command_line(argv, SCRIPT)
+        except ValueError as error:
+            assert text[:1] in "[{!\"'" or not text.strip()
+            assert "\n" not in str(error)
+            continue
+        found = ruamel.yaml.YAML().load(overrides)
+        assert list(found) == ["key"]
+        if isinstance(found["key"], str) and text[0] not in "[{!\"'":
+            assert found["key"] == argv[-1 if "--key" in argv[-1] else 0][6:]
+
+
+def test_order_does_not_matter():
+    found = parse_command_line(["--seed", "10", "x.yaml"], SCRIPT)
+    assert found[0] == "x.yaml" and found[2] == "seed: 10"
+    assert found == parse_command_line(["x.yaml", "--seed=10"], SCRIPT)
+
+
+def test_a_value_that_looks_like_an_option_is_none():
+    *_, run_opts, overrides = parse_command_line(
+        ["x.yaml", "--data_folder=--device", "--name", "-5"], SCRIPT
+    )
+    assert run_opts.device is None and not run_opts.overridden_args
+    assert overrides == "data_folder: --device\nname: -5"
+
+
+def test_flags_can_be_taken_back():
+    _, run_opts, _ = parse_command_line(["x.yaml", "--debug=no"], SCRIPT)
+    assert run_opts.debug is False
+
+
+def test_checkpoints_by_steps_take_the_place_of_those_by_minutes():
+    argv = ["x.yaml", "--ckpt_interval_steps=2"]
+    _, run_opts, _ = parse_command_line(argv, SCRIPT)
+    assert run_opts.ckpt_interval_minutes == 0
+    assert "ckpt_interval_minutes" in run_opts.overridden_args

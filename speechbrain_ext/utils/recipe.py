@@ -30,6 +30,14 @@ from speechbrain_ext.utils.yaml_files import (
 
 logger = get_logger(__name__)
 
+# What a run that is resumed cannot change
+FIXED = (
+    *("seed", "speeds", "loss tag", "opt_class tag", "embedding_model tag"),
+    *("embedding_model.block_sizes", "embedding_model.channels"),
+    *("embedding_model.input_size", "embedding_model.lin_neurons"),
+    *("embedding_model.width", "classifier tag"),
+)
+
 
 def load_recipe(path, overrides="", keys=()):
     """Loads a recipe with SpeechBrain's command-line overrides.
@@ -222,11 +230,11 @@ class RecipeText:
             if old.get(key) != new.get(key)
         ]
 
-    def require_same_seed(self, path):
-        """Raises where a checkpoint was trained with another seed.
+    def require_resumable(self, path):
+        """Raises where a checkpoint was trained with what cannot change.
 
-        Splits and crops are drawn from the seed: what a resumed run adds with
-        another one would not go with what is there.
+        Splits and crops are drawn from the seed, and the weights are those
+        of one network, one optimiser and one set of classes.
 
         Arguments
         ---------
@@ -236,16 +244,18 @@ class RecipeText:
         Raises
         ------
         ValueError
-            If ``seed`` has changed.
+            If the seed, the classes, the network, the loss or the optimiser
+            is another one.
         """
         for change in self.changes(path):
             key, _, values = change.partition(": ")
-            if key == "seed":
+            if key in FIXED:
                 old, _, new = values.partition(" -> ")
+                key = key.removesuffix(" tag")
                 raise ValueError(
-                    f"{pathlib.Path(path).parent} was trained with seed {old}, "
-                    f"but this run has seed {new}; pass --seed={old} to resume "
-                    "it, or name another --output_folder."
+                    f"{pathlib.Path(path).parent} was trained with `{key}` "
+                    f"{old}, but this run has {new}; go back to {old} to "
+                    "resume it, or name another --output_folder."
                 )
 
     @checkpoints.mark_as_saver
@@ -255,7 +265,6 @@ class RecipeText:
 
     @checkpoints.mark_as_loader
     def _recover(self, path, end_of_epoch):
-        self.require_same_seed(path)
         for change in self.changes(path):
             logger.warning(f"The recipe has changed since, {change}")
 
@@ -274,8 +283,8 @@ def _leaves(node, name=""):
         yield name, str(getattr(node, "value", node))
 
 
-def require_same_seed(folder, text):
-    """Raises where a folder's checkpoints were trained with another seed.
+def require_resumable(folder, text):
+    """Raises where a folder's checkpoints do not go with a recipe.
 
     Arguments
     ---------
@@ -287,21 +296,22 @@ def require_same_seed(folder, text):
     Raises
     ------
     ValueError
-        If ``seed`` has changed.
+        If one was trained with another seed, network, loss or optimiser, or
+        with other classes.
 
     Example
     -------
     >>> folder = getfixture("tmp_path") / "CKPT+1"
     >>> folder.mkdir()
     >>> _ = (folder / "recipe.ckpt").write_text("seed: 1")
-    >>> require_same_seed(folder.parent, "seed: 2")
+    >>> require_resumable(folder.parent, "seed: 2")
     Traceback (most recent call last):
-    ValueError: ...CKPT+1 was trained with seed 1, but this run has seed 2;...
+    ValueError: ...CKPT+1 was trained with `seed` 1, but this run has 2; ...
     """
     for path in sorted(pathlib.Path(folder).glob("CKPT*/recipe.ckpt")):
         # a damaged one is dealt with when it is loaded
         with contextlib.suppress(OSError, UnicodeDecodeError, YAMLError):
-            RecipeText(text).require_same_seed(path)
+            RecipeText(text).require_resumable(path)
 
 
 def claim_folder(folder, text, patience=10.0):

@@ -218,6 +218,17 @@ def test_a_seed_has_a_folder_of_its_own(start):
     assert seen["pretrained_folder"] == name
 
 
+def test_a_folder_of_another_seed_is_not_resumed(start, tmp_path):
+    saved = tmp_path / "out" / "save" / "CKPT+1" / "recipe.ckpt"
+    saved.parent.mkdir(parents=True)
+    saved.write_text("seed: 41\n")
+    seen, code, _ = start(TRAIN, DATA, "--output_folder=out")
+    assert "was trained with `seed` 41, but this run has 42" in code
+    assert not seen  # the preparation, which draws from the seed, did not run
+    _, code, _ = start(TRAIN, DATA, "--output_folder=out", "--seed=41")
+    assert "seed" not in code
+
+
 @pytest.mark.parametrize("recipe", [TRAIN, VERIFY])
 def test_help_lists_the_recipes_and_their_keys(start, tmp_path, recipe):
     _, code, said = start(recipe, "--help", named=False)

@@ -11,7 +11,7 @@ from speechbrain_ext.utils.recipe import (
     claim_folder,
     compose_recipe,
     load_recipe,
-    require_same_seed,
+    require_resumable,
 )
 
 BASE = """\
@@ -207,15 +207,25 @@ def test_the_command_line_may_leave_a_key_without_use(write):
         load_recipe(path, "counter: {a: 5}\nsize: 4", KEYS)
 
 
-def test_another_seed_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("seed: 1", "seed: 2"), "`seed` 1, but this run has 2; go back to 1"),
+        (("[1.0]", "[1.0, 0.9]"), r"`speeds` \[1.0\], but this run has"),
+        (("channels: 4", "channels: 8"), "`embedding_model.channels` 4, but"),
+        (("Adam", "SGD"), "`opt_class` !new:x.Adam, but this run has !new:x.S"),
+    ],
+)
+def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
     saved = tmp_path / "CKPT+1" / "recipe.ckpt"
     saved.parent.mkdir()
-    RecipeText("seed: 1\nrate: 0.1\n")._save(saved)
-    require_same_seed(tmp_path, "seed: 1\nrate: 0.2\n")
-    said = "trained with seed 1, but this run has seed 2; pass --seed=1"
-    with pytest.raises(ValueError, match=said):
-        require_same_seed(tmp_path, "seed: 2\n")
-    with pytest.raises(ValueError, match=said):
-        RecipeText("seed: 2\nrate: 0.1\n")._recover(saved, True)
+    text = "seed: 1\nrate: 0.1\nspeeds: [1.0]\nopt_class: !new:x.Adam {}\n"
+    text += "embedding_model: !new:x.Y\n  channels: 4\n"
+    RecipeText(text)._save(saved)
+    require_resumable(tmp_path, text.replace("rate: 0.1", "rate: 0.2"))
+    require_resumable(tmp_path / "none", text)
+    other = text.replace(*change)
+    with pytest.raises(ValueError, match="was trained with " + said):
+        require_resumable(tmp_path, other)
     saved.write_bytes(b"a: [\xff")  # damaged: said when it is loaded
-    require_same_seed(tmp_path, "seed: 2\n")
+    require_resumable(tmp_path, other)

@@ -54,7 +54,7 @@ from speechbrain_ext.utils.recipe import (
     RecipeText,
     claim_folder,
     load_recipe,
-    require_same_seed,
+    require_resumable,
 )
 
 logger = get_logger(__name__)
@@ -344,7 +344,7 @@ def main(argv):
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = join_processes(run_opts)
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
-        fail_together(require_same_seed, hparams["save_folder"], text)
+        fail_together(require_resumable, hparams["save_folder"], text)
         main_first(prepare, hparams, once_per_node=True)
         manifest, cohort = main_first(training_manifest, hparams)
         if hparams["shards"]:  # written once, whatever the labels are

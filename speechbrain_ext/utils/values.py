@@ -108,6 +108,8 @@ def _number(low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
 
     bounds = {"from": low, "above": above, "to": high, "below": below}
     words = [f"{k} {v}" for k, v in bounds.items() if math.isfinite(v)]
+    if math.isfinite(low) and not math.isfinite(high):
+        words = [f"of {low} or more"]
     return Rule(" ".join(["a number", *words]), parse)
 
 
@@ -120,8 +122,10 @@ def _integer(low=0, high=2**31 - 1):
             raise ValueError
         return value if isinstance(value, int) else int(value)
 
-    limit = f" to {high}" if high != 2**31 - 1 else ""
-    return Rule(f"an integer from {low}{limit}", parse)
+    limits = (
+        f"from {low} to {high}" if high != 2**31 - 1 else f"of {low} or more"
+    )
+    return Rule(f"an integer {limits}", parse)
 
 
 def _finite(value):

@@ -84,8 +84,12 @@ def parse_command_line(argv, script):
         else:
             overrides.append(_line(name, raw))
     if chosen.get("ckpt_interval_steps", 0) > 0:
-        # SpeechBrain takes but one of them, and the recipes have minutes
-        chosen.setdefault("ckpt_interval_minutes", 0)
+        # SpeechBrain takes one of them only, and the recipes have minutes
+        if chosen.setdefault("ckpt_interval_minutes", 0) > 0:
+            raise ValueError(
+                "--ckpt_interval_steps and --ckpt_interval_minutes must not "
+                "both be above 0; leave one of them out."
+            )
     run_opts = RunOptions(
         **{**chosen, "param_file": recipes[0], "overridden_args": set(chosen)}
     )

@@ -286,11 +286,12 @@ RULES = {
     "save_folder": PATH,
     "data_folder": PATHS,
     "trial_lists": _optional(PATHS),
+    "file_list": _optional(PATHS),
+    "layout": _optional(NAME),
     "max_unreadable": SHARE,
     "skip_prep": BOOLEAN,
     # training
     "train_log": PATH,
-    "file_list": _optional(PATHS),
     "shards": _optional(PATH),
     "start_from": _optional(PATH),
     "verification_recipe": PATH,
@@ -327,7 +328,9 @@ RULES = {
     "final_margin": NUMBER,
     "margin_start_epoch": NUMBER,
     "margin_fix_epoch": NUMBER,
-    "train_dataloader_opts": _block(num_workers=_integer(0, 1024)),
+    "train_dataloader_opts": _block(
+        num_workers=_integer(0, 1024), timeout=_number(0)
+    ),
     "dev_batch_seconds": POSITIVE,
     # verification
     "pretrained_folder": PATH,

@@ -83,3 +83,5 @@ def test_checkpoints_by_steps_take_the_place_of_those_by_minutes():
     _, run_opts, _ = parse_command_line(argv, SCRIPT)
     assert run_opts.ckpt_interval_minutes == 0
     assert "ckpt_interval_minutes" in run_opts.overridden_args
+    with pytest.raises(ValueError, match="leave one of them out"):
+        parse_command_line([*argv, "--ckpt_interval_minutes=5"], SCRIPT)

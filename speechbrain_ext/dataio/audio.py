@@ -36,7 +36,7 @@ class AudioError(ValueError, RuntimeError):
     """
 
     def __init__(self, message):
-        super().__init__(str(message).rpartition("AudioError: ")[2])
+        super().__init__(str(message).rpartition("AudioError: ")[2].strip())
 
 
 def read_audio(

@@ -262,7 +262,8 @@ def dev_loader(hparams, brain):
     )
     workers = hparams["train_dataloader_opts"].get("num_workers", 0)
     seconds = hparams["dev_batch_seconds"]
-    return utterance_loader(manifest, seconds, workers, rank(), world_size())
+    share, rate = (rank(), world_size()), hparams["sample_rate"]
+    return utterance_loader(manifest, seconds, workers, *share, rate)
 
 
 def finish(hparams, brain, dev_set):

@@ -77,13 +77,55 @@ def require_regular(path):
         )
 
 
+def content_fingerprint(path, said=""):
+    """Computes a digest of a file's size and of a sample of its content.
+
+    The sample is 4096 bytes each at the start, in the middle and at the end.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file.
+    said : str
+        What else the digest depends on.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is no regular file.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "1.wav"
+    >>> _ = path.write_bytes(b"one")
+    >>> content_fingerprint(path)[:8]
+    'ca9ff294'
+    """
+    require_regular(path)
+    with open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        said = f"{said}\0{size}\0".encode(errors="surrogateescape")
+        digest = hashlib.blake2b(said, digest_size=16)
+        last = max(0, size - SAMPLE)
+        for place in sorted({0, last // 2, last}):
+            stream.seek(place)
+            digest.update(stream.read(SAMPLE))
+    return digest.hexdigest()
+
+
 def file_fingerprint(path):
     """Computes a digest that changes when a file is replaced.
 
-    It is of the path, size, modification time, and 4096 bytes each at the
-    start, in the middle and at the end. A file that was only touched or moved
-    has another digest too; one that was edited elsewhere, with its size and
-    time kept, has not.
+    It is of the path, the modification time and ``content_fingerprint``. A
+    file that was only touched or moved has another digest too. An edit that
+    keeps size, time and the sampled bytes is not noticed.
 
     Arguments
     ---------
@@ -111,18 +153,8 @@ def file_fingerprint(path):
     >>> file_fingerprint(path) == before
     False
     """
-    require_regular(path)
-    with open(path, "rb", buffering=0) as stream:
-        state = os.fstat(stream.fileno())
-        said = f"{os.fspath(path)}\0{state.st_size}\0{state.st_mtime_ns}\0"
-        digest = hashlib.blake2b(
-            said.encode(errors="surrogateescape"), digest_size=16
-        )
-        last = max(0, state.st_size - SAMPLE)
-        for place in sorted({0, last // 2, last}):
-            stream.seek(place)
-            digest.update(stream.read(SAMPLE))
-    return digest.hexdigest()
+    time = os.stat(path).st_mtime_ns
+    return content_fingerprint(path, f"{os.fspath(path)}\0{time}")
 
 
 def file_fingerprints(paths):

@@ -153,7 +153,9 @@ def _stamp(folder, known, wavs):
         return os.path.basename(others[0]).removesuffix(".json")
     content = hashlib.sha256(digests.encode()).hexdigest()[:12]
     stamp = f"{known}-{content}"
-    stale = [path for path in others if os.path.basename(path) != f"{stamp}.json"]
+    stale = [
+        path for path in others if os.path.basename(path) != f"{stamp}.json"
+    ]
     if stale:
         logger.warning(
             f"Files have changed since the shards of {', '.join(stale)} were "

@@ -138,9 +138,7 @@ def test_speeds_keep_the_bound_and_are_those_of_the_dataset():
     table = pd.DataFrame({"duration": DURATIONS})
     table["ID"] = [f"a/b/{row}" for row in range(len(table))]
     speeds = [1.0, 0.9, 1.1]
-    made = DynamicSampler(
-        table, 100.0, seed=3, max_seconds=15.0, speeds=speeds
-    )
+    made = DynamicSampler(table, 100.0, seed=3, max_seconds=15.0, speeds=speeds)
     for epoch in (1, 2):
         made.set_epoch(epoch)
         batches = list(made)

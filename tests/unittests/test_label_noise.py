@@ -11,7 +11,11 @@ from conftest import RECIPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
+from speechbrain_ext.dataio.label_noise import (
+    corrupt_labels,
+    noise_options,
+    write_corrupted,
+)
 from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
 
 KINDS = ("symmetric", "pair", "open_set", "split", "merge")
@@ -182,11 +186,61 @@ def test_labels_are_the_same_on_every_machine(kind):
         ("split", 0.1, {"by": "hour"}, "got 'hour'"),
         ("merge", 0.1, {"parts": 7}, "at most the 6 speakers, got 7"),
         ("pair", 0.1, {"embeddings": {"id0": [1]}}, "lacks 5 speakers"),
+        ("pair", 0.1, {"by": "nearest"}, "give `embeddings_from`, the pretr"),
+        ("pair", 0.1, {"by": "session"}, "'name' or 'nearest', got 'session'"),
+        ("pair", 0.1, {"by": "name", "embeddings": {}}, "go together"),
+        (
+            "pair",
+            0.1,
+            {"embeddings": {f"id{n}": [float(n), 0] for n in range(6)}},
+            r"not zero; \['id0'\] are not",
+        ),
+        ("pair", "a lot", {}, r"\[0, 1\], got 'a lot'; 30 % is 0.3"),
+        ("pair", None, {}, "got None"),
+        ("pair", True, {}, "got True"),
+        ("pair", [0.1], {}, r"got \[0.1\]"),
+        (["pair"], 0.1, {}, r"must be one of .*, got \['pair'\]"),
+        ("pair", 0.1, {"exact": "yes"}, "True or False, got 'yes'"),
+        ("merge", 0.1, {"parts": "two"}, "2 or more, got 'two'"),
+        ("merge", 0.1, {"parts": 2.5}, "2 or more, got 2.5"),
     ],
 )
 def test_bad_arguments_are_rejected(kind, rate, more, message):
     with pytest.raises(ValueError, match=message):
         corrupt_labels(table(), kind, rate, 0, **more)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (5, "must be a mapping such as .*, got 5"),
+        (True, "got True"),
+        ("symmetric", "got 'symmetric'"),
+        ([0.3], r"got \[0.3\]"),
+        ({}, "lacks 'kind'"),
+        ({"kind": "pair"}, "lacks 'rate'"),
+        ({"kind": "pair", "rtae": 0.3}, "unknown key 'rtae'; it takes kind,"),
+        ({"kind": "pair", "rate": 0.3, 7: 1}, "unknown key 7"),
+        ({"kind": "pair", "rate": 0.3, "outside": 7}, "a path, got 7"),
+        (
+            {"kind": "pair", "rate": 0.3, "embeddings_from": ["a"]},
+            r"a path, got \['a'\]",
+        ),
+        (
+            {"kind": "split", "rate": 0.3, "embeddings_from": "a"},
+            "goes with kind 'pair' alone, got kind 'split'",
+        ),
+    ],
+)
+def test_noise_options_rejects(asked, message):
+    with pytest.raises(ValueError, match=message):
+        noise_options(asked, 1986)
+
+
+def test_noise_options_takes_the_seed_of_the_run_or_its_own():
+    asked = {"kind": "pair", "rate": 0.3}
+    assert noise_options(asked, 7) == {**asked, "seed": 7}
+    assert noise_options({**asked, "seed": 8}, 7) == {**asked, "seed": 8}
 
 
 def test_bad_manifests_are_rejected():

@@ -378,7 +378,9 @@ def _log(summary, save_folder):
     logger.info(
         "sample rates: %s; what differs from the model's `sample_rate` is "
         "resampled when it is read",
-        ", ".join(f"{rate} Hz ({count} files)" for rate, count in rates.items()),
+        ", ".join(
+            f"{rate} Hz ({count} files)" for rate, count in rates.items()
+        ),
     )
     if summary["stereo"]:
         logger.info(

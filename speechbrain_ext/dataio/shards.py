@@ -119,7 +119,7 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
                     places[row] = (number, *place)
             held = {"places": places, "shards": [mark for _, mark in results]}
             with atomic_write(index) as stream:
-                json.dump({"stamp": stamp, **held}, stream)
+                json.dump({**held, "digest": _digest(stamp, held)}, stream)
     places = _read_index(index, stamp, len(manifest))
     shards = [number for number, *_ in places]
     wavs = [
@@ -170,36 +170,31 @@ def _read_index(index, stamp, count):
     try:
         with open(index, encoding="utf-8") as stream:
             held = json.load(stream)
-        places, marks = held["places"], held["shards"]
-        fits = held["stamp"] == stamp and len(places) == count
-        fits = fits and all(
-            len(place) == 3
-            and all(type(number) is int and number >= 0 for number in place)
-            and place[0] < len(marks)
-            for place in places
+        whole = held.pop("digest") == _digest(stamp, held)
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        RecursionError,
+    ) as error:
+        whole, reason = False, f"it is not what was written: {error}"
+    else:
+        reason = "its content was changed, or is of another manifest"
+    if not whole or len(held["places"]) != count:
+        raise ValueError(
+            f"The shard index {index} is broken ({reason}); delete it, and "
+            "the next run writes it again."
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _broken(index, f"it is no index: {error}") from error
-    if not fits:
-        raise _broken(index, "it does not fit the manifest")
-    sizes = _require_shards(index, stamp, marks)
-    for number, offset, size in places:
-        if offset + size > sizes[number]:
-            raise _broken(
-                index, f"a place in {_shard(stamp, number)} is behind its end"
-            )
-    return places
+    _require_shards(index, stamp, held["shards"])
+    return held["places"]
 
 
-def _broken(index, reason):
-    return ValueError(
-        f"The shard index {index} is broken ({reason}); delete it, and the "
-        "next run writes it again."
-    )
+def _digest(stamp, held):
+    """What tells that an index is whole, and that of this manifest."""
+    said = json.dumps([stamp, held["places"], held["shards"]])
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _require_shards(index, stamp, marks):
-    """Sizes of the shards; raises where one is gone or was changed."""
+    """Raises where a shard is gone or was changed."""
     folder = os.path.dirname(index)
     there = set(os.listdir(folder))
     gone = [n for n in range(len(marks)) if _shard(stamp, n) not in there]
@@ -209,7 +204,6 @@ def _require_shards(index, stamp, marks):
             f"{_shard(stamp, gone[0])} among them; delete {stamp}.json there "
             "and they are written again."
         )
-    sizes = []
     for number, mark in enumerate(marks):
         path = os.path.join(folder, _shard(stamp, number))
         if content_fingerprint(path) != mark:
@@ -217,8 +211,6 @@ def _require_shards(index, stamp, marks):
                 f"The shard {path} was changed since it was written; delete "
                 f"it and {index}, and both are written again."
             )
-        sizes.append(os.path.getsize(path))
-    return sizes
 
 
 def _fingerprint(manifest, seed, utterances):

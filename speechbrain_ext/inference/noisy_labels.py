@@ -7,10 +7,78 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from speechbrain_ext.dataio.crops import stable_seed
-from speechbrain_ext.dataio.label_noise import corrupt_labels, noise_options
+from speechbrain_ext.dataio.label_noise import corrupt_labels
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
+
+# What a YAML's `label_noise` may hold
+KEYS = (
+    *("kind", "rate", "seed", "exact", "outside", "parts", "by"),
+    "embeddings_from",
+)
+
+
+def noise_options(asked, seed):
+    """Checks what a YAML or the command line says of label noise.
+
+    Arguments
+    ---------
+    asked : dict
+        ``kind`` and ``rate``; ``seed`` where it is another than the run's;
+        the options of ``corrupt_labels`` with files in the place of tables:
+        ``outside`` (a manifest) and ``embeddings_from`` (a pretrained
+        folder, whose embeddings tell which speaker is the nearest).
+    seed : int
+        Seed of the run.
+
+    Returns
+    -------
+    dict
+        The same with a seed.
+
+    Raises
+    ------
+    ValueError
+        If it is no mapping, or a key is missing, unknown or does not fit.
+
+    Example
+    -------
+    >>> noise_options({"kind": "symmetric", "rate": 0.3}, seed=1986)
+    {'seed': 1986, 'kind': 'symmetric', 'rate': 0.3}
+    >>> noise_options(5, seed=1986)
+    Traceback (most recent call last):
+    ValueError: `label_noise` must be a mapping such as {kind: symmetric, \
+rate: 0.3}, got 5.
+    """
+    if not isinstance(asked, dict):
+        raise ValueError(
+            "`label_noise` must be a mapping such as {kind: symmetric, rate: "
+            f"0.3}}, got {asked!r}."
+        )
+    for key in asked:
+        if key not in KEYS:
+            raise ValueError(
+                f"`label_noise` has an unknown key {key!r}; it takes "
+                f"{', '.join(KEYS)}."
+            )
+    for key in ("kind", "rate"):
+        if key not in asked:
+            raise ValueError(
+                f"`label_noise` lacks '{key}'; it is a mapping such as {{kind: "
+                "symmetric, rate: 0.3}."
+            )
+    for key in ("outside", "embeddings_from"):
+        if not isinstance(asked.get(key, ""), (str, pathlib.PurePath)):
+            raise ValueError(
+                f"`{key}` of `label_noise` must be a path, got {asked[key]!r}."
+            )
+    if "embeddings_from" in asked and asked["kind"] != "pair":
+        raise ValueError(
+            "`embeddings_from` goes with kind 'pair' alone, got kind "
+            f"{asked['kind']!r}; leave it out."
+        )
+    return {"seed": seed, **asked}
 
 
 def noisy_manifest(manifest, asked, seed, device="cpu"):
@@ -21,7 +89,7 @@ def noisy_manifest(manifest, asked, seed, device="cpu"):
     manifest : pandas.DataFrame
         The clean manifest.
     asked : dict
-        Kind, rate and options, see ``label_noise.noise_options``.
+        Kind, rate and options, see ``noise_options``.
     seed : int
         Seed of the run.
     device : str

@@ -61,8 +61,8 @@ def riff(
     )
     data = samples if data is None else data
     chunks = b"fmt " + struct.pack("<I", fmt_size) + fmt + before
-    chunks += b"data" + struct.pack("<I", data) + bytes(range(250)) * (
-        samples // 250
+    chunks += (
+        b"data" + struct.pack("<I", data) + bytes(range(250)) * (samples // 250)
     )
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + name + chunks
 
@@ -237,9 +237,7 @@ def one_sentence(error, *words):
 
 
 def rows(path, frames, rate):
-    table = pd.DataFrame(
-        {"ID": ["a/s/1"], "wav": [str(path)], "spk_id": ["a"]}
-    )
+    table = pd.DataFrame({"ID": ["a/s/1"], "wav": [str(path)], "spk_id": ["a"]})
     return table.assign(duration=frames / rate, start=0, stop=frames)
 
 

@@ -11,11 +11,7 @@ from conftest import RECIPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ext.dataio.label_noise import (
-    corrupt_labels,
-    noise_options,
-    write_corrupted,
-)
+from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
 
 KINDS = ("symmetric", "pair", "open_set", "split", "merge")
@@ -208,39 +204,6 @@ def test_labels_are_the_same_on_every_machine(kind):
 def test_bad_arguments_are_rejected(kind, rate, more, message):
     with pytest.raises(ValueError, match=message):
         corrupt_labels(table(), kind, rate, 0, **more)
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        (5, "must be a mapping such as .*, got 5"),
-        (True, "got True"),
-        ("symmetric", "got 'symmetric'"),
-        ([0.3], r"got \[0.3\]"),
-        ({}, "lacks 'kind'"),
-        ({"kind": "pair"}, "lacks 'rate'"),
-        ({"kind": "pair", "rtae": 0.3}, "unknown key 'rtae'; it takes kind,"),
-        ({"kind": "pair", "rate": 0.3, 7: 1}, "unknown key 7"),
-        ({"kind": "pair", "rate": 0.3, "outside": 7}, "a path, got 7"),
-        (
-            {"kind": "pair", "rate": 0.3, "embeddings_from": ["a"]},
-            r"a path, got \['a'\]",
-        ),
-        (
-            {"kind": "split", "rate": 0.3, "embeddings_from": "a"},
-            "goes with kind 'pair' alone, got kind 'split'",
-        ),
-    ],
-)
-def test_noise_options_rejects(asked, message):
-    with pytest.raises(ValueError, match=message):
-        noise_options(asked, 1986)
-
-
-def test_noise_options_takes_the_seed_of_the_run_or_its_own():
-    asked = {"kind": "pair", "rate": 0.3}
-    assert noise_options(asked, 7) == {**asked, "seed": 7}
-    assert noise_options({**asked, "seed": 8}, 7) == {**asked, "seed": 8}
 
 
 def test_bad_manifests_are_rejected():

@@ -14,6 +14,7 @@ from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
 from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.inference.noisy_labels import (
+    noise_options,
     noisy_manifest,
     speaker_means,
 )
@@ -105,3 +106,36 @@ def test_command_confuses_with_the_nearest(
             main([*command, *more])
     with pytest.raises(SystemExit, match="corrupted already"):
         main([str(noisy), str(clean), *command[2:]])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (5, "must be a mapping such as .*, got 5"),
+        (True, "got True"),
+        ("symmetric", "got 'symmetric'"),
+        ([0.3], r"got \[0.3\]"),
+        ({}, "lacks 'kind'"),
+        ({"kind": "pair"}, "lacks 'rate'"),
+        ({"kind": "pair", "rtae": 0.3}, "unknown key 'rtae'; it takes kind,"),
+        ({"kind": "pair", "rate": 0.3, 7: 1}, "unknown key 7"),
+        ({"kind": "pair", "rate": 0.3, "outside": 7}, "a path, got 7"),
+        (
+            {"kind": "pair", "rate": 0.3, "embeddings_from": ["a"]},
+            r"a path, got \['a'\]",
+        ),
+        (
+            {"kind": "split", "rate": 0.3, "embeddings_from": "a"},
+            "goes with kind 'pair' alone, got kind 'split'",
+        ),
+    ],
+)
+def test_noise_options_rejects(asked, message):
+    with pytest.raises(ValueError, match=message):
+        noise_options(asked, 1986)
+
+
+def test_noise_options_takes_the_seed_of_the_run_or_its_own():
+    asked = {"kind": "pair", "rate": 0.3}
+    assert noise_options(asked, 7) == {**asked, "seed": 7}
+    assert noise_options({**asked, "seed": 8}, 7) == {**asked, "seed": 8}

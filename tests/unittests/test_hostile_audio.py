@@ -15,7 +15,13 @@ import torch
 from speechbrain_ext.dataio.audio import AudioError, read_audio
 from speechbrain_ext.dataio.audio_headers import read_header
 from speechbrain_ext.dataio.crops import CropDataset, Draw
-from speechbrain_ext.dataio.manifests import scan_files
+from speechbrain_ext.dataio.file_lists import list_named, list_utterances
+from speechbrain_ext.dataio.manifests import (
+    read_manifest,
+    scan_corpus,
+    scan_files,
+)
+from speechbrain_ext.dataio.trials import read_trials, resolve_trial_lists
 
 SECONDS = 20  # after which a case counts as a hang
 
@@ -332,6 +338,37 @@ def test_file_without_permission(tmp_path):
         read_header(str(path))
     with pytest.raises(AudioError, match=f"{path} .*Permission"):
         read_audio(path)
+
+
+def test_a_pipe_in_a_corpus_is_rejected_and_does_not_hang(tmp_path):
+    folder = tmp_path / "id1" / "s1"
+    folder.mkdir(parents=True)
+    soundfile.write(folder / "0.wav", noise(), 16000)
+    os.mkfifo(folder / "x.wav")
+    with no_hang():
+        manifest, rejected, _ = scan_corpus([tmp_path], workers=1)
+    assert manifest.ID.tolist() == ["id1/s1/0"]
+    assert rejected.reason.tolist() == ["not a file: a named pipe"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, unix_socket])
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_trials,
+        read_manifest,
+        lambda path: resolve_trial_lists([path], ["/data"]),
+        lambda path: list_utterances(["/data"], [path]),
+        lambda path: list_named(path, ["/data"]),
+    ],
+    ids=["trials", "manifest", "trial_lists", "file_list", "named"],
+)
+def test_lists_that_are_no_files_do_not_hang(make, read, tmp_path):
+    path = str(tmp_path / "list.txt")
+    make(path)
+    with no_hang(), pytest.raises((ValueError, OSError)) as caught:
+        read(path)
+    one_sentence(caught.value, path)
 
 
 def test_there_are_fifty_cases():

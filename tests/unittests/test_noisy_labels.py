@@ -135,6 +135,36 @@ def test_noise_options_rejects(asked, message):
         noise_options(asked, 1986)
 
 
+@pytest.mark.parametrize("asked", [5, 0, "symmetric", {"kind": "pair"}])
+def test_training_refuses_label_noise_that_is_none(
+    asked, manifest, tmp_path, recipe_folder
+):
+    from train_speaker_embeddings import training_manifest
+
+    (tmp_path / "save").mkdir()
+    write_manifest(manifest, tmp_path / "save" / "train.csv")
+    hparams = {"save_folder": tmp_path / "save", "label_noise": asked}
+    with pytest.raises(ValueError, match="^`label_noise` .* a mapping"):
+        training_manifest({**hparams, "seed": 1}, "cpu")
+
+
+def test_training_confuses_with_the_nearest(
+    encoder, manifest, tmp_path, recipe_folder
+):
+    from train_speaker_embeddings import training_manifest
+
+    save = tmp_path / "save"
+    save.mkdir()
+    write_manifest(manifest, save / "train.csv")
+    asked = {"kind": "pair", "rate": 1.0, "embeddings_from": encoder}
+    hparams = {"save_folder": save, "label_noise": asked, "seed": 1}
+    found, path = training_manifest(hparams, "cpu")
+    expected, report = noisy_manifest(manifest, asked, 1)
+    assert found.spk_id.tolist() == expected.spk_id.tolist()
+    assert path == save / "train_noisy.csv"
+    assert json.loads((save / "label_noise.json").read_text()) == report
+
+
 def test_noise_options_takes_the_seed_of_the_run_or_its_own():
     asked = {"kind": "pair", "rate": 0.3}
     assert noise_options(asked, 7) == {**asked, "seed": 7}

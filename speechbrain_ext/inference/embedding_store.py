@@ -11,6 +11,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from speechbrain_ext.dataio.audio import REMEDY, AudioError
 from speechbrain_ext.dataio.input_files import file_fingerprints
 from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
@@ -156,13 +157,18 @@ def utterance_keys(manifest):
 
     Raises
     ------
-    OSError
+    AudioError
         If a file is missing or cannot be read.
     ValueError
         If one is no regular file.
     """
     paths = list(dict.fromkeys(manifest["wav"].tolist()))
-    digests = dict(zip(paths, file_fingerprints(paths), strict=True))
+    try:
+        digests = dict(zip(paths, file_fingerprints(paths), strict=True))
+    except OSError as error:
+        raise AudioError(
+            f"Cannot read {error.filename} ({error.strerror}); {REMEDY}."
+        ) from error
     columns = ["ID", "wav", "start", "stop"]
     return [
         hashlib.sha256(

@@ -128,6 +128,32 @@ def test_silence_is_named_and_the_others_are_stored(
     assert len(store.read()) == 5
 
 
+def test_verification_leaves_silence_out_of_the_cohort_alone(
+    manifest, encoder, tmp_path, recipe_folder, monkeypatch, caplog
+):
+    import speaker_verification_cosine as script
+
+    encoder.device, encoder.noprogressbar = "cpu", True
+    monkeypatch.setattr(
+        script.EncoderClassifier, "from_hparams", lambda **_: encoder
+    )
+    monkeypatch.setattr(script, "model_fingerprint", lambda _: "a" * 64)
+    soundfile.write(manifest.wav[1], np.zeros(9000), 16000)
+    hparams = {
+        "pretrained_folder": tmp_path,
+        "embeddings_folder": tmp_path / "embeddings",
+        **{"batch_seconds": 2.0, "num_workers": 0},
+    }
+    manifests = {"trial lists": manifest[2:], "cohort": manifest}
+    found = script.embed(hparams, {}, manifests)
+    assert manifests["cohort"].ID.tolist() == ["0", "2", "3", "4", "5"]
+    assert [len(part) for part in found] == [4, 5]
+    assert torch.equal(found[0], found[1][1:])
+    assert "Left out of the cohort: 1 utterance has no speech" in caplog.text
+    with pytest.raises(NoSpeechError, match="no speech: 1 .digital"):
+        script.embed(hparams, {}, {"trial lists": manifest})
+
+
 def test_what_was_done_before_an_unreadable_file_is_stored(
     manifest, encoder, tmp_path
 ):
@@ -137,6 +163,16 @@ def test_what_was_done_before_an_unreadable_file_is_stored(
     with pytest.raises(AudioError, match="Cannot read .*3.wav"):
         stored_embeddings(encoder, manifest, store, 1.0)
     assert len(store.read()) == encoder.seen == 5
+
+
+@pytest.mark.parametrize("what", ["nothing", "a named pipe"])
+def test_file_that_is_gone_is_one_sentence(manifest, tmp_path, what):
+    os.unlink(manifest.wav[4])
+    if what != "nothing":
+        os.mkfifo(manifest.wav[4])
+    with pytest.raises(ValueError, match=manifest.wav[4]) as caught:
+        utterance_keys(manifest)
+    assert "Errno" not in str(caught.value)
 
 
 def test_processes_share_the_batches(manifest, encoder, tmp_path):

@@ -14,6 +14,7 @@ import torch
 
 from speechbrain_ext.dataio.audio import AudioError, read_audio
 from speechbrain_ext.dataio.audio_headers import read_header
+from speechbrain_ext.dataio.corpus import corpus_fingerprint
 from speechbrain_ext.dataio.crops import CropDataset, Draw
 from speechbrain_ext.dataio.file_lists import list_named, list_utterances
 from speechbrain_ext.dataio.manifests import (
@@ -21,7 +22,7 @@ from speechbrain_ext.dataio.manifests import (
     scan_corpus,
     scan_files,
 )
-from speechbrain_ext.dataio.trials import read_trials, resolve_trial_lists
+from speechbrain_ext.dataio.trials import read_trials
 
 SECONDS = 20  # after which a case counts as a hang
 
@@ -357,11 +358,13 @@ def test_a_pipe_in_a_corpus_is_rejected_and_does_not_hang(tmp_path):
     [
         read_trials,
         read_manifest,
-        lambda path: resolve_trial_lists([path], ["/data"]),
+        lambda path: corpus_fingerprint(
+            *list_utterances(["/data"], [path], [path])[:1], [path]
+        ),
         lambda path: list_utterances(["/data"], [path]),
         lambda path: list_named(path, ["/data"]),
     ],
-    ids=["trials", "manifest", "trial_lists", "file_list", "named"],
+    ids=["trials", "manifest", "fingerprint", "file_list", "named"],
 )
 def test_lists_that_are_no_files_do_not_hang(make, read, tmp_path):
     path = str(tmp_path / "list.txt")

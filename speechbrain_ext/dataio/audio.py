@@ -1,5 +1,6 @@
 """Reading speech: a piece of a file, as one channel at one rate."""
 
+import math
 from fractions import Fraction
 from functools import cache
 
@@ -8,21 +9,49 @@ from scipy.signal import resample_poly
 from speechbrain.dataio import audio_io
 from speechbrain.dataio.preprocess import AudioNormalizer
 
+from speechbrain_ext.dataio.audio_headers import RATES
+from speechbrain_ext.dataio.input_files import require_regular
 from speechbrain_ext.dataio.tar_members import opened
 
 # Without the deletion the preparation finds nothing to do.
 AGAIN = "delete prepare.json in the save folder and run the preparation again"
 REMEDY = f"{AGAIN}: it lists unreadable files in rejected.csv"
 
+# SpeechBrain filters once for each of them; 11,025 to 16,000 has 640
+MOST_PHASES = 1000
+
+
+class AudioError(ValueError, RuntimeError):
+    """Audio that cannot be used; its text is one sentence that names the file.
+
+    A DataLoader worker sends an error to the main process with its whole
+    traceback as the text. Only the sentence is kept.
+
+    Arguments
+    ---------
+    message : str
+        The sentence.
+
+    Example
+    -------
+    >>> text = "Caught AudioError in worker.\\n...audio.AudioError: Gone."
+    >>> str(AudioError(text))
+    'Gone.'
+    """
+
+    def __init__(self, message):
+        super().__init__(str(message).rpartition("AudioError: ")[2].strip())
+
 
 def read_audio(
     path, start=0, stop=None, sample_rate=16000, file_rate=None, speed=1.0
 ):
-    """Read a piece of an audio file as one channel at one sample rate.
+    """Reads a piece of an audio file as one channel at one sample rate.
 
     Only the piece is read. It is resampled and mixed down by SpeechBrain's
     ``AudioNormalizer``, as the pretrained interface does in ``load_audio``, so
-    that training and use hear the same samples.
+    that training and use hear the same samples. Where that would take minutes
+    (15,999 to 16,000 samples per second), SciPy resamples.
 
     Arguments
     ---------
@@ -40,8 +69,8 @@ def read_audio(
         Rate at which ``start`` and ``stop`` were counted. None takes whatever
         the file has.
     speed : float
-        How many times as fast the speech is to be, pitch and all, positive:
-        0.9 makes a slower and deeper voice, without SoX.
+        How many times as fast the speech shall be, positive. The pitch
+        changes with it: 0.9 makes a slower and deeper voice.
 
     Returns
     -------
@@ -51,11 +80,12 @@ def read_audio(
     Raises
     ------
     ValueError
-        If ``start`` and ``stop`` enclose no samples, the speed is not
-        positive, if the file has fewer
-        samples than that, or if its rate is not ``file_rate``.
-    RuntimeError
-        If the file cannot be read.
+        If ``start`` and ``stop`` enclose no samples, or the speed is not
+        positive.
+    AudioError
+        If the file is missing, unreadable or no regular file, has fewer
+        samples than that, another rate than ``file_rate``, an impossible
+        rate, or samples that are not finite.
 
     Example
     -------
@@ -71,45 +101,66 @@ def read_audio(
         )
     if not speed > 0:
         raise ValueError(f"`speed` must be positive, got {speed}.")
-    wanted = -1 if stop is None else stop - start
-    try:
-        with opened(str(path)) as source:
-            # [time, channels]
-            audio, rate = audio_io.load(
-                source,
-                channels_first=False,
-                dtype=torch.float32,
-                frame_offset=start,
-                num_frames=wanted,
-            )
-    except (RuntimeError, OSError) as error:
-        raise RuntimeError(
-            f"Cannot read {path} from sample {start} "
-            f"({error.__cause__ or error}); {REMEDY}."
-        ) from error
-    if len(audio) < max(wanted, 1):
-        raise ValueError(
+    audio, rate = _load(path, start, -1 if stop is None else stop - start)
+    if len(audio) < (1 if stop is None else stop - start):
+        raise AudioError(
             f"{path} has {len(audio)} samples from sample {start} to "
             f"{'its end' if stop is None else stop}, fewer than its manifest "
             f"says; {REMEDY}."
         )
     if file_rate is not None and rate != file_rate:
-        raise ValueError(
+        raise AudioError(
             f"{path} has {rate} samples per second, but `file_rate` says "
             f"{file_rate}: the file has changed; {AGAIN}."
         )
+    if not RATES[0] <= rate <= RATES[1]:
+        raise AudioError(
+            f"{path} must have {RATES[0]} to {RATES[1]} samples per second, "
+            f"got {rate}; {REMEDY}."
+        )
+    # the sum is the faster test; where it overflows the samples decide
+    if not audio.sum().isfinite() and not audio.isfinite().all():
+        raise AudioError(
+            f"{path} has samples that are not finite (NaN or infinite) from "
+            f"sample {start} on; write the file again, or remove it."
+        )
     if rate == sample_rate and audio.shape[1] == 1:
         signal = audio[:, 0]
+    elif sample_rate // math.gcd(rate, sample_rate) > MOST_PHASES:
+        signal = _resampled(audio.mean(dim=1), Fraction(rate, sample_rate))
     else:
         signal = _normalizer(sample_rate)(audio, rate)
-    return signal if speed == 1 else _at_speed(signal, speed)
+    if speed == 1:
+        return signal
+    return _resampled(signal, Fraction(speed).limit_denominator(1000))
 
 
-def _at_speed(signal, speed):
-    """A signal as many times as fast, by samples at other places."""
+def _load(path, start, frames):
+    """Samples as they are in the file, [time, channels], and its rate."""
+    try:
+        with opened(str(path)) as source:
+            if isinstance(source, str):
+                require_regular(source)
+            return audio_io.load(
+                source,
+                channels_first=False,
+                dtype=torch.float32,
+                frame_offset=start,
+                num_frames=frames,
+            )
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = error.__cause__ or error
+        reason = getattr(reason, "strerror", None) or reason
+        reason = " ".join(str(reason).split()).removesuffix(".")
+        raise AudioError(
+            f"Cannot read {path} from sample {start} ({reason}); {REMEDY}."
+        ) from error
+
+
+def _resampled(signal, ratio):
+    """A signal played ``ratio`` times as fast."""
     # not torch's convolution: at these ratios its last digit depends on the
     # number of threads, and a DataLoader's worker has one
-    ratio = Fraction(speed).limit_denominator(1000)
     found = resample_poly(signal.numpy(), ratio.denominator, ratio.numerator)
     return torch.from_numpy(found)
 
@@ -118,7 +169,7 @@ def _at_speed(signal, speed):
 def _normalizer(sample_rate):
     """The one normaliser of this process; it keeps a filter for each rate.
 
-    It holds nothing but tensors on the CPU, so a forked DataLoader worker
-    goes on with its copy.
+    It holds only tensors on the CPU, so a forked DataLoader worker can use
+    its copy.
     """
     return AudioNormalizer(sample_rate)

@@ -5,7 +5,13 @@ import struct
 
 import soundfile
 
+from speechbrain_ext.dataio.input_files import irregular_kind
 from speechbrain_ext.dataio.parallel import ordered_map
+
+# Samples a second. Beyond them the header is broken, and resampling would
+# need filters of gigabytes.
+RATES = 100, 768_000
+MOST_CHANNELS = 1024  # that libsndfile reads
 
 # What programs that write to a pipe put for "not known": SoX 0x7ffff000,
 # FFmpeg 0xffffffff, others a little less because they subtract the header.
@@ -18,7 +24,7 @@ PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 PLAIN_SAMPLES = {(PCM, 8), (PCM, 16), (PCM, 24), (PCM, 32)}
 PLAIN_SAMPLES |= {(FLOAT, 32), (FLOAT, 64)}
 
-OGG_PAGE = 65307  # the longest page that the format allows, bytes
+OGG_PAGE = 65307  # bytes; the longest page that the format allows
 OGG_LAST_PAGE = 0x04
 HEAD = 512  # bytes; reaches the samples of nearly every wav
 
@@ -27,12 +33,12 @@ FEW = 4096  # files that one process has read before others have started
 
 
 def read_header(path):
-    """Read what a manifest needs to know about one audio file.
+    """Reads what a manifest needs to know about one audio file.
 
     A plain wav (integer or float samples) is parsed here, several times
-    as fast as ``soundfile.info`` and with the same answer; everything else is
-    asked of soundfile. Beyond the header only the end of the file is looked
-    at, and only where the header cannot tell that the end is missing: the last
+    as fast as ``soundfile.info`` and with the same result. soundfile reads
+    every other file. Apart from the header only the end of the file is read,
+    and only where the header does not show that the end is missing: the last
     Ogg page must carry the end-of-stream mark, and the last samples of any
     other compressed file must decode.
 
@@ -52,8 +58,9 @@ def read_header(path):
     Raises
     ------
     ValueError
-        If the file cannot be opened, is no audio, is truncated or holds no
-        samples. The text is the reason alone, without the path.
+        If the file cannot be opened, is no regular file, is no audio, is
+        truncated, holds no samples or has an impossible rate. The text is the
+        reason alone, without the path.
 
     Example
     -------
@@ -64,6 +71,9 @@ def read_header(path):
     (800, 8000, 2)
     """
     try:
+        kind = irregular_kind(path)
+        if kind:
+            raise ValueError(f"not a file: {kind}")
         with open(path, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
             header = _read_stream(stream, size)
@@ -73,13 +83,19 @@ def read_header(path):
         raise ValueError(f"cannot be opened: {error.strerror}") from error
     except soundfile.LibsndfileError as error:
         raise ValueError(f"unreadable header: {error.error_string}") from error
-    if header[0] == 0:
+    frames, rate, _ = header
+    if frames == 0:
         raise ValueError("no samples: its header gives a length of 0")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(
+            f"its header gives {rate} samples per second, not {RATES[0]} to "
+            f"{RATES[1]}"
+        )
     return header
 
 
 def read_headers(paths, workers=None, journal=None):
-    """Read the headers of many files in parallel; a bad one stops nothing.
+    """Reads the headers of many files in parallel; a bad one stops nothing.
 
     Arguments
     ---------
@@ -89,8 +105,8 @@ def read_headers(paths, workers=None, journal=None):
         Processes that read; None for one a core. Few files are read in this
         process.
     journal : str
-        A file that keeps what was read, for a run that is killed to go on;
-        see ``ordered_map``. None for none.
+        A file that keeps what was read, so that a killed run can resume; see
+        ``ordered_map``. None for none.
 
     Returns
     -------
@@ -174,6 +190,8 @@ def _measure_wav(layout, promised, held):
     if kind == EXTENSIBLE and len(layout) >= 26:
         (kind,) = struct.unpack("<H", layout[24:26])
     if (kind, bits) not in PLAIN_SAMPLES or 0 in (rate, channels):
+        return None
+    if channels > MOST_CHANNELS:
         return None
     if block != channels * bits // 8:
         return None

@@ -12,9 +12,10 @@ import torch
 
 from speechbrain_ext.dataio.audio import read_audio
 
-# `seconds`: the length of the crop, or None for that of the dataset
+# `seconds`: the length of the crop, or None for that of the dataset;
+# `speed`: that of the crop, or None for one that the dataset draws
 Draw = namedtuple(
-    "Draw", ["row", "epoch", "repeat", "seconds"], defaults=[None]
+    "Draw", ["row", "epoch", "repeat", "seconds", "speed"], defaults=[None] * 2
 )
 
 
@@ -41,12 +42,42 @@ def stable_seed(*parts):
     return int.from_bytes(digest, "big") >> 1
 
 
+def drawn_speed(seed, epoch, repeat, utterance, speeds):
+    """Draws the speed of a crop.
+
+    Arguments
+    ---------
+    seed : int
+        Seed of the run.
+    epoch : int
+        The epoch.
+    repeat : int
+        Which draw of the utterance in the epoch it is.
+    utterance : str
+        ID of the utterance.
+    speeds : list of float
+        The speeds.
+
+    Returns
+    -------
+    int
+        Place in the list.
+
+    Example
+    -------
+    >>> drawn_speed(1986, 1, 0, "id10001/x/00001", [1.0, 0.9, 1.1])
+    0
+    """
+    drawn = stable_seed(stable_seed(seed, epoch, repeat, utterance), "speed")
+    return drawn % len(speeds)
+
+
 class CropDataset(torch.utils.data.Dataset):
-    """Crops, of which only the crop is read.
+    """Crops of utterances; only the crop is read from a file.
 
-    They are all of one length, but for draws that name a length of their own.
-
-    Utterances shorter than the crop are repeated up to its length.
+    They all have one length, except for draws that name a length of their
+    own. Utterances shorter than the crop are repeated up to its length. A
+    crop may be silent, as pauses are.
 
     Arguments
     ---------
@@ -61,7 +92,7 @@ class CropDataset(torch.utils.data.Dataset):
     seed : int
         Seed of the run.
     sample_rate : int
-        Samples a second that the crops shall have.
+        Samples a second of the crops.
     speeds : list of float
         Speeds of which each draw takes one. A voice at another speed is
         another speaker (WeSpeaker, 3D-Speaker): 0.9 and 1.1 make three
@@ -128,15 +159,22 @@ class CropDataset(torch.utils.data.Dataset):
         ---------
         draw : Draw
             Row of the manifest, epoch, which draw of this utterance in this
-            epoch it is, and the length of the crop where it has its own.
+            epoch it is, and length and speed of the crop where it has its own.
 
         Returns
         -------
         dict
             ``id``, ``sig`` [time], ``spk_id_encoded`` [1], and ``seed``, from
-            which whatever is added to the crop later is to be drawn; where
-            that is deferred, ``noise`` [time] and ``response`` [taps], zeros
-            for none.
+            which whatever is added to the crop later is drawn; where that is
+            deferred, ``noise`` [time] and ``response`` [taps], zeros for none.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read.
+        ValueError
+            If the draw has a length of its own but no speed, or a speed that
+            the dataset does not have.
         """
         utterance = self.manifest["ID"][draw.row]
         seed = stable_seed(self.seed, draw.epoch, draw.repeat, utterance)
@@ -144,7 +182,7 @@ class CropDataset(torch.utils.data.Dataset):
         start = int(self.manifest["start"][draw.row])
         stop = int(self.manifest["stop"][draw.row])
         file_rate = round((stop - start) / self.manifest["duration"][draw.row])
-        which = stable_seed(seed, "speed") % len(self.speeds)
+        which = self._speed(draw, utterance)
         speed = self.speeds[which]
         seconds = draw.seconds or self.sentence_len
         wanted = round(seconds * file_rate * speed)
@@ -175,6 +213,25 @@ class CropDataset(torch.utils.data.Dataset):
             "seed": stable_seed(seed, "signal"),
             **deferred,
         }
+
+    def _speed(self, draw, utterance):
+        """Place of the draw's speed in the dataset's list."""
+        if draw.speed is None:
+            if draw.seconds is not None and self.speeds != [1.0]:
+                raise ValueError(
+                    f"The dataset has the `speeds` {self.speeds}, but the "
+                    "sampler, which names the length of each crop, does not "
+                    "know them; give it `speeds: !ref <speeds>`."
+                )
+            return drawn_speed(
+                self.seed, draw.epoch, draw.repeat, utterance, self.speeds
+            )
+        if draw.speed not in self.speeds:
+            raise ValueError(
+                f"The sampler drew the speed {draw.speed}, which is not among "
+                f"the dataset's `speeds` {self.speeds}; give both the same."
+            )
+        return self.speeds.index(draw.speed)
 
 
 def wrap(signal, samples):

@@ -1,27 +1,31 @@
 """Batches by total duration, seeded and aware of the processes."""
 
+import itertools
 import math
 
 import numpy as np
 
-from speechbrain_ext.dataio.crops import Draw, stable_seed
+from speechbrain_ext.dataio.crops import Draw, drawn_speed, stable_seed
 from speechbrain_ext.dataio.samplers import EpochSampler
 
 
 class DynamicSampler(EpochSampler):
-    """Batches of like durations with as many utterances as seconds allow.
+    """Batches of similar durations with as many utterances as seconds allow.
 
-    Utterances come whole, or cut to ``max_seconds``. They are sorted into
-    buckets by duration and mixed within their bucket; a batch of a bucket has
-    as many as fit into ``batch_seconds`` at the bucket's longest, padding
+    Utterances come whole, or cut to ``max_seconds``. A whole utterance at a
+    speed is as long as it is at that speed: 4 s at 0.8 are 5 s. Draws are
+    sorted by that duration into buckets, and mixed within their bucket. A
+    batch of a bucket has as many as fit into ``batch_seconds`` at the longest
+    duration that the bucket can have (at the slowest speed), padding
     included, in a multiple of ``multiple_of``: any number of processes that
-    divides it trains on the same batches. What does not fill a batch moves on to the next longer bucket,
-    and is left out after the last, others each epoch.
+    divides it trains on the same batches. What does not fill a batch moves on
+    to the next longer bucket, and is left out after the last, others each
+    epoch.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Column duration, seconds.
+        Column duration, seconds, and ID where there are several speeds.
     batch_seconds : float
         Seconds of the global batch, over all processes, with its padding.
     seed : int
@@ -35,6 +39,9 @@ class DynamicSampler(EpochSampler):
         Draws of an utterance an epoch.
     multiple_of : int
         What divides the number of utterances of every batch.
+    speeds : list of float
+        Those of the dataset, of which each draw has one; None where it has
+        none but 1.
     rank : int
         Number of this process.
     world_size : int
@@ -43,7 +50,8 @@ class DynamicSampler(EpochSampler):
     Raises
     ------
     ValueError
-        If a batch cannot hold enough of the longest utterances, an argument is not positive, or an epoch has no batch.
+        If a batch cannot hold enough of the longest utterances, an argument
+        is not positive, or an epoch has no batch.
 
     Example
     -------
@@ -63,6 +71,7 @@ class DynamicSampler(EpochSampler):
         buckets=10,
         min_draws=1,
         multiple_of=1,
+        speeds=None,
         rank=0,
         world_size=1,
     ):
@@ -78,9 +87,15 @@ class DynamicSampler(EpochSampler):
             raise ValueError(
                 f"`min_draws` must be at least 1, got {min_draws}."
             )
-        seconds = np.asarray(manifest["duration"], dtype=float)
-        if max_seconds is not None:
-            seconds = np.minimum(seconds, max_seconds)
+        self.speeds = [1.0] if speeds is None else list(speeds)
+        if not self.speeds or not all(speed > 0 for speed in self.speeds):
+            raise ValueError(f"`speeds` must be positive, got {speeds}.")
+        self.named = speeds is not None
+        self.most = np.inf if max_seconds is None else max_seconds
+        self.durations = np.asarray(manifest["duration"], dtype=float)
+        self.ids = manifest["ID"].to_numpy() if len(self.speeds) > 1 else None
+        # as long as each can be: at the slowest speed
+        seconds = np.minimum(self.durations / min(self.speeds), self.most)
         least = math.lcm(multiple_of, world_size)
         if batch_seconds < least * seconds.max():
             raise ValueError(
@@ -88,15 +103,15 @@ class DynamicSampler(EpochSampler):
                 f"({least * seconds.max():.2f} s), got {batch_seconds}; "
                 "set it higher, or `max_seconds` or `multiple_of` lower."
             )
-        self.seconds = seconds
         order = np.argsort(seconds, kind="stable")
+        self.draws = [(int(r), n) for r in order for n in range(min_draws)]
         self.buckets, rest = [], 0  # (draws, utterances of a batch, batches)
         for rows in np.array_split(order, min(buckets, len(order))):
             fit = int(batch_seconds / seconds[rows[-1]] + 1e-9)
             size = fit // least * least
-            drawn = [(int(r), n) for r in rows for n in range(min_draws)]
-            batches, rest = divmod(len(drawn) + rest, size)
-            self.buckets.append((drawn, size, batches))
+            count = len(rows) * min_draws
+            batches, rest = divmod(count + rest, size)
+            self.buckets.append((count, size, batches))
         self.batches = sum(batches for *_, batches in self.buckets)
         if not self.batches:
             raise ValueError(
@@ -109,14 +124,28 @@ class DynamicSampler(EpochSampler):
         rng = np.random.default_rng(
             stable_seed(self.seed, self.epoch, "dynamic order")
         )
-        made, pool = [], []
-        for drawn, size, batches in self.buckets:
-            pool = pool + drawn
+        made, pool, draws = [], [], iter(self._draws())
+        for count, size, batches in self.buckets:
+            pool = pool + list(itertools.islice(draws, count))
             pool = [pool[i] for i in rng.permutation(len(pool))]
             made += [pool[i * size : (i + 1) * size] for i in range(batches)]
             pool = pool[batches * size :]
         for index in rng.permutation(len(made)):
-            yield [
-                Draw(row, self.epoch, repeat, float(self.seconds[row]))
-                for row, repeat in made[index][self.rank :: self.world_size]
-            ]
+            yield made[index][self.rank :: self.world_size]
+
+    def _draws(self):
+        """The epoch's draws, shortest first.
+
+        The k-th shortest is never longer than the k-th shortest at the
+        slowest speed, by which the buckets were made.
+        """
+        draws = []
+        for row, repeat in self.draws:
+            speed = self.speeds[0]
+            if len(self.speeds) > 1:
+                of = self.seed, self.epoch, repeat, self.ids[row]
+                speed = self.speeds[drawn_speed(*of, self.speeds)]
+            seconds = float(min(self.durations[row] / speed, self.most))
+            speed = speed if self.named else None
+            draws.append(Draw(row, self.epoch, repeat, seconds, speed))
+        return sorted(draws, key=lambda draw: draw.seconds)

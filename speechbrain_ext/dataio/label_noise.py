@@ -54,11 +54,14 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
         Seed of the draws.
     **options : dict
         ``exact`` (bool, False); ``embeddings`` (dict from speaker to vector,
-        for ``pair``: the confused class is the nearest by cosine);
+        for ``pair`` by ``nearest``, see
+        ``speechbrain_ext.inference.embedding.speaker_means``);
         ``outside`` (manifest of other speakers, for ``open_set``); ``parts``
-        (int, 2: labels of a split speaker, speakers of a merged label); ``by``
-        (``random`` or ``session``, the folder that holds the utterance, for
-        ``split``).
+        (int, 2: labels of a split speaker, speakers of a merged label);
+        ``by`` (for ``split``: ``random`` or ``session``, the folder that
+        holds the utterance; for ``pair``: ``name``, the next speaker by name,
+        or ``nearest``, the one of the highest cosine, which is the default
+        where ``embeddings`` are given).
 
     Returns
     -------
@@ -88,15 +91,18 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
     """
     kinds = {
         "symmetric": (_symmetric, {"exact"}),
-        "pair": (_pair, {"exact", "embeddings"}),
+        "pair": (_pair, {"exact", "by", "embeddings"}),
         "open_set": (_open_set, {"outside"}),
         "split": (_split, {"parts", "by"}),
         "merge": (_merge, {"parts"}),
     }
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"`kind` must be one of {list(kinds)}, got {kind!r}.")
-    if not 0 <= rate <= 1:
-        raise ValueError(f"`rate` must be a share in [0, 1], got {rate}.")
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if not number or not 0 <= rate <= 1:
+        raise ValueError(
+            f"`rate` must be a share in [0, 1], got {rate!r}; 30 % is 0.3."
+        )
     function, known = kinds[kind]
     for name in options:
         if name not in known:
@@ -104,6 +110,10 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
                 f"`{name}` does not go with kind {kind!r}, which takes "
                 f"{sorted(known)}."
             )
+    if not isinstance(options.get("exact", False), bool):
+        raise ValueError(
+            f"`exact` must be True or False, got {options['exact']!r}."
+        )
     _check(manifest, "manifest")
     manifest = manifest.copy()
     manifest["spk_id_clean"] = manifest["spk_id"]
@@ -190,7 +200,16 @@ def _symmetric(manifest, rate, seed, exact=False):
     return manifest
 
 
-def _pair(manifest, rate, seed, exact=False, embeddings=None):
+def _pair(manifest, rate, seed, exact=False, by=None, embeddings=None):
+    by = by or ("name" if embeddings is None else "nearest")
+    if by not in ("name", "nearest"):
+        raise ValueError(f"`by` must be 'name' or 'nearest', got {by!r}.")
+    if (by == "nearest") != (embeddings is not None):
+        raise ValueError(
+            "`by: nearest` and the speakers' embeddings go together; give "
+            "`embeddings_from`, the pretrained folder of an encoder (on the "
+            "command line --embeddings_from), or leave both out."
+        )
     classes = sorted(set(manifest["spk_id"]))
     if len(classes) < 2:
         raise ValueError("`manifest` must have two speakers, got 1.")
@@ -203,7 +222,15 @@ def _pair(manifest, rate, seed, exact=False, embeddings=None):
                 f"`embeddings` lacks {len(missing)} speakers, {missing[:3]}."
             )
         vectors = np.stack([np.asarray(embeddings[c], float) for c in classes])
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        odd = [
+            c for c, n in zip(classes, norms[:, 0], strict=True) if not n > 0
+        ]
+        if odd or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"`embeddings` must be finite and not zero; {odd[:3]} are not."
+            )
+        vectors /= norms
         cosines = vectors @ vectors.T
         np.fill_diagonal(cosines, -np.inf)
         nearest = cosines.argmax(axis=1)
@@ -260,8 +287,8 @@ def _speakers(names, rate, seed, kind):
 
 
 def _check_parts(parts):
-    if parts < 2:
-        raise ValueError(f"`parts` must be 2 or more, got {parts}.")
+    if not isinstance(parts, int) or parts < 2:
+        raise ValueError(f"`parts` must be 2 or more, got {parts!r}.")
 
 
 def _split(manifest, rate, seed, parts=2, by="random"):

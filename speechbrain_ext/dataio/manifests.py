@@ -17,7 +17,6 @@ from speechbrain_ext.utils.files import atomic_write
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 AGAIN = "delete it and run the preparation again"
-SAMPLE_RATE = 16000  # what models hear; files of another rate are resampled
 
 
 def read_manifest(path):
@@ -129,9 +128,9 @@ def scan_corpus(folders, extensions=EXTENSIONS, workers=None):
         wav and reason of each file that cannot be used.
     summary : dict
         Counts of the manifest's ``files``, ``speakers``, ``sessions``,
-        ``seconds``, ``stereo`` (more than one channel) and ``resampled`` (not
-        16 kHz); and of what is not in it, ``rejected``, ``misplaced`` and
-        ``other_formats``.
+        ``seconds``, ``stereo`` (more than one channel) and ``sample_rates``
+        (files by their rate); and of what is not in it, ``rejected``,
+        ``misplaced`` and ``other_formats``.
 
     Raises
     ------
@@ -228,7 +227,12 @@ def scan_files(files, left_out, workers=None, journal=None):
         ),
         "seconds": float(manifest.duration.sum()),
         "stereo": int((channels > 1).sum()),
-        "resampled": int((rates != SAMPLE_RATE).sum()),
+        "sample_rates": {
+            str(rate): int(count)
+            for rate, count in zip(
+                *np.unique(rates, return_counts=True), strict=True
+            )
+        },
         "rejected": len(rejected),
         **left_out,
     }

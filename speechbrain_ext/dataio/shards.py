@@ -1,5 +1,6 @@
 """Tar shards in webdataset's form, of which single crops can be read."""
 
+import glob
 import hashlib
 import io
 import json
@@ -7,12 +8,22 @@ import os
 import tarfile
 
 import numpy as np
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.crops import stable_seed
+from speechbrain_ext.dataio.input_files import (
+    content_fingerprint,
+    file_fingerprints,
+    require_regular,
+)
 from speechbrain_ext.dataio.parallel import ordered_map
-from speechbrain_ext.utils.files import atomic_write, locked_folder
+from speechbrain_ext.utils.files import (
+    atomic_write,
+    locked_folder,
+    require_own,
+)
 
-BLOCK = 512  # bytes; a tar file is a row of these
+logger = get_logger(__name__)
 
 
 def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
@@ -20,12 +31,15 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
 
     An utterance is two members of a shard, ``<ID>.wav`` (or whatever the file
     is), byte for byte, and ``<ID>.json`` with its duration and speaker: what
-    ``webdataset.WebDataset`` yields as one sample. Which utterances share a
-    shard is drawn from the seed, so that a reader who shuffles whole shards
-    and a little buffer mixes speakers. Shards are written beside and renamed,
-    by all cores; a run that was killed goes on with the shards that are
-    missing. The same manifest gives the same bytes, and its fingerprint is in
-    the names: another one never uses them.
+    ``webdataset.WebDataset`` yields as one sample. The seed draws which
+    utterances share a shard, so that a reader who shuffles whole shards and a
+    small buffer mixes speakers.
+
+    All cores write. A killed run resumes with the shards that are missing.
+    The names of the shards hold two fingerprints, of the manifest and of its
+    files (path, size, time and a sample of the content): a changed manifest
+    or a replaced file gets new shards. Where the files are gone, the shards
+    that were written from them are used.
 
     Arguments
     ---------
@@ -50,9 +64,12 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
     Raises
     ------
     ValueError
-        If ``utterances`` is not positive, or two rows name one file.
+        If ``utterances`` is not positive, two rows name one file, or the
+        index or a shard is broken.
     FileNotFoundError
         If a file of the manifest, or a shard that was written, is gone.
+    FileExistsError
+        If a file is in the way that this project did not write.
     OSError
         If a file cannot be read, the folder not be written, or the disk is
         full: no shard is left half-written.
@@ -82,10 +99,10 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
     order = np.lexsort((names.astype(str), drawn))
     true = manifest.get("spk_id_clean", manifest["spk_id"])
     about = manifest[["ID", "wav", "duration", "stop"]].assign(spk_id=true)
-    stamp = _fingerprint(about, seed, utterances)
     folder = os.path.abspath(folder)
+    stamp = _stamp(folder, _fingerprint(about, seed, utterances), about.wav)
     index = os.path.join(folder, f"{stamp}.json")
-    if not os.path.exists(index):
+    if not os.path.lexists(index):
         parts = np.array_split(order, range(utterances, len(order), utterances))
         tasks = [
             (os.path.join(folder, _shard(stamp, n)), about.iloc[rows])
@@ -95,17 +112,16 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
             # all the shards are there, or it raises
             results = list(ordered_map(_write_shard, tasks, workers))
             places = [None] * len(order)
-            for number, (rows, found) in enumerate(
+            for number, (rows, (found, _)) in enumerate(
                 zip(parts, results, strict=True)
             ):
                 for row, place in zip(rows, found, strict=True):
                     places[row] = (number, *place)
+            held = {"places": places, "shards": [mark for _, mark in results]}
             with atomic_write(index) as stream:
-                json.dump(places, stream)
-    with open(index, encoding="utf-8") as stream:
-        places = json.load(stream)
+                json.dump({**held, "digest": _digest(stamp, held)}, stream)
+    places = _read_index(index, stamp, len(manifest))
     shards = [number for number, *_ in places]
-    _require(folder, stamp, max(shards) + 1)
     wavs = [
         f"{folder}/{_shard(stamp, number)}#{offset}+{size}"
         for number, offset, size in places
@@ -117,20 +133,88 @@ def _shard(stamp, number):
     return f"{stamp}-{number:06}.tar"
 
 
-def _require(folder, stamp, count):
-    """Raises where a shard has gone since the index was written."""
+def _stamp(folder, known, wavs):
+    """What the names begin with: fingerprints of the manifest and its files."""
+    pattern = os.path.join(glob.escape(folder), f"{known}-{'?' * 12}.json")
+    others = sorted(glob.glob(pattern))
+    try:
+        digests = "\n".join(file_fingerprints(wavs.tolist()))
+    except FileNotFoundError as error:
+        if len(others) != 1:
+            raise FileNotFoundError(
+                f"{error.filename} of the manifest does not exist, so that no "
+                "shard can be written from it; restore it, or run the "
+                "preparation again."
+            ) from error
+        logger.warning(
+            f"{error.filename} is gone; the shards of {others[0]} are used, "
+            "which were written from the files of this manifest."
+        )
+        return os.path.basename(others[0]).removesuffix(".json")
+    content = hashlib.sha256(digests.encode()).hexdigest()[:12]
+    stamp = f"{known}-{content}"
+    stale = [
+        path for path in others if os.path.basename(path) != f"{stamp}.json"
+    ]
+    if stale:
+        logger.warning(
+            f"Files have changed since the shards of {', '.join(stale)} were "
+            f"written; they are not used. New ones are named {stamp}."
+        )
+    return stamp
+
+
+def _read_index(index, stamp, count):
+    """Places of the utterances, (shard, offset, bytes) each, all checked."""
+    require_regular(index)
+    try:
+        with open(index, encoding="utf-8") as stream:
+            held = json.load(stream)
+        whole = held.pop("digest") == _digest(stamp, held)
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        RecursionError,
+    ) as error:
+        whole, reason = False, f"it is not what was written: {error}"
+    else:
+        reason = "its content was changed, or is of another manifest"
+    if not whole or len(held["places"]) != count:
+        raise ValueError(
+            f"The shard index {index} is broken ({reason}); delete it, and "
+            "the next run writes it again."
+        )
+    _require_shards(index, stamp, held["shards"])
+    return held["places"]
+
+
+def _digest(stamp, held):
+    """What tells that an index is whole, and that of this manifest."""
+    said = json.dumps([stamp, held["places"], held["shards"]])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _require_shards(index, stamp, marks):
+    """Raises where a shard is gone or was changed."""
+    folder = os.path.dirname(index)
     there = set(os.listdir(folder))
-    gone = [n for n in range(count) if _shard(stamp, n) not in there]
+    gone = [n for n in range(len(marks)) if _shard(stamp, n) not in there]
     if gone:
         raise FileNotFoundError(
-            f"{folder} lacks {len(gone)} of {count} shards, "
+            f"{folder} lacks {len(gone)} of {len(marks)} shards, "
             f"{_shard(stamp, gone[0])} among them; delete {stamp}.json there "
             "and they are written again."
         )
+    for number, mark in enumerate(marks):
+        path = os.path.join(folder, _shard(stamp, number))
+        if content_fingerprint(path) != mark:
+            raise ValueError(
+                f"The shard {path} was changed since it was written; delete "
+                f"it and {index}, and both are written again."
+            )
 
 
 def _fingerprint(manifest, seed, utterances):
-    """What the shards of this manifest begin their names with."""
+    """A digest of the manifest, of the seed and of the size of shards."""
     digest = hashlib.sha256(f"{seed}/{utterances}".encode())
     for name in ("ID", "wav", "spk_id", "stop"):
         held = "\n".join(map(str, manifest[name].to_numpy()))
@@ -139,21 +223,29 @@ def _fingerprint(manifest, seed, utterances):
 
 
 def _write_shard(task):
-    """Writes a shard that is not there; where each sound lies in it."""
+    """Writes a shard that is not there; where each sound lies, and its mark."""
     path, table = task
     samples = table[["ID", "wav", "duration", "spk_id"]]
     samples = list(samples.itertuples(index=False, name=None))
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         with atomic_write(path, "wb") as stream:
             _fill(stream, samples)
-    with tarfile.open(path) as shard:
-        found = {
-            member.name.rpartition(".")[0]: member
-            for member in shard
-            if not member.name.endswith(".json")
-        }
-    members = [found[_key(name)] for name, *_ in samples]
-    return [(member.offset_data, member.size) for member in members]
+    require_own(path)
+    try:
+        with tarfile.open(path) as shard:
+            found = {
+                member.name.rpartition(".")[0]: member
+                for member in shard
+                if not member.name.endswith(".json")
+            }
+        members = [found[_key(name)] for name, *_ in samples]
+    except (tarfile.TarError, KeyError) as error:
+        raise ValueError(
+            f"The shard {path} is broken ({error}); delete it, and it is "
+            "written again."
+        ) from error
+    places = [(member.offset_data, member.size) for member in members]
+    return places, content_fingerprint(path)
 
 
 def _fill(stream, samples):
@@ -164,6 +256,7 @@ def _fill(stream, samples):
         for name, wav, duration, speaker in samples:
             about = {"ID": name, "duration": duration, "spk_id": speaker}
             ending = os.path.splitext(wav)[1].lower()
+            require_regular(wav)
             with open(wav, "rb") as sound:
                 held = sound.read()
             for suffix, content in (

@@ -2,14 +2,18 @@
 
 import contextlib
 import io
-import os
+import re
+
+from speechbrain_ext.dataio.input_files import require_regular
+
+PLACE = re.compile(r"(?s)(.*\.tar)#([0-9]{1,18})\+([0-9]{1,18})")
 
 
 @contextlib.contextmanager
 def opened(place):
-    """Opens a sound within a tar file, as a file that can be sought in.
+    """Opens a sound within a tar file, as a file in which one can seek.
 
-    Only what is asked for is read of the tar file.
+    Only the bytes that are asked for are read from the tar file.
 
     Arguments
     ---------
@@ -25,6 +29,8 @@ def opened(place):
     ------
     OSError
         If the tar file cannot be opened.
+    ValueError
+        If the tar file is no regular file, or ends before the sound does.
 
     Example
     -------
@@ -34,11 +40,12 @@ def opened(place):
     ...     sound.read()
     b'sound'
     """
-    path, _, numbers = place.rpartition("#")
-    offset, plus, size = numbers.partition("+")
-    if not (path.endswith(".tar") and plus and offset.isdigit()):
+    found = PLACE.fullmatch(place)
+    if not found:
         yield place
         return
+    path, offset, size = found.groups()
+    require_regular(path)
     with io.BufferedReader(_Member(path, int(offset), int(size))) as sound:
         yield sound
 
@@ -49,6 +56,13 @@ class _Member(io.RawIOBase):
     def __init__(self, path, offset, size):
         self.stream = open(path, "rb", buffering=0)
         self.offset, self.size, self.place = offset, size, 0
+        held = self.stream.seek(0, io.SEEK_END)
+        if held < offset + size:
+            self.stream.close()
+            raise ValueError(
+                f"{path} has {held} bytes, fewer than the {offset + size} "
+                "that its index says"
+            )
 
     def readable(self):
         return True
@@ -66,7 +80,8 @@ class _Member(io.RawIOBase):
 
     def readinto(self, buffer):
         wanted = max(0, min(len(buffer), self.size - self.place))
-        held = os.pread(self.stream.fileno(), wanted, self.offset + self.place)
+        self.stream.seek(self.offset + self.place)
+        held = self.stream.read(wanted)
         buffer[: len(held)] = held
         self.place += len(held)
         return len(held)

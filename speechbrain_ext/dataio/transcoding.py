@@ -1,6 +1,7 @@
-"""Conversion of m4a and other formats by ffmpeg, file by file, resumable."""
+"""Conversion of m4a and other formats by ffmpeg; a killed run resumes."""
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -13,8 +14,8 @@ import pandas as pd
 import soundfile
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.dataio.audio_headers import RATES, read_headers
 from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS, EXTENSIONS
-from speechbrain_ext.dataio.manifests import SAMPLE_RATE
 from speechbrain_ext.dataio.parallel import cores
 from speechbrain_ext.utils.files import atomic_write, locked_folder
 
@@ -26,14 +27,21 @@ FILES = 32  # of one ffmpeg
 REJECTED = "not_converted.csv"
 
 
-def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
+def convert_corpus(
+    source,
+    target,
+    form="wav",
+    workers=None,
+    most_bad=0.01,
+    sample_rate=16000,
+):
     """Converts every m4a (mp4, aac, mp3, ...) below a folder by ffmpeg.
 
-    What comes of ``source/dev/aac/id1/s/1.m4a`` is
-    ``target/dev/aac/id1/s/1.wav``, one channel of 16 bits at 16 kHz. Each
-    file is written beside and renamed, so that a run that was killed goes on
-    with the files that are missing. A file that ffmpeg complains about is left
-    out: one warning each, all of them in ``not_converted.csv``.
+    ``source/dev/aac/id1/s/1.m4a`` becomes ``target/dev/aac/id1/s/1.wav``, one
+    channel of 16 bits. Each file is written beside and renamed, so that a
+    killed run resumes with the files that are missing. A file that ffmpeg
+    cannot read without an error is left out: one warning each, all of them in
+    ``not_converted.csv``.
 
     Arguments
     ---------
@@ -47,6 +55,8 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
         Files at a time; None for one a core.
     most_bad : float
         Share of files that may fail, in [0, 1].
+    sample_rate : int
+        Samples a second of the converted files: that of the model.
 
     Returns
     -------
@@ -58,8 +68,9 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
     FileNotFoundError
         If ffmpeg or the source is missing.
     ValueError
-        If nothing is to be converted, two files would become one, or too
-        many fail.
+        If an argument is out of range, there is nothing to convert, two
+        files would become one, the target has files of another sample rate,
+        or too many fail.
     OSError
         If the target cannot be written into or its disk is full.
 
@@ -76,6 +87,11 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
         raise ValueError(f"`form` must be 'wav' or 'flac', got {form!r}.")
     if not 0 <= most_bad <= 1:
         raise ValueError(f"`most_bad` must be in [0, 1], got {most_bad}.")
+    if not RATES[0] <= sample_rate <= RATES[1]:
+        raise ValueError(
+            f"`sample_rate` must be {RATES[0]} to {RATES[1]} samples per "
+            f"second, got {sample_rate}."
+        )
     if shutil.which("ffmpeg") is None:
         raise FileNotFoundError(
             "ffmpeg is not installed, which converts m4a; install it (Debian: "
@@ -85,6 +101,8 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
     failed = []
     with locked_folder(target):
         missing = [pair for pair in pairs if not os.path.exists(pair[1])]
+        _check_rates(sorted(set(pairs) - set(missing)), sample_rate)
+        convert = functools.partial(_convert, sample_rate=sample_rate)
         with ThreadPoolExecutor(workers or cores()) as pool:
             try:
                 for start in range(0, len(missing), QUEUED):
@@ -92,7 +110,7 @@ def convert_corpus(source, target, form="wav", workers=None, most_bad=0.01):
                     some = [
                         some[i : i + FILES] for i in range(0, len(some), FILES)
                     ]
-                    for bad in pool.map(_convert, some):
+                    for bad in pool.map(convert, some):
                         failed += bad
                         for path, reason in bad:
                             logger.warning("%s: %s", path, reason)
@@ -142,19 +160,33 @@ def _pairs(source, target, form):
     return sorted((path, result) for result, path in made.items())
 
 
-def _convert(pairs):
+def _check_rates(pairs, sample_rate):
+    """Raises where a former run has written files of another rate."""
+    results = [result for _, result in pairs]
+    for result, (_, rate, *_) in zip(
+        results, read_headers(results), strict=True
+    ):
+        if rate not in (0, sample_rate):
+            raise ValueError(
+                f"{result} has {rate} samples per second, but `sample_rate` "
+                f"is {sample_rate}; name another target folder, or the rate "
+                "of the run before."
+            )
+
+
+def _convert(pairs, sample_rate):
     """Converts some files; the paths and reasons of those that failed."""
-    held, reason = _decode([path for path, _ in pairs])
+    held, reason = _decode([path for path, _ in pairs], sample_rate)
     if reason and len(pairs) > 1:  # one of them: each alone
-        return [bad for pair in pairs for bad in _convert([pair])]
+        return [bad for pair in pairs for bad in _convert([pair], sample_rate)]
     if reason:
         return [(pairs[0][0], reason)]
     for (_, result), samples in zip(pairs, held, strict=True):
-        _write(result, samples)
+        _write(result, samples, sample_rate)
     return []
 
 
-def _decode(paths):
+def _decode(paths, sample_rate):
     """Samples of each file, or why one of them cannot be decoded.
 
     Starting ffmpeg takes longer than what it does to a file, so it gets
@@ -168,7 +200,7 @@ def _decode(paths):
             command += ["-threads", "1", "-err_detect", "explode", "-i", path]
         for number, stream in enumerate(streams):
             command += ["-map", f"{number}:a:0", "-ac", "1", "-ar"]
-            command += [str(SAMPLE_RATE), "-f", "s16le"]
+            command += [str(sample_rate), "-f", "s16le"]
             command += [f"pipe:{stream.fileno()}"]
         done = subprocess.run(
             command,
@@ -188,11 +220,11 @@ def _decode(paths):
     return held, "" if all(map(len, held)) else "no samples"
 
 
-def _write(result, samples):
+def _write(result, samples, sample_rate):
     """Writes a sound beside its place, and renames it."""
     sound = io.BytesIO()
     form = os.path.splitext(result)[1][1:]
-    soundfile.write(sound, samples, SAMPLE_RATE, "PCM_16", format=form)
+    soundfile.write(sound, samples, sample_rate, "PCM_16", format=form)
     os.makedirs(os.path.dirname(result), exist_ok=True)
     with atomic_write(result, "wb", record=False) as stream:
         stream.write(sound.getbuffer())

@@ -1,5 +1,7 @@
 """Embeddings of whole utterances, in length-sorted padded batches."""
 
+import math
+
 import numpy as np
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -7,6 +9,11 @@ from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import read_audio
 from speechbrain_ext.dataio.crops import wrap
+from speechbrain_ext.inference.speech import (
+    LEAST_SECONDS,
+    NoSpeechError,
+    no_speech_reasons,
+)
 
 
 class UtteranceDataset(torch.utils.data.Dataset):
@@ -17,16 +24,14 @@ class UtteranceDataset(torch.utils.data.Dataset):
     manifest : pandas.DataFrame
         Columns ID, wav, start and stop.
     sample_rate : int
-        Samples a second that the signals shall have.
-    min_samples : int
-        Shorter utterances are repeated up to this length, one frame of
-        25 ms.
+        Samples a second of the signals. Utterances that are shorter than
+        0.1 s are repeated up to that length.
     """
 
-    def __init__(self, manifest, sample_rate=16000, min_samples=400):
+    def __init__(self, manifest, sample_rate=16000):
         self.manifest = manifest
         self.sample_rate = sample_rate
-        self.min_samples = min_samples
+        self.min_samples = math.ceil(LEAST_SECONDS * sample_rate)
 
     def __len__(self):
         """Number of utterances."""
@@ -43,7 +48,8 @@ class UtteranceDataset(torch.utils.data.Dataset):
         Returns
         -------
         dict
-            ``id``, ``sig`` [time] and ``row``.
+            ``id``, ``sig`` [time], ``row``, and ``no_speech``: why the
+            utterance has no speaker, or ``""``.
         """
         entry = self.manifest.iloc[row]
         signal = read_audio(
@@ -52,13 +58,19 @@ class UtteranceDataset(torch.utils.data.Dataset):
             int(entry["stop"]),
             sample_rate=self.sample_rate,
         )
+        (reason,) = no_speech_reasons(signal[None], self.sample_rate)
         if len(signal) < self.min_samples:
             signal = wrap(signal, self.min_samples)
-        return {"id": entry["ID"], "sig": signal, "row": row}
+        return {
+            "id": entry["ID"],
+            "sig": signal,
+            "row": row,
+            "no_speech": reason,
+        }
 
 
 def length_sorted_batches(durations, batch_seconds):
-    """Groups utterances of like length, longest first.
+    """Groups utterances of similar length, longest first.
 
     Arguments
     ---------
@@ -89,9 +101,14 @@ def length_sorted_batches(durations, batch_seconds):
 
 
 def utterance_loader(
-    manifest, batch_seconds=120.0, num_workers=0, rank=0, world_size=1
+    manifest,
+    batch_seconds=120.0,
+    num_workers=0,
+    rank=0,
+    world_size=1,
+    sample_rate=16000,
 ):
-    """A DataLoader of whole utterances in length-sorted padded batches.
+    """Makes a DataLoader of whole utterances in length-sorted padded batches.
 
     Arguments
     ---------
@@ -105,14 +122,16 @@ def utterance_loader(
         Number of this process.
     world_size : int
         Number of processes, which share the batches; none is cut.
+    sample_rate : int
+        Samples a second that the model was trained with.
 
     Returns
     -------
     torch.utils.data.DataLoader
-        Yields PaddedBatch with ``id``, ``sig`` and ``row``.
+        Yields PaddedBatch with ``id``, ``sig``, ``row`` and ``no_speech``.
     """
     return torch.utils.data.DataLoader(
-        UtteranceDataset(manifest),
+        UtteranceDataset(manifest, sample_rate),
         batch_sampler=length_sorted_batches(
             manifest["duration"].tolist(), batch_seconds
         )[rank::world_size],
@@ -121,10 +140,35 @@ def utterance_loader(
     )
 
 
+def encoder_rate(encoder):
+    """The sample rate that an encoder was trained with.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.interfaces.Pretrained
+        The encoder; its ``audio_normalizer`` knows the rate.
+
+    Returns
+    -------
+    int
+        Samples a second; 16000 for an object without ``audio_normalizer``.
+
+    Example
+    -------
+    >>> encoder_rate(object())
+    16000
+    """
+    normalizer = getattr(encoder, "audio_normalizer", None)
+    return getattr(normalizer, "sample_rate", 16000)
+
+
 def embed_batches(
     encoder, manifest, batch_seconds=120.0, num_workers=0, share=(0, 1)
 ):
     """Computes embeddings of whole utterances, batch by batch.
+
+    They are read at the encoder's own sample rate. Utterances without speech
+    are left out, and named after the last batch.
 
     Arguments
     ---------
@@ -145,12 +189,32 @@ def embed_batches(
         Rows of the manifest.
     embeddings : torch.Tensor
         float32, on the CPU, [rows, embedding].
+
+    Raises
+    ------
+    AudioError
+        If a file cannot be read.
+    NoSpeechError
+        If utterances have no speech, after all others were yielded.
     """
-    loader = utterance_loader(manifest, batch_seconds, num_workers, *share)
+    rate = encoder_rate(encoder)
+    loader = utterance_loader(
+        manifest, batch_seconds, num_workers, *share, sample_rate=rate
+    )
+    silent = {}
     for batch in loader:
+        reasons = dict(zip(batch.id, batch.no_speech, strict=True))
+        silent.update((name, why) for name, why in reasons.items() if why)
+        spoken = torch.tensor([not why for why in batch.no_speech])
+        if not spoken.any():
+            continue
+        wavs, lengths = batch.sig
         with torch.inference_mode():
-            found = encoder.encode_batch(*batch.sig).squeeze(1).float().cpu()
-        yield torch.as_tensor(batch.row).tolist(), found
+            found = encoder.encode_batch(wavs[spoken], lengths[spoken])
+            found = found.squeeze(1).float().cpu()
+        yield torch.as_tensor(batch.row)[spoken].tolist(), found
+    if silent:
+        raise NoSpeechError(silent)
 
 
 def embed_utterances(
@@ -179,6 +243,10 @@ def embed_utterances(
 
     Raises
     ------
+    AudioError
+        If a file cannot be read.
+    NoSpeechError
+        If utterances have no speech.
     ValueError
         If an embedding is not finite: the utterances are named.
     """

@@ -11,7 +11,10 @@ import torch
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from speechbrain_ext.dataio.audio import REMEDY, AudioError
+from speechbrain_ext.dataio.input_files import file_fingerprints
 from speechbrain_ext.inference.embedding import embed_batches
+from speechbrain_ext.inference.speech import NoSpeechError
 
 logger = get_logger(__name__)
 
@@ -29,8 +32,8 @@ class EmbeddingStore:
     Each file of it holds keys, IDs and embeddings of some utterances (NumPy's
     npz) and is written beside and renamed, so that a killed run leaves what
     it had finished. A key is a digest of an utterance's ID, start and stop
-    and of its file's size and time: where one changes, the embedding is
-    computed again.
+    and of its file's fingerprint (path, size, time and a sample of the
+    content): where one changes, the embedding is computed again.
 
     Arguments
     ---------
@@ -140,7 +143,7 @@ def model_fingerprint(folder):
 
 
 def utterance_keys(manifest):
-    """Keys of a manifest's utterances, by which a store knows them.
+    """Computes the keys by which a store knows the utterances of a manifest.
 
     Arguments
     ---------
@@ -151,14 +154,28 @@ def utterance_keys(manifest):
     -------
     list of str
         Hexadecimal digests, [utterances].
+
+    Raises
+    ------
+    AudioError
+        If a file is missing or cannot be read.
+    ValueError
+        If one is no regular file.
     """
-    keys = []
+    paths = list(dict.fromkeys(manifest["wav"].tolist()))
+    try:
+        digests = dict(zip(paths, file_fingerprints(paths), strict=True))
+    except OSError as error:
+        raise AudioError(
+            f"Cannot read {error.filename} ({error.strerror}); {REMEDY}."
+        ) from error
     columns = ["ID", "wav", "start", "stop"]
-    for name, wav, start, stop in manifest[columns].itertuples(index=False):
-        state = os.stat(wav)
-        said = f"{name} {start} {stop} {state.st_size} {state.st_mtime_ns}"
-        keys.append(hashlib.sha256(said.encode()).hexdigest()[:32])
-    return keys
+    return [
+        hashlib.sha256(
+            f"{name} {start} {stop} {digests[wav]}".encode()
+        ).hexdigest()[:32]
+        for name, wav, start, stop in manifest[columns].itertuples(index=False)
+    ]
 
 
 def stored_embeddings(
@@ -200,6 +217,10 @@ def stored_embeddings(
 
     Raises
     ------
+    AudioError
+        If a file cannot be read.
+    NoSpeechError
+        If utterances have no speech; the embeddings of all others are stored.
     ValueError
         If an embedding is zero or not finite: the utterances are named, and
         their embeddings are not stored.
@@ -220,32 +241,51 @@ def stored_embeddings(
             disable=not progressbar,
             dynamic_ncols=True,
         )
-        with bar:
-            _compute(batches, rows, manifest["ID"], keys, store, bar)
+        silent = {}
+        try:
+            with bar:
+                _compute(batches, rows, manifest["ID"], keys, store, bar)
+        except NoSpeechError as error:
+            silent = error.reasons
         if gather is not None:
             gather()
         known = store.read()
+        if silent or gather is not None:
+            _require_all(manifest["ID"], keys, known, silent)
     return torch.from_numpy(np.stack([known[key] for key in keys]))
+
+
+def _require_all(ids, keys, known, silent):
+    """Names what has no embedding, the same on every process."""
+    lacking = {
+        name: silent.get(name, "found by another process")
+        for name, key in zip(ids, keys, strict=True)
+        if key not in known
+    }
+    if lacking:
+        raise NoSpeechError(lacking)
 
 
 def _compute(batches, rows, ids, keys, store, bar):
     """Computes batches and stores them, a file a minute."""
     waiting, bad, since = [], [], time.monotonic()
-    for batch, found in batches:
-        bar.update(len(batch))
-        usable = found.isfinite().all(dim=1) & (found != 0).any(dim=1)
-        for row, embedding, good in zip(
-            rows[batch].tolist(), found, usable.tolist(), strict=True
-        ):
-            if good:
-                waiting.append((keys[row], ids.iloc[row], embedding))
-            else:
-                bad.append(ids.iloc[row])
-        if time.monotonic() - since > PART_SECONDS and waiting:
+    try:
+        for batch, found in batches:
+            bar.update(len(batch))
+            usable = found.isfinite().all(dim=1) & (found != 0).any(dim=1)
+            for row, embedding, good in zip(
+                rows[batch].tolist(), found, usable.tolist(), strict=True
+            ):
+                if good:
+                    waiting.append((keys[row], ids.iloc[row], embedding))
+                else:
+                    bad.append(ids.iloc[row])
+            if time.monotonic() - since > PART_SECONDS and waiting:
+                _flush(waiting, store)
+                waiting, since = [], time.monotonic()
+    finally:  # a file that cannot be read costs nothing that is done
+        if waiting:
             _flush(waiting, store)
-            waiting, since = [], time.monotonic()
-    if waiting:
-        _flush(waiting, store)
     if bad:
         raise ValueError(
             f"{len(bad)} embeddings are zero or not finite, among them "

@@ -33,6 +33,16 @@ HEADER = """\
 
 INTERFACE = """\
 
+# Files of another rate are resampled to this
+sample_rate: {sample_rate}
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+    sample_rate: !ref <sample_rate>
+
+# Refuses silence, which has no speaker
+compute_features: !new:speechbrain_ext.inference.speech.SpeechFeatures
+    front_end: !ref <front_end>
+    sample_rate: !ref <sample_rate>
+
 mean_var_norm_emb: !new:speechbrain_ext.nnet.normalization.EmbeddingMean
     size: {size}
 
@@ -71,7 +81,8 @@ def export_pretrained(
         The folder to write, ``<output_folder>/pretrained``.
     recipe : str
         The recipe's YAML, resolved: its ``compute_features``,
-        ``mean_var_norm``, ``embedding_model`` and ``classifier`` are taken.
+        ``mean_var_norm``, ``embedding_model``, ``classifier`` and
+        ``sample_rate`` (16000 where it has none) are taken.
     modules : dict of torch.nn.Module
         ``embedding_model`` and ``classifier``, which are loaded, and whatever
         else fine-tuning is to go on with (``loss``), each in a file.
@@ -97,9 +108,9 @@ def export_pretrained(
     """
     folder = pathlib.Path(folder)
     require_exportable(folder, card is not None)
-    hyperparams = HEADER + _modules_yaml(recipe, len(label_encoder))
-    hyperparams += INTERFACE.format(size=embedding_size)
-    texts = {"hyperparams.yaml": hyperparams}
+    blocks, sample_rate = _modules_yaml(recipe, len(label_encoder))
+    interface = INTERFACE.format(size=embedding_size, sample_rate=sample_rate)
+    texts = {"hyperparams.yaml": HEADER + blocks + interface}
     if card is not None:
         texts["README.md"] = card
     tensors = {name: module.state_dict() for name, module in modules.items()}
@@ -244,11 +255,12 @@ def _by_speaker(old, own, known, label_encoder, shard=None):
 
 
 def _modules_yaml(recipe, classes):
-    """The recipe's blocks of the modules, the number of classes filled in."""
+    """The recipe's blocks with the number of classes, and its sample rate."""
     yaml = ruamel.yaml.YAML()
     blocks = yaml.load(recipe)
     kept = ruamel.yaml.comments.CommentedMap()
-    for key in ("compute_features", "mean_var_norm", "embedding_model"):
+    kept["front_end"] = blocks["compute_features"]
+    for key in ("mean_var_norm", "embedding_model"):
         kept[key] = blocks[key]
     classifier = blocks["classifier"]
     kind, name = classifier.tag.value.split(":", 1)
@@ -259,4 +271,8 @@ def _modules_yaml(recipe, classes):
     kept["classifier"] = arguments
     stream = io.StringIO()
     yaml.dump(kept, stream)
-    return stream.getvalue().replace("classifier:", f"classifier: !new:{name}")
+    written = stream.getvalue()
+    return (
+        written.replace("classifier:", f"classifier: !new:{name}"),
+        blocks.get("sample_rate", 16000),
+    )

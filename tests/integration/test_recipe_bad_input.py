@@ -1,5 +1,6 @@
 """What a user can get wrong: one clear line, exit code 1, nothing broken."""
 
+import functools
 import json
 
 import numpy as np
@@ -76,15 +77,17 @@ def test_odd_audio_is_read_and_what_cannot_be_read_is_listed(
     assert "cut.flac" in rejected[1]
     summary = json.loads((out / "save" / "prepare.json").read_text())["summary"]
     assert summary["stereo"] == 1
-    assert summary["resampled"] == 2
+    rates = summary["sample_rates"]
+    assert summary["files"] - rates["16000"] == 2
     # and the same kinds of files among the trials
-    trials.write_text(
+    lines = (
         "1 id3/odd/stereo.wav id3/odd/slow.wav\n"
-        "1 id3/odd/fast.wav id3/odd/silent.wav\n"
+        "1 id3/odd/fast.wav id3/odd/{}.wav\n"
         "0 id3/odd/short.wav id4/s1/1.wav\n"
     )
     verified = tmp_path / "verified"
-    done = run(
+    verify = functools.partial(
+        run,
         recipe,
         "speaker_verification_cosine.py",
         "verification_resnet_small.yaml",
@@ -94,6 +97,11 @@ def test_odd_audio_is_read_and_what_cannot_be_read_is_listed(
         max_unreadable=0.2,
         num_workers=0,
     )
+    trials.write_text(lines.format("silent"))
+    line = one_clear_line(verify())
+    assert "1 utterance has no speech: id3/odd/silent (digital silence" in line
+    trials.write_text(lines.format("slow"))
+    done = verify()
     assert done.returncode == 0, done.stderr
     *_, scores, _ = read_scores(verified / "scores_veri_x_asnorm.txt")
     assert scores.isfinite().all()

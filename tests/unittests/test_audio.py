@@ -65,6 +65,19 @@ def test_read_audio_counts_at_the_rate_of_the_file(tmp_path):
         read_audio(path, 0, 4000, file_rate=16000)
 
 
+@pytest.mark.parametrize("rate", [15999, 22254, 11127])
+def test_read_audio_resamples_from_odd_rates(tmp_path, rate):
+    time = np.arange(2 * rate) / rate
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * time)
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, np.stack([tone, 3 * tone], 1) / 2, rate, "FLOAT")
+    read = read_audio(path)
+    assert read.dtype == torch.float32 and read.shape == (32000,)
+    expected = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(32000) / 16000)
+    inside = slice(200, -200)
+    assert np.abs(read.numpy() - expected)[inside].max() < 0.01
+
+
 def test_read_audio_ignores_the_default_dtype(tmp_path):
     path = write(tmp_path / "a.wav")
     torch.set_default_dtype(torch.float64)

@@ -7,7 +7,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ext.dataio.crops import CropDataset
+from speechbrain_ext.dataio.crops import CropDataset, drawn_speed
 from speechbrain_ext.dataio.dynamic_sampler import DynamicSampler
 
 DURATIONS = np.random.default_rng(0).uniform(1, 20, 300).round(2)
@@ -85,24 +85,89 @@ def test_two_processes_share_each_batch():
         assert sorted(one + other) == sorted(whole)
 
 
-def test_crops_have_the_length_of_their_draw(tmp_path):
+def corpus(folder, rate=16000):
+    """A manifest of three files, 0.5, 1 and 3 s."""
     rows = []
     for row, seconds in enumerate((0.5, 1.0, 3.0)):
-        path = tmp_path / f"{row}.wav"
-        soundfile.write(path, np.full(int(16000 * seconds), 0.5), 16000)
-        samples = int(16000 * seconds)
+        path, samples = folder / f"{row}.wav", int(rate * seconds)
+        rising = np.linspace(-0.9, 0.9, samples)  # the end is not the start
+        soundfile.write(path, rising, rate, subtype="FLOAT")
         rows.append((f"a/b/{row}", seconds, str(path), 0, samples, "a"))
     columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
-    table = pd.DataFrame(rows, columns=columns)
-    speeds = (1.0, 0.9, 1.1)
-    dataset = CropDataset(table, [[0, 1, 2]] * 3, 9.0, 7, speeds=speeds)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_crops_have_the_length_of_their_draw(tmp_path):
+    table = corpus(tmp_path)
+    dataset = CropDataset(table, [0] * 3, 9.0, 7)
     made = DynamicSampler(table, 2.0, seed=1, max_seconds=2.0, buckets=3)
     for epoch in (1, 2, 3):
         made.set_epoch(epoch)
         for batch in made:
             for draw in batch:
-                wanted = 16000 * min(rows[draw.row][1], 2.0)
+                wanted = 16000 * min(table.duration[draw.row], 2.0)
                 assert len(dataset[draw]["sig"]) == wanted
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_whole_utterance_at_a_speed_is_whole(tmp_path, rate):
+    table, speeds = corpus(tmp_path, rate), (1.0, 0.9, 1.1)
+    dataset = CropDataset(table, [[0, 1, 2]] * 3, 9.0, 7, speeds=speeds)
+    made = DynamicSampler(
+        table, 3.0, seed=7, max_seconds=2.9, buckets=3, speeds=speeds
+    )
+    seen = set()
+    for epoch in range(1, 9):
+        made.set_epoch(epoch)
+        for draw in (draw for batch in made for draw in batch):
+            item = dataset[draw]
+            seconds = min(table.duration[draw.row] / draw.speed, 2.9)
+            assert draw.seconds == seconds
+            assert len(item["sig"]) == round(16000 * seconds)
+            assert speeds[item["spk_id_encoded"]] == draw.speed
+            seen.add((draw.row, draw.speed))
+            if seconds < 2.9:  # it begins and ends as the file does
+                inside = item["sig"][200:-200]
+                assert inside.diff().mean() > 0
+                assert inside[0] < -0.8 and inside[-1] > 0.8
+                assert inside.diff().abs().max() < 0.01
+    assert len(seen) == 9
+
+
+def test_speeds_keep_the_bound_and_are_those_of_the_dataset():
+    table = pd.DataFrame({"duration": DURATIONS})
+    table["ID"] = [f"a/b/{row}" for row in range(len(table))]
+    speeds = [1.0, 0.9, 1.1]
+    made = DynamicSampler(table, 100.0, seed=3, max_seconds=15.0, speeds=speeds)
+    for epoch in (1, 2):
+        made.set_epoch(epoch)
+        batches = list(made)
+        assert len(batches) == len(made)
+        for batch in batches:
+            longest = max(draw.seconds for draw in batch)
+            assert longest * len(batch) <= 100 + 1e-6
+            for draw in batch:
+                duration = DURATIONS[draw.row] / draw.speed
+                assert draw.seconds == min(duration, 15.0)
+                which = drawn_speed(
+                    *(3, epoch, draw.repeat, table.ID[draw.row]), speeds
+                )
+                assert speeds[which] == draw.speed
+        # sorted by what they are at their speed: little padding
+        spoken = sum(draw.seconds for b in batches for draw in b)
+        padded = sum(max(d.seconds for d in b) * len(b) for b in batches)
+        assert spoken > 0.85 * padded
+
+
+def test_sampler_and_dataset_must_have_the_same_speeds(tmp_path):
+    table = corpus(tmp_path)
+    dataset = CropDataset(table, [[0, 1]] * 3, 9.0, 7, speeds=(1.0, 0.9))
+    plain = DynamicSampler(table, 4.0, seed=7, buckets=1)
+    with pytest.raises(ValueError, match="give it `speeds: !ref <speeds>`"):
+        dataset[next(iter(plain))[0]]
+    other = DynamicSampler(table, 4.0, seed=7, buckets=1, speeds=[1.1])
+    with pytest.raises(ValueError, match="speed 1.1, which is not among"):
+        dataset[next(iter(other))[0]]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +179,8 @@ def test_crops_have_the_length_of_their_draw(tmp_path):
         ({"max_seconds": 0.0}, "positive, got 0.0"),
         ({"buckets": 0}, "positive, got 0"),
         ({"min_draws": 0}, "at least 1, got 0"),
+        ({"speeds": []}, r"positive, got \[\]"),
+        ({"speeds": [1.0, -1.1]}, "positive, got .*-1.1"),
     ],
 )
 def test_bad_arguments_are_rejected(options, message):

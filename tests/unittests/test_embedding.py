@@ -1,29 +1,40 @@
 """Batches of whole utterances and their embeddings."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import torch
+from speechbrain.dataio.preprocess import AudioNormalizer
 
+from speechbrain_ext.dataio.audio import AudioError, read_audio
 from speechbrain_ext.inference.embedding import (
+    embed_batches,
     embed_utterances,
     length_sorted_batches,
     utterance_loader,
 )
+from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.lobes.features import KaldiFbank, SentenceMeanNorm
 from speechbrain_ext.lobes.models.ResNet import ResNet
 
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Seven files of 10 ms to 2 s."""
+    """Seven files of 0.1 to 2 s."""
+    return files(tmp_path, [16000, 32000, 1600, 15999, 1700, 8001, 16001])
+
+
+def files(folder, lengths, rate=16000):
+    """The manifest of some files of noise."""
     rng = np.random.default_rng(0)
     rows = []
-    for row, samples in enumerate([16000, 32000, 160, 15999, 400, 8001, 16001]):
-        path = tmp_path / f"{row}.wav"
-        soundfile.write(path, 0.1 * rng.standard_normal(samples), 16000)
-        rows.append((str(row), samples / 16000, str(path), 0, samples, "s"))
+    for row, samples in enumerate(lengths):
+        path = folder / f"{row}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(samples), rate)
+        rows.append((str(row), samples / rate, str(path), 0, samples, "s"))
     columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -70,10 +81,64 @@ def test_order_and_batch_do_not_matter(manifest, workers):
     )
 
 
-def test_shorter_than_a_frame_is_wrapped(manifest):
-    (batch,) = utterance_loader(manifest[2:3])
-    assert batch.sig.data.shape == (1, 400)
+def test_loader_repeats_what_is_shorter_than_a_tenth_of_a_second(tmp_path):
+    (batch,) = utterance_loader(files(tmp_path, [160]))
+    assert batch.sig.data.shape == (1, 1600)
     assert torch.equal(batch.sig.data[0, :160], batch.sig.data[0, 160:320])
+    assert batch.no_speech == ["0.010 s of sound, less than 0.1 s"]
+
+
+def test_silence_and_scraps_are_named_and_the_others_embedded(tmp_path):
+    manifest = files(tmp_path, [16000, 8000, 400, 12000, 16000])
+    soundfile.write(manifest.wav[1], np.zeros(8000), 16000)
+    encoder, whole = Encoder().eval(), []
+    batches = embed_batches(encoder, manifest, batch_seconds=9.0)
+    with pytest.raises(NoSpeechError, match="^2 utterances") as caught:
+        for rows, embeddings in batches:
+            whole += list(zip(rows, embeddings, strict=True))
+    assert caught.value.reasons == {
+        "1": "digital silence: all its samples are equal",
+        "2": "0.025 s of sound, less than 0.1 s",
+    }
+    assert sorted(row for row, _ in whole) == [0, 3, 4]
+    for row, embedding in whole:
+        alone = embed_utterances(encoder, manifest[row : row + 1])[0]
+        torch.testing.assert_close(embedding, alone, rtol=1e-3, atol=1e-4)
+    with pytest.raises(NoSpeechError, match="digital silence"):
+        embed_utterances(encoder, manifest)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("fault", ["gone", "garbage", "pipe", "nan"])
+def test_file_that_cannot_be_read_is_one_sentence(tmp_path, workers, fault):
+    manifest = files(tmp_path, [16000, 8000])
+    path = tmp_path / "1.wav"
+    path.unlink()
+    if fault == "garbage":
+        path.write_text("no audio")
+    elif fault == "pipe":
+        os.mkfifo(path)
+    elif fault == "nan":
+        noise = np.full(8000, np.nan, dtype=np.float32)
+        soundfile.write(path, noise, 16000, "FLOAT")
+    with pytest.raises(AudioError, match=f"{path}") as caught:
+        embed_utterances(Encoder().eval(), manifest, num_workers=workers)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_utterances_are_read_at_the_rate_of_the_encoder(tmp_path):
+    manifest = files(tmp_path, [16000])
+    encoder = Encoder().eval()
+    heard = []
+    encoder.encode_batch = lambda wavs, lengths: (
+        heard.append(wavs) or torch.ones(1, 1, 4)
+    )
+    encoder.audio_normalizer = AudioNormalizer(8000)
+    embed_utterances(encoder, manifest)
+    expected = read_audio(manifest.wav[0], sample_rate=8000)
+    assert expected.shape == (8000,)
+    assert torch.equal(heard[0][0], expected)
 
 
 def test_embedding_that_is_not_finite_is_named(manifest):

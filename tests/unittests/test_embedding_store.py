@@ -13,6 +13,7 @@ import soundfile
 import torch
 from test_embedding import Encoder
 
+from speechbrain_ext.dataio.audio import AudioError
 from speechbrain_ext.inference import embedding_store
 from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.embedding_store import (
@@ -21,6 +22,7 @@ from speechbrain_ext.inference.embedding_store import (
     stored_embeddings,
     utterance_keys,
 )
+from speechbrain_ext.inference.speech import NoSpeechError
 
 
 class Counting(Encoder):
@@ -78,6 +80,101 @@ def test_file_that_changed_is_embedded_again(manifest, encoder, tmp_path):
     assert same == [True, True, False, True, True, True]
 
 
+def test_replaced_file_of_equal_length_and_time_is_embedded_again(
+    manifest, encoder, tmp_path
+):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    stored_embeddings(encoder, manifest, store)
+    state = os.stat(manifest.wav[2])
+    rng = np.random.default_rng(7)
+    soundfile.write(manifest.wav[2], 0.1 * rng.standard_normal(12000), 16000)
+    os.utime(manifest.wav[2], ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert os.stat(manifest.wav[2]).st_size == state.st_size
+    after = stored_embeddings(encoder, manifest, store)
+    assert encoder.seen == 7
+    alone = embed_utterances(encoder, manifest[2:3])[0]
+    torch.testing.assert_close(after[2], alone)
+
+
+def test_same_name_in_another_folder_is_embedded_again(
+    manifest, encoder, tmp_path
+):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    stored_embeddings(encoder, manifest, store)
+    (tmp_path / "other").mkdir()
+    rng = np.random.default_rng(7)
+    other = manifest.copy()
+    for row, (path, samples) in manifest[["wav", "stop"]].iterrows():
+        other.loc[row, "wav"] = f"{tmp_path}/other/{row}.wav"
+        noise = 0.1 * rng.standard_normal(samples)
+        soundfile.write(other.wav[row], noise, 16000)
+        time = os.stat(path).st_mtime_ns
+        os.utime(other.wav[row], ns=(time, time))
+    found = stored_embeddings(encoder, other, store)
+    assert encoder.seen == 12
+    torch.testing.assert_close(found, embed_utterances(encoder, other))
+
+
+@pytest.mark.parametrize("gather", [None, lambda: None])
+def test_silence_is_named_and_the_others_are_stored(
+    manifest, encoder, tmp_path, gather
+):
+    soundfile.write(manifest.wav[1], np.zeros(9000), 16000)
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    for seen in (5, 5):  # the second time only the silent one is read
+        with pytest.raises(NoSpeechError, match="^1 utterance .*: 1 .digital"):
+            stored_embeddings(encoder, manifest, store, gather=gather)
+        assert encoder.seen == seen
+    assert len(store.read()) == 5
+
+
+def test_verification_leaves_silence_out_of_the_cohort_alone(
+    manifest, encoder, tmp_path, recipe_folder, monkeypatch, caplog
+):
+    import speaker_verification_cosine as script
+
+    encoder.device, encoder.noprogressbar = "cpu", True
+    monkeypatch.setattr(
+        script.EncoderClassifier, "from_hparams", lambda **_: encoder
+    )
+    monkeypatch.setattr(script, "model_fingerprint", lambda _: "a" * 64)
+    soundfile.write(manifest.wav[1], np.zeros(9000), 16000)
+    hparams = {
+        "pretrained_folder": tmp_path,
+        "embeddings_folder": tmp_path / "embeddings",
+        **{"batch_seconds": 2.0, "num_workers": 0},
+    }
+    manifests = {"trial lists": manifest[2:], "cohort": manifest}
+    found = script.embed(hparams, {}, manifests)
+    assert manifests["cohort"].ID.tolist() == ["0", "2", "3", "4", "5"]
+    assert [len(part) for part in found] == [4, 5]
+    assert torch.equal(found[0], found[1][1:])
+    assert "Left out of the cohort: 1 utterance has no speech" in caplog.text
+    with pytest.raises(NoSpeechError, match="no speech: 1 .digital"):
+        script.embed(hparams, {}, {"trial lists": manifest})
+
+
+def test_what_was_done_before_an_unreadable_file_is_stored(
+    manifest, encoder, tmp_path
+):
+    with open(manifest.wav[3], "w") as stream:  # the shortest comes last
+        stream.write("no audio")
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    with pytest.raises(AudioError, match="Cannot read .*3.wav"):
+        stored_embeddings(encoder, manifest, store, 1.0)
+    assert len(store.read()) == encoder.seen == 5
+
+
+@pytest.mark.parametrize("what", ["nothing", "a named pipe"])
+def test_file_that_is_gone_is_one_sentence(manifest, tmp_path, what):
+    os.unlink(manifest.wav[4])
+    if what != "nothing":
+        os.mkfifo(manifest.wav[4])
+    with pytest.raises(ValueError, match=manifest.wav[4]) as caught:
+        utterance_keys(manifest)
+    assert "Errno" not in str(caught.value)
+
+
 def test_processes_share_the_batches(manifest, encoder, tmp_path):
     store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
     keys = set(utterance_keys(manifest))
@@ -119,6 +216,7 @@ KILLED = """
 import sys, time, torch, pandas as pd
 sys.path[:0] = {paths}
 from test_embedding import Encoder
+from speechbrain_ext.dataio.audio import AudioError
 from speechbrain_ext.inference import embedding_store
 embedding_store.PART_SECONDS = 0.0
 torch.manual_seed(0)

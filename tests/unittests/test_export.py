@@ -5,11 +5,14 @@ import json
 import logging
 import os
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from hostile import snapshot
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.inference.speaker import SpeakerRecognition
 
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.export import (
@@ -17,6 +20,7 @@ from speechbrain_ext.inference.export import (
     load_pretrained,
     require_exportable,
 )
+from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import SoftmaxAngularPrototypical, SphereFace2
@@ -67,6 +71,42 @@ def test_interface_loads_what_was_exported(tmp_path, parts):
     assert loss.keys() == {"bias"}
     assert names == [["a", "b", "c"][i] for i in index]
     assert "/somewhere" not in (folder / "hyperparams.yaml").read_text()
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_files_are_heard_at_the_rate_of_the_recipe(tmp_path, parts, rate):
+    recipe = RECIPE if rate == 16000 else RECIPE + f"sample_rate: {rate}\n"
+    folder = export_pretrained(tmp_path / "pretrained", recipe, *parts, 8)
+    loaded = SpeakerRecognition.from_hparams(source=str(folder))
+    assert loaded.audio_normalizer.sample_rate == rate
+    time = np.arange(2 * 48000) / 48000
+    soundfile.write(tmp_path / "a.wav", np.sin(440 * time), 48000)
+    assert loaded.load_audio(str(tmp_path / "a.wav")).shape == (2 * rate,)
+
+
+@pytest.mark.parametrize(
+    ("signal", "reason"),
+    [
+        (np.zeros(16000), "digital silence"),
+        (np.full(16000, 0.25), "digital silence"),
+        (np.sin(np.arange(400)), "0.025 s of sound"),
+    ],
+)
+def test_silence_is_not_the_same_speaker(tmp_path, parts, signal, reason):
+    folder = export_pretrained(tmp_path / "pretrained", RECIPE, *parts, 8)
+    loaded = SpeakerRecognition.from_hparams(source=str(folder))
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, signal, 16000)
+    with pytest.raises(NoSpeechError, match=reason):
+        loaded.verify_files(path, path)
+    signal = torch.from_numpy(signal).float()
+    with pytest.raises(NoSpeechError, match=reason):
+        loaded.encode_batch(signal)
+    speech = torch.randn(2, 16000)
+    speech[1, : len(signal)] = signal
+    speech[1, len(signal) :] = signal[-1]
+    with pytest.raises(NoSpeechError, match=f"signal 2 of 2 .{reason}"):
+        loaded.encode_batch(speech, torch.ones(2))
 
 
 @pytest.mark.parametrize("tag", ["!name", "!new"])

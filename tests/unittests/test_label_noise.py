@@ -182,6 +182,23 @@ def test_labels_are_the_same_on_every_machine(kind):
         ("split", 0.1, {"by": "hour"}, "got 'hour'"),
         ("merge", 0.1, {"parts": 7}, "at most the 6 speakers, got 7"),
         ("pair", 0.1, {"embeddings": {"id0": [1]}}, "lacks 5 speakers"),
+        ("pair", 0.1, {"by": "nearest"}, "give `embeddings_from`, the pretr"),
+        ("pair", 0.1, {"by": "session"}, "'name' or 'nearest', got 'session'"),
+        ("pair", 0.1, {"by": "name", "embeddings": {}}, "go together"),
+        (
+            "pair",
+            0.1,
+            {"embeddings": {f"id{n}": [float(n), 0] for n in range(6)}},
+            r"not zero; \['id0'\] are not",
+        ),
+        ("pair", "a lot", {}, r"\[0, 1\], got 'a lot'; 30 % is 0.3"),
+        ("pair", None, {}, "got None"),
+        ("pair", True, {}, "got True"),
+        ("pair", [0.1], {}, r"got \[0.1\]"),
+        (["pair"], 0.1, {}, r"must be one of .*, got \['pair'\]"),
+        ("pair", 0.1, {"exact": "yes"}, "True or False, got 'yes'"),
+        ("merge", 0.1, {"parts": "two"}, "2 or more, got 'two'"),
+        ("merge", 0.1, {"parts": 2.5}, "2 or more, got 2.5"),
     ],
 )
 def test_bad_arguments_are_rejected(kind, rate, more, message):

@@ -1,6 +1,8 @@
 """Shards: what webdataset reads, crops as from files, and going on."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -149,6 +151,38 @@ def test_what_is_missing_is_written_and_nothing_else(manifest, tmp_path):
     write_shards(manifest, folder, 4)
     assert contents(folder) == whole
     assert first.stat().st_mtime_ns == before
+
+
+def replace(path):
+    """Other sound of the same length, size and time."""
+    state = os.stat(path)
+    noise = np.random.default_rng(99).normal(0, 0.1, 16000)
+    soundfile.write(path, noise, 16000)
+    assert os.stat(path).st_size == state.st_size
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_replaced_sound_gets_new_shards(manifest, tmp_path, caplog):
+    before = write_shards(manifest, tmp_path / "shards", 4)
+    replace(manifest.wav[0])
+    after = write_shards(manifest, tmp_path / "shards", 4)
+    assert "Files have changed since the shards of" in caplog.text
+    assert not set(before.wav) & set(after.wav)
+    plain = CropDataset(manifest, range(11), 0.4, seed=3)
+    other = CropDataset(after, range(11), 0.4, seed=3)
+    for row in range(11):
+        one, two = plain[Draw(row, 1, 0)], other[Draw(row, 1, 0)]
+        assert torch.equal(one["sig"], two["sig"])
+
+
+def test_shards_outlive_the_files_that_they_were_made_of(
+    manifest, tmp_path, caplog
+):
+    before = write_shards(manifest, tmp_path / "shards", 4)
+    shutil.rmtree(tmp_path / "files")
+    after = write_shards(manifest, tmp_path / "shards", 4)
+    pd.testing.assert_frame_equal(before, after)
+    assert "is gone; the shards of" in caplog.text
 
 
 def test_a_file_that_is_gone_leaves_no_half_of_a_shard(manifest, tmp_path):

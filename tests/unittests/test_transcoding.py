@@ -1,7 +1,9 @@
 """Conversion by ffmpeg: real files where it is installed."""
 
+import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ def test_tones_stay_tones(corpus, tmp_path, form):
         peak = np.abs(np.fft.rfft(signal[2000:10000])).argmax() * 2
         assert peak == 500 * (number + 1)
         assert 0.45 < np.abs(signal[2000:10000]).max() < 0.55
-    assert sorted(p.name for p in target.iterdir()) == [
+    assert sorted(p.name for p in target.glob("[!.]*")) == [
         *("dev", "not_converted.csv")
     ]
 
@@ -56,13 +58,13 @@ def test_only_what_is_missing_is_converted(corpus, tmp_path):
     one, *others = sorted(target.rglob("*.wav"))
     held = one.read_bytes()
     one.unlink()
-    one.with_name("0.wav.tmp").write_text("half")
+    one.with_name(".speechbrain_ext-7-0.wav").write_text("half")
     times = [path.stat().st_mtime_ns for path in others]
     found = convert_corpus(corpus, target, workers=1)
     assert found == {"converted": 1, "there": 3, "failed": 0}
     assert one.read_bytes() == held
     assert times == [path.stat().st_mtime_ns for path in others]
-    assert not list(target.rglob("*.tmp"))
+    assert not list(target.rglob(".speechbrain_ext-*-*"))
 
 
 @needs_ffmpeg
@@ -95,6 +97,50 @@ def test_bad_arguments_are_rejected(corpus, tmp_path):
     (corpus / "dev/aac/id0/s/0.mp3").touch()
     with pytest.raises(ValueError, match="0.m.. and .* would both become"):
         convert_corpus(corpus, tmp_path)
+
+
+FAKE = """\
+#!{python}
+import os, sys
+rates = [int(sys.argv[i + 1]) for i, a in enumerate(sys.argv) if a == "-ar"]
+pipes = [int(a[5:]) for a in sys.argv if a.startswith("pipe:")]
+for rate, pipe in zip(rates, pipes, strict=True):
+    os.write(pipe, bytes(range(250)) * (2 * rate // 250))
+"""
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path, monkeypatch):
+    """A program that gives a second of sound at the rate it is asked for."""
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(FAKE.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+
+def test_files_have_the_rate_that_is_asked_for(
+    tmp_path, fake_ffmpeg, recipe_folder, capsys
+):
+    from convert_audio import main
+
+    source, target = tmp_path / "source" / "id1" / "s", tmp_path / "made"
+    source.mkdir(parents=True)
+    for number in range(3):
+        (source / f"{number}.m4a").touch()
+    command = [str(tmp_path / "source"), str(target), "--workers=1"]
+    assert main([*command, "--sample_rate=8000"]) == 0
+    for path in target.rglob("*.wav"):
+        found = soundfile.info(path)
+        assert (found.samplerate, found.frames) == (8000, 8000)
+    (target / "id1" / "s" / "1.wav").unlink()
+    assert main(command) == 1  # 16,000 beside 8,000 would go unnoticed
+    said = capsys.readouterr().err
+    assert "0.wav has 8000 samples per second" in said and "16000" in said
+    assert not (target / "id1" / "s" / "1.wav").exists()
+    assert main([*command, "--sample_rate=8000"]) == 0
+    assert main([*command, "--sample_rate=0"]) == 1
+    assert "768000 samples per second, got 0" in capsys.readouterr().err
 
 
 def test_a_machine_without_ffmpeg_is_told_what_to_do(tmp_path, monkeypatch):

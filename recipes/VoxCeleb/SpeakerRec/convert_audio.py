@@ -3,8 +3,8 @@
 
     python convert_audio.py /data/VoxCeleb2 /data/VoxCeleb2_wav
 
-All cores convert; a run that was stopped goes on with the same command. The
-folders below stay as they are, and the new one is what --data_folder names.
+All cores convert. The same command resumes a run that was stopped. The folders
+below stay as they are; name the new one in --data_folder.
 """
 
 import argparse
@@ -24,6 +24,9 @@ def main(argv=None):
     parser.add_argument(
         "--max_unreadable", type=float, default=0.01, help="share, 0 to 1"
     )
+    parser.add_argument(
+        "--sample_rate", type=int, default=16000, help="of the model"
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -33,6 +36,7 @@ def main(argv=None):
             arguments.form,
             arguments.workers,
             arguments.max_unreadable,
+            arguments.sample_rate,
         )
     except (ValueError, OSError) as error:
         print("error:", *str(error).split(), file=sys.stderr)

@@ -11,8 +11,9 @@ recipe does the same by its key `label_noise`.
 import argparse
 import sys
 
-from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
+from speechbrain_ext.dataio.label_noise import write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.inference.noisy_labels import noisy_manifest
 
 
 def main(argv=None):
@@ -32,25 +33,28 @@ def main(argv=None):
     )
     parser.add_argument("--outside", help="manifest for open_set")
     parser.add_argument("--parts", type=int, help="of split and merge")
-    parser.add_argument("--by", choices=["random", "session"])
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--by",
+        choices=["random", "session", "name", "nearest"],
+        help="split: random or session; pair: name or nearest",
+    )
+    parser.add_argument(
+        "--embeddings_from",
+        help="pretrained folder that tells the nearest speaker, for pair",
+    )
+    parser.add_argument("--device", default="cpu", help="of the encoder")
+    arguments = vars(parser.parse_args(argv))
+    source, target = arguments.pop("manifest"), arguments.pop("noisy_manifest")
+    device, seed = arguments.pop("device"), arguments.pop("seed")
     try:
-        options = {}
-        if arguments.exact:
-            options["exact"] = True
-        if arguments.outside:
-            options["outside"] = read_manifest(arguments.outside)
-        for name in ("parts", "by"):
-            if getattr(arguments, name) is not None:
-                options[name] = getattr(arguments, name)
-        noisy, report = corrupt_labels(
-            read_manifest(arguments.manifest),
-            arguments.kind,
-            arguments.rate,
-            arguments.seed,
-            **options,
-        )
-        path = write_corrupted(noisy, report, arguments.noisy_manifest)
+        asked = {
+            key: value
+            for key, value in arguments.items()
+            if value is not None and value is not False
+        }
+        manifest = read_manifest(source)
+        noisy, report = noisy_manifest(manifest, asked, seed, device)
+        path = write_corrupted(noisy, report, target)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(

@@ -11,6 +11,7 @@ report.html, a score file for each list and scoring, the DET plot and
 histograms; a table goes to the screen.
 """
 
+import functools
 import json
 import logging
 import pathlib
@@ -38,6 +39,7 @@ from speechbrain_ext.inference.embedding_store import (
     model_fingerprint,
     stored_embeddings,
 )
+from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.processing.back_end import (
     BackEnd,
     needs_cohort,
@@ -207,25 +209,37 @@ def trial_paths(hparams):
 
 
 def embed(hparams, run_opts, manifests):
-    """Embeddings of some manifests, on the encoder's device."""
+    """Embeddings of some manifests, on the encoder's device.
+
+    Utterances of the cohort that have no speech are taken out of its manifest.
+    """
     folder = hparams["pretrained_folder"]
     encoder = EncoderClassifier.from_hparams(source=folder, run_opts=run_opts)
     store = EmbeddingStore(
         hparams["embeddings_folder"], model_fingerprint(folder)
     )
     found = []
+    embeddings_of = functools.partial(
+        stored_embeddings,
+        encoder,
+        store=store,
+        batch_seconds=hparams["batch_seconds"],
+        num_workers=hparams["num_workers"],
+        progressbar=not encoder.noprogressbar,
+        share=(rank(), world_size()),
+        gather=ddp_barrier,
+    )
     for name, manifest in manifests.items():
         logger.info(f"Embedding {len(manifest)} utterances of the {name}.")
-        embeddings = stored_embeddings(
-            encoder,
-            manifest,
-            store,
-            batch_seconds=hparams["batch_seconds"],
-            num_workers=hparams["num_workers"],
-            progressbar=not encoder.noprogressbar,
-            share=(rank(), world_size()),
-            gather=ddp_barrier,
-        )
+        try:
+            embeddings = embeddings_of(manifest)
+        except NoSpeechError as error:
+            spoken = ~manifest["ID"].isin(error.reasons)
+            if name != "cohort" or not spoken.any():
+                raise
+            logger.warning(f"Left out of the cohort: {error}")
+            manifests[name] = manifest[spoken].reset_index(drop=True)
+            embeddings = embeddings_of(manifests[name])
         found.append(embeddings.to(encoder.device))
     return found
 

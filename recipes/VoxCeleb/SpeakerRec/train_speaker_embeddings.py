@@ -30,12 +30,13 @@ from speechbrain_ext.core import ResumableBrain, average_last
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.dataio.encoder import LabelMapCheck, speaker_classes
-from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
+from speechbrain_ext.dataio.label_noise import write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
+from speechbrain_ext.inference.noisy_labels import noisy_manifest
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.command_line import parse_command_line
@@ -268,7 +269,8 @@ def dev_loader(hparams, brain):
     )
     workers = hparams["train_dataloader_opts"].get("num_workers", 0)
     seconds = hparams["dev_batch_seconds"]
-    return utterance_loader(manifest, seconds, workers, rank(), world_size())
+    share, rate = (rank(), world_size()), hparams["sample_rate"]
+    return utterance_loader(manifest, seconds, workers, *share, rate)
 
 
 def finish(hparams, brain, dev_set):
@@ -312,23 +314,20 @@ def prepare(hparams):
     )
 
 
-def training_manifest(hparams):
+def training_manifest(hparams, device):
     """What is trained on, and its file: as prepared, or labelled wrongly."""
     folder = pathlib.Path(hparams["save_folder"])
     path = folder / "train.csv"
     manifest = read_manifest(path)
-    if not hparams["label_noise"]:
+    asked = hparams["label_noise"]
+    if asked is None or asked is False:
         return manifest, path
-    options = {"seed": hparams["seed"], **hparams["label_noise"]}
-    for name in ("kind", "rate"):
-        if name not in options:
-            raise ValueError(f"`label_noise` lacks '{name}'.")
-    if "outside" in options:
-        options["outside"] = read_manifest(options["outside"])
-    manifest, report = corrupt_labels(manifest, **options)
+    manifest, report = noisy_manifest(manifest, asked, hparams["seed"], device)
     path = folder / "train_noisy.csv"
     if if_main_process():
         write_corrupted(manifest, report, path)
+    else:  # a GPU's last digit may decide which speaker is the nearest
+        manifest["spk_id"] = read_manifest(path)["spk_id"].to_numpy()
     logger.info(
         f"Label noise: {report['corrupted']} of {report['utterances']} labels "
         f"are wrong ({100 * report['rate_reached']:.2f} %)."
@@ -346,7 +345,9 @@ def main(argv):
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
         fail_together(require_resumable, hparams["save_folder"], text)
         main_first(prepare, hparams, once_per_node=True)
-        manifest, cohort = main_first(training_manifest, hparams)
+        manifest, cohort = main_first(
+            training_manifest, hparams, run_opts.get("device", "cpu")
+        )
         if hparams["shards"]:  # written once, whatever the labels are
             manifest = main_first(write_shards, manifest, hparams["shards"])
         labels = main_first(

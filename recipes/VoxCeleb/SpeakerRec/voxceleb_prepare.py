@@ -374,12 +374,18 @@ def _log(summary, save_folder):
         *(summary[key] for key in ("files", "speakers", "sessions")),
         summary["seconds"] / 3600,
     )
-    if summary["stereo"] or summary["resampled"]:
+    rates = summary["sample_rates"]
+    logger.info(
+        "sample rates: %s; what differs from the model's `sample_rate` is "
+        "resampled when it is read",
+        ", ".join(
+            f"{rate} Hz ({count} files)" for rate, count in rates.items()
+        ),
+    )
+    if summary["stereo"]:
         logger.info(
-            "%d stereo files are mixed down and %d are resampled to 16 kHz "
-            "when they are read",
+            "%d stereo files are mixed down when they are read",
             summary["stereo"],
-            summary["resampled"],
         )
     if summary["rejected"]:
         logger.warning(

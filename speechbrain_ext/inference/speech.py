@@ -1,0 +1,200 @@
+"""Which signals have a speaker: no silence, and no less than a tenth of a second."""
+
+import torch
+
+LEAST_SECONDS = 0.1  # of sound: eight frames of 25 ms
+# Neighbouring samples that differ by less count as equal: -120 dB of full
+# scale, below half a step of 16 bits (1.5e-5), above rounding
+LEAST_CHANGE = 1e-6
+SHOWN = 20
+
+
+class NoSpeechError(ValueError):
+    """Utterances without speech, whose embeddings would say nothing.
+
+    The embedding of silence is the same for every silent file, so that two of
+    them would be "the same speaker".
+
+    Arguments
+    ---------
+    reasons : dict
+        Maps the name of each utterance to why it has no speech.
+
+    Example
+    -------
+    >>> print(NoSpeechError({"a/s/1": "digital silence"}))
+    1 utterance has no speech: a/s/1 (digital silence); restore the audio, \
+or take the utterance out of the lists.
+    """
+
+    def __init__(self, reasons):
+        self.reasons = dict(reasons)
+        shown = list(self.reasons.items())[:SHOWN]
+        named = ", ".join(f"{name} ({reason})" for name, reason in shown)
+        count, more = len(self.reasons), len(self.reasons) - len(shown)
+        one = count == 1
+        super().__init__(
+            f"{count} utterance{' has' if one else 's have'} no speech: "
+            f"{named}{f' and {more} more' if more else ''}; restore the "
+            f"audio, or take the utterance{'' if one else 's'} out of the "
+            "lists."
+        )
+
+    def __reduce__(self):
+        return type(self), (self.reasons,)
+
+
+def seconds_of_sound(wavs, sample_rate):
+    """Measures signals without the constant samples at their ends.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Shape [batch, time].
+    sample_rate : int
+        Samples a second.
+
+    Returns
+    -------
+    torch.Tensor
+        Seconds from the first change between neighbouring samples to the
+        last; 0 where all samples are equal. [batch]
+
+    Example
+    -------
+    >>> seconds_of_sound(torch.tensor([[0.0, 1, -1, 0, 0], [2] * 5]), 10)
+    tensor([0.4000, 0.0000])
+    """
+    if wavs.shape[1] < 2:
+        return torch.zeros(len(wavs), device=wavs.device)
+    changed = (wavs.diff(dim=1).abs() > LEAST_CHANGE).to(torch.uint8)
+    first = changed.argmax(dim=1)
+    last = changed.shape[1] - 1 - changed.flip(1).argmax(dim=1)
+    return (last - first + 2) * changed.any(dim=1) / sample_rate
+
+
+def no_speech_reasons(wavs, sample_rate):
+    """Tells why signals have no speaker.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Shape [batch, time]; padding with zeros does not count.
+    sample_rate : int
+        Samples a second.
+
+    Returns
+    -------
+    list of str
+        The reason of each; ``""`` for a signal that has one.
+
+    Example
+    -------
+    >>> no_speech_reasons(torch.zeros(1, 16000), 16000)
+    ['digital silence: all its samples are equal']
+    >>> no_speech_reasons(torch.rand(1, 800), 16000)
+    ['0.050 s of sound, less than 0.1 s']
+    """
+    finite = wavs.isfinite().all(dim=1).tolist()
+    reasons = []
+    for seconds, fine in zip(
+        seconds_of_sound(wavs, sample_rate).tolist(), finite, strict=True
+    ):
+        if not fine:
+            reasons.append("samples that are not finite")
+        elif seconds == 0:
+            reasons.append("digital silence: all its samples are equal")
+        elif seconds < LEAST_SECONDS * (1 - 1e-6):
+            reasons.append(
+                f"{seconds:.3f} s of sound, less than {LEAST_SECONDS} s"
+            )
+        else:
+            reasons.append("")
+    return reasons
+
+
+def require_speech(signal, sample_rate, name):
+    """Raises where a signal has no speaker.
+
+    Arguments
+    ---------
+    signal : torch.Tensor
+        Shape [time], or [1, time].
+    sample_rate : int
+        Samples a second.
+    name : str
+        What the message calls it: the file or the utterance.
+
+    Raises
+    ------
+    NoSpeechError
+        If it is silent, shorter than 0.1 s without silence at its ends, or
+        not finite.
+
+    Example
+    -------
+    >>> require_speech(torch.rand(16000), 16000, "a.wav")
+    """
+    (reason,) = no_speech_reasons(signal.reshape(1, -1), sample_rate)
+    if reason:
+        raise NoSpeechError({name: reason})
+
+
+class SpeechFeatures(torch.nn.Module):
+    """A front end that refuses signals without a speaker.
+
+    Exported folders have it, so that SpeechBrain's ``encode_batch`` and
+    ``verify_files`` never compare silence with silence. In training mode it
+    only computes the features.
+
+    Arguments
+    ---------
+    front_end : torch.nn.Module
+        Computes features [batch, time, channel] from waveforms [batch, time].
+    sample_rate : int
+        Samples a second.
+
+    Example
+    -------
+    >>> features = SpeechFeatures(torch.nn.Identity(), 16000).eval()
+    >>> features(torch.rand(2, 16000)).shape
+    torch.Size([2, 16000])
+    >>> features(torch.zeros(1, 16000))
+    Traceback (most recent call last):
+    speechbrain_ext.inference.speech.NoSpeechError: 1 utterance has no \
+speech: signal 1 of 1 (digital silence...
+    """
+
+    def __init__(self, front_end, sample_rate=16000):
+        super().__init__()
+        self.front_end = front_end
+        self.sample_rate = sample_rate
+
+    def forward(self, wavs):
+        """Computes the features.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms of shape [batch, time], samples in [-1, 1].
+
+        Returns
+        -------
+        torch.Tensor
+            Features of shape [batch, time, channel].
+
+        Raises
+        ------
+        NoSpeechError
+            If a signal has no speaker, in evaluation mode.
+        """
+        if not self.training and wavs.dim() == 2:
+            reasons = no_speech_reasons(wavs, self.sample_rate)
+            bad = {
+                f"signal {number} of {len(wavs)}": reason
+                for number, reason in enumerate(reasons, start=1)
+                if reason
+            }
+            if bad:
+                raise NoSpeechError(bad)
+        return self.front_end(wavs)

@@ -1,0 +1,364 @@
+"""Pretrained folders, loaded from disk and never from a mistyped name."""
+
+import pathlib
+import pickle
+import re
+
+import huggingface_hub
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml.error import YAMLError
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.utils.checkpoints import (
+    DEFAULT_TRANSFER_HOOKS,
+    get_default_hook,
+    hook_on_loading_state_dict_checkpoint,
+    torch_parameter_transfer,
+)
+from speechbrain.utils.fetching import FetchConfig
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.parameter_transfer import Pretrainer
+
+logger = get_logger(__name__)
+
+HUB = "hf:"
+# What is fetched of a model of the Hub
+FETCHED = ["*.yaml", "*.ckpt", "*.txt", "*.json", "*.py"]
+SPEED = re.compile(r"#speed[\d.]+$")  # of a speaker at another speed
+
+
+def pretrained_folder(source):
+    """The folder of a pretrained encoder.
+
+    Arguments
+    ---------
+    source : str | pathlib.Path
+        A folder with a hyperparams.yaml, or ``hf:owner/name`` for a model of
+        the Hugging Face Hub, which is then downloaded into the Hub's cache.
+        Without ``hf:`` the network is not used.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no hyperparams.yaml.
+    OSError
+        If the model of the Hub cannot be downloaded.
+
+    Example
+    -------
+    >>> pretrained_folder("speechbrain/spkrec-ecapa-voxceleb")
+    Traceback (most recent call last):
+    FileNotFoundError: ...has no hyperparams.yaml...
+    """
+    name = str(source)
+    if name.startswith(HUB):
+        try:
+            folder = huggingface_hub.snapshot_download(
+                name.removeprefix(HUB), allow_patterns=FETCHED
+            )
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"{name} cannot be downloaded from the Hugging Face Hub "
+                f"({_one_line(error)}); check the name (hf:owner/name) and the "
+                "network, or give a folder on this machine."
+            ) from error
+    else:
+        folder = name
+    folder = pathlib.Path(folder)
+    if not (folder / "hyperparams.yaml").is_file():
+        raise FileNotFoundError(
+            f"The pretrained folder {name} has no hyperparams.yaml; train "
+            "first, give the folder `pretrained` of a training, or write "
+            "hf:owner/name for a model of the Hugging Face Hub."
+        )
+    return folder
+
+
+def load_encoder(source, run_opts=None):
+    """Loads a pretrained encoder for SpeechBrain's interface.
+
+    As ``EncoderClassifier.from_hparams`` does, but a folder is read where it
+    lies, every file is looked for beside its hyperparams.yaml, missing weights
+    are an error, and so are weights that are not finite. Like there,
+    hyperparams.yaml names Python classes that are built: load what you trust.
+
+    Arguments
+    ---------
+    source : str | pathlib.Path
+        Same as in ``pretrained_folder``.
+    run_opts : dict | speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options, such as ``{"device": "cuda"}``.
+
+    Returns
+    -------
+    speechbrain.inference.classifiers.EncoderClassifier
+        The encoder, frozen and in evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its files is missing.
+    OSError
+        If the model of the Hub cannot be downloaded.
+    ValueError
+        If the folder's YAML or a file of weights cannot be used, or the
+        device is not there.
+
+    Example
+    -------
+    >>> load_encoder("no/such/folder")
+    Traceback (most recent call last):
+    FileNotFoundError: The pretrained folder no/such/folder has no...
+    """
+    require_device(_device(run_opts))
+    folder = pretrained_folder(source)
+    hparams = _hparams(folder / "hyperparams.yaml")
+    pretrainer = hparams["pretrainer"]
+    for name, thing in pretrainer.loadables.items():
+        if pretrainer.is_loadable(name):
+            path = _file_of(name, pretrainer.paths.get(name), folder)
+            _load(name, thing, path, pretrainer.custom_hooks)
+    hparams["savedir"] = None
+    return EncoderClassifier(
+        modules=hparams["modules"], hparams=hparams, run_opts=run_opts
+    )
+
+
+def training_speakers(encoder):
+    """The speakers that an encoder was trained on, by its label map.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        The encoder.
+
+    Returns
+    -------
+    set of str
+        Names, those of other speeds left out; None where the encoder came
+        without a label map, or with an empty one.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> labels = CategoricalEncoder()
+    >>> labels.update_from_iterable(["a", "a#speed0.9"])
+    >>> hparams = SimpleNamespace(label_encoder=labels)
+    >>> training_speakers(SimpleNamespace(hparams=hparams))
+    {'a'}
+    """
+    labels = getattr(encoder.hparams, "label_encoder", None)
+    names = getattr(labels, "lab2ind", {})
+    return {SPEED.sub("", str(name)) for name in names} or None
+
+
+def read_weights(path):
+    """Reads a file of weights; only tensors are read, never code.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        A state dict that ``torch.save`` wrote.
+
+    Returns
+    -------
+    dict
+        Tensors by their names, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a file of finite weights.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "classifier.ckpt"
+    >>> torch.save({"weight": torch.tensor([float("nan")])}, path)
+    >>> read_weights(path)
+    Traceback (most recent call last):
+    ValueError: ...classifier.ckpt has weights that are not finite...
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"The file of weights {path} does not exist.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is no file of weights, or holds more than weights: "
+            "perhaps code, which was not run. Export or download it again, "
+            "from a source that you trust."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged or not a file of weights "
+            f"({_one_line(error)}); export or download it again."
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"{path} must hold a state dict, got a {type(state).__name__}; "
+            "export it again."
+        )
+    bad = [
+        str(name)
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and not value.isfinite().all()
+    ]
+    if bad:
+        raise ValueError(
+            f"{path} has weights that are not finite in {len(bad)} of "
+            f"{len(state)} tensors ({', '.join(bad[:3])}); the training "
+            "diverged: use an earlier checkpoint, or train again."
+        )
+    return state
+
+
+def require_device(device):
+    """Raises where a device cannot be computed on.
+
+    Arguments
+    ---------
+    device : str
+        A name such as ``cpu`` or ``cuda:0``; None where it is chosen later.
+
+    Raises
+    ------
+    ValueError
+        If it is not a device of this machine.
+
+    Example
+    -------
+    >>> require_device("gpu")
+    Traceback (most recent call last):
+    ValueError: `device` gpu cannot be used...
+    """
+    if device is None:
+        return
+    try:
+        torch.zeros(1, device=device) + 1
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"`device` {device} cannot be used ({_one_line(error)}); pass "
+            "--device=cpu, or name a device that this machine has."
+        ) from error
+
+
+def _device(run_opts):
+    """The device that was asked for, or None."""
+    if run_opts is None:
+        return None
+    if isinstance(run_opts, dict):
+        return run_opts.get("device")
+    return run_opts["device"]
+
+
+def _hparams(path):
+    """The objects of a pretrained folder's YAML."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            hparams = load_hyperpyyaml(stream)
+    except (
+        *(TypeError, KeyError, ValueError, AttributeError, ImportError),
+        *(RuntimeError, YAMLError, yaml.YAMLError),
+    ) as error:
+        # hyperpyyaml adds the place in front of what the constructor said
+        said = "; ".join(" ".join(str(a).split()) for a in error.args)
+        raise ValueError(
+            f"{path} cannot be used ({said or _one_line(error)}); export the "
+            "folder again."
+        ) from error
+    keys = hparams if isinstance(hparams, dict) else {}
+    if not isinstance(keys.get("pretrainer"), Pretrainer) or not isinstance(
+        keys.get("modules"), dict
+    ):
+        raise ValueError(
+            f"{path} must have the keys `modules` and `pretrainer`, as "
+            "SpeechBrain's pretrained interfaces ask; give the folder "
+            "`pretrained` of a training, not its output folder."
+        )
+    missing = set(EncoderClassifier.MODULES_NEEDED) - set(keys["modules"])
+    if missing:
+        raise ValueError(
+            f"{path} must have {', '.join(sorted(missing))} under `modules`; "
+            "give the folder of a speaker encoder."
+        )
+    return hparams
+
+
+def _file_of(name, named, folder):
+    """Where the file of a module is: beside the YAML, or where that says."""
+    places = [folder / f"{name}.ckpt"]
+    if named is not None:
+        named = str(getattr(named, "path", named))
+        places += [folder / pathlib.PurePosixPath(named).name, named]
+    for place in map(pathlib.Path, places):
+        if place.is_file():
+            return place
+    raise FileNotFoundError(
+        f"The pretrained folder {folder} has no {places[0].name}; export or "
+        "download it again."
+    )
+
+
+def _load(name, thing, path, hooks):
+    """Loads one file into what it is for."""
+    if isinstance(thing, CategoricalEncoder):
+        _load_labels(thing, path)
+        return
+    plain = get_default_hook(thing, DEFAULT_TRANSFER_HOOKS)
+    if name in hooks or plain is not torch_parameter_transfer:
+        one = Pretrainer(
+            loadables={name: thing},
+            paths={name: path.absolute().as_posix()},
+            custom_hooks=hooks,
+        )
+        one.collect_files(fetch_config=FetchConfig(allow_network=False))
+        one.load_collected()
+        return
+    state = hook_on_loading_state_dict_checkpoint(read_weights(path))
+    try:
+        found = thing.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit the folder's hyperparams.yaml: "
+            f"{' '.join(str(error).split())} Export the folder again."
+        ) from error
+    missing = [
+        key for key in found.missing_keys if "num_batches_tracked" not in key
+    ]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {len(missing)} tensors of the folder's "
+            f"hyperparams.yaml, among them {missing[0]}; export it again."
+        )
+    if found.unexpected_keys:
+        logger.warning(
+            f"{path} has {len(found.unexpected_keys)} tensors that "
+            f"hyperparams.yaml has no place for, among them "
+            f"{found.unexpected_keys[0]}."
+        )
+
+
+def _load_labels(labels, path):
+    """Loads a label map; SpeechBrain would go on without a broken one."""
+    try:
+        labels.load(path)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise ValueError(
+            f"The label map {path} is damaged ({_one_line(error)}); export "
+            "or download it again."
+        ) from error
+
+
+def _one_line(error):
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -32,12 +32,15 @@ class Calibration:
         Names of the features, the score first.
     prior : float
         The share of target trials that the weights are best for.
+    fitted_range : list of float
+        The lowest and the highest score that the fit saw, or None.
 
     Raises
     ------
     ValueError
-        If weights and features are not equally many, or a number is not
-        finite.
+        If weights and features are not equally many, a number is not finite,
+        the score's weight is negative, or ``prior`` or ``fitted_range`` is
+        not what it says.
 
     Example
     -------
@@ -48,11 +51,12 @@ class Calibration:
     0.5
     """
 
-    def __init__(self, weights, bias, features, prior=0.5):
+    def __init__(self, weights, bias, features, prior=0.5, fitted_range=None):
         self.weights = np.asarray(weights, dtype=np.float64)
         self.bias = float(bias)
         self.features = list(features)
         self.prior = float(prior)
+        self.fitted_range = fitted_range and [float(x) for x in fitted_range]
         if self.weights.shape != (len(self.features),):
             raise ValueError(
                 "`weights` must be one for each feature, got "
@@ -61,6 +65,23 @@ class Calibration:
         if not np.isfinite([*self.weights, self.bias]).all():
             raise ValueError(
                 f"`weights` and `bias` must be finite, got {weights}, {bias}."
+            )
+        if not 0 < self.prior < 1:
+            raise ValueError(
+                f"`prior` must be a probability in (0, 1), got {prior}."
+            )
+        ends = self.fitted_range or [0.0, 0.0]
+        if len(ends) != 2 or not -math.inf < ends[0] <= ends[1] < math.inf:
+            raise ValueError(
+                "`fitted_range` must be the lowest and the highest score, got "
+                f"{fitted_range}."
+            )
+        if self.weights[0] < 0:
+            raise ValueError(
+                "The weight of the score must not be negative, got "
+                f"{self.weights[0]:.4g}: a higher score would mean that the "
+                "speakers are less alike. Fit the calibration on more trials, "
+                "or on speakers as in use."
             )
 
     def __call__(self, scores, qualities=None):
@@ -109,8 +130,15 @@ class Calibration:
         Raises
         ------
         ValueError
-            If there are features beside the score, or its weight is 0.
+            If there are features beside the score, its weight is 0, or the
+            prior or a cost is out of range.
         """
+        if not 0 < p_target < 1 or not 0 < c_miss or not 0 < c_fa:
+            raise ValueError(
+                "`p_target` must be a probability in (0, 1) and the costs "
+                f"positive, got {p_target}, {c_miss} and {c_fa}; pass "
+                "fractions, not percent."
+            )
         if len(self.features) != 1 or self.weights[0] == 0:
             raise ValueError(
                 "One threshold needs the score as the only feature, with a "
@@ -132,6 +160,7 @@ class Calibration:
             "bias": self.bias,
             "features": self.features,
             "prior": self.prior,
+            "fitted_range": self.fitted_range,
         }
 
 
@@ -170,7 +199,7 @@ def fit_calibration(
     ------
     ValueError
         If ``prior`` is out of range, a class has no trial, a feature is not
-        finite, or numbers differ.
+        finite, numbers differ, or the score's weight comes out negative.
 
     Example
     -------
@@ -197,6 +226,7 @@ def fit_calibration(
             "A calibration needs target and nontarget trials, got "
             f"{int(targets.sum())} targets of {len(targets)}."
         )
+    ends = [table[:, 0].min(), table[:, 0].max()]
     mean, scale = table.mean(axis=0), table.std(axis=0)
     scale[scale == 0] = 1.0
     table = np.column_stack([(table - mean) / scale, np.ones(len(table))])
@@ -223,7 +253,16 @@ def fit_calibration(
         options={"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-9},
     ).x
     weights = found[:-1] / scale
-    return Calibration(weights, found[-1] - weights @ mean, features, prior)
+    if weights[0] < 0:
+        raise ValueError(
+            f"On these {len(targets)} trials a higher score means that the "
+            "speakers are less alike: the trials are too few, or the encoder "
+            "does not tell these speakers apart. Fit on more trials "
+            "(`calibration_trials`) or on other speakers "
+            "(`calibration_manifest`)."
+        )
+    bias = found[-1] - weights @ mean
+    return Calibration(weights, bias, features, prior, ends)
 
 
 def quality_measures(enrol, test, name):
@@ -295,6 +334,8 @@ def load_calibrations(path):
     ------
     ValueError
         If the file is not of that form.
+    OSError
+        If it cannot be read.
 
     Example
     -------
@@ -305,11 +346,35 @@ def load_calibrations(path):
     """
     try:
         values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        return {name: Calibration(**kept) for name, kept in values.items()}
-    except (TypeError, AttributeError, ValueError) as error:
+        return {name: _from_dict(kept) for name, kept in values.items()}
+    except (
+        *(TypeError, AttributeError, ValueError, KeyError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise ValueError(
-            f"{path} is no file of calibrations ({error}); fit them again."
+            f"{path} is no file of calibrations ({error}); delete it and run "
+            "speaker_verification_cosine.py again, which fits them."
         ) from error
+
+
+def _from_dict(kept):
+    """A calibration of ``Calibration.to_dict``."""
+    if not isinstance(kept, dict):
+        raise ValueError(f"each must be an object, got {str(kept)[:40]}")
+    lacking = {"weights", "bias", "features"} - set(kept)
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    names, numbers = kept["features"], kept["weights"]
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"`features` must be names, got {str(names)[:40]}")
+    if not isinstance(numbers, list) or not all(
+        type(number) in (int, float) for number in [*numbers, kept["bias"]]
+    ):
+        raise ValueError("`weights` and `bias` must be numbers")
+    return Calibration(
+        *(kept["weights"], kept["bias"], names, kept.get("prior", 0.5)),
+        kept.get("fitted_range"),
+    )
 
 
 def _table(scores, qualities, features):

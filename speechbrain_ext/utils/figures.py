@@ -7,6 +7,10 @@ import numpy as np
 from speechbrain_ext.utils.bootstrap import interval
 from speechbrain_ext.utils.error_curve import ErrorCurve
 
+# Below these counts a figure is rough and its interval is no guide
+FEWEST_TRIALS = 30  # of a kind: one trial is more than 3 % of them
+FEWEST_SPEAKERS = 10  # the bootstrap draws them
+
 
 def figure_functions(p_targets=(0.01, 0.05), calibrated=False):
     """The figures that a table has, each as a function of an error curve.
@@ -86,6 +90,57 @@ def figures(scores, targets, functions, bootstrap=None, confidence=0.95):
         if name in drawn:
             row[f"{name} interval"] = interval(drawn[name], confidence)
     return {**row, "EER threshold": curve.eer()[1]}
+
+
+def figure_notes(row, targets, speakers=None):
+    """Says what limits the meaning of a row of figures.
+
+    Two rules. Fewer than 30 target trials, 30 nontarget trials or 10 speakers
+    are too few for a figure with an interval: without an error among them
+    the interval is ``[0, 0]``, whatever the system. A Cllr above 1.2 times
+    minCllr and 0.02 is far above what another calibration would give.
+
+    Arguments
+    ---------
+    row : dict
+        What ``figures`` returned.
+    targets : np.ndarray
+        True for target trials, [trials].
+    speakers : int
+        Speakers of the trials; None where they are not known.
+
+    Returns
+    -------
+    list of str
+        Sentences; none where neither rule applies.
+
+    Example
+    -------
+    >>> row = {"EER %": 0.0, "Cllr": 0.8, "minCllr": 0.1}
+    >>> for note in figure_notes(row, np.array([True, False]), 2):
+    ...     print(note)
+    1 target and 1 nontarget trials of 2 speakers are too few: figures need \
+30 trials of each kind and 10 speakers, and intervals mean nothing here.
+    Cllr is 0.800, but minCllr is 0.100: the calibration does not fit these \
+trials; fit it on speech like theirs (`calibration_manifest`).
+    """
+    notes = []
+    positive, negative = int(np.sum(targets)), int(np.sum(~targets))
+    few = speakers is not None and speakers < FEWEST_SPEAKERS
+    if few or min(positive, negative) < FEWEST_TRIALS:
+        of = "" if speakers is None else f" of {speakers} speakers"
+        notes.append(
+            f"{positive} target and {negative} nontarget trials{of} are too "
+            f"few: figures need {FEWEST_TRIALS} trials of each kind and "
+            f"{FEWEST_SPEAKERS} speakers, and intervals mean nothing here."
+        )
+    if "Cllr" in row and row["Cllr"] > 1.2 * row["minCllr"] + 0.02:
+        notes.append(
+            f"Cllr is {row['Cllr']:.3f}, but minCllr is {row['minCllr']:.3f}: "
+            "the calibration does not fit these trials; fit it on speech like "
+            "theirs (`calibration_manifest`)."
+        )
+    return notes
 
 
 def _percent(curve):

@@ -131,3 +131,76 @@ def test_file_gives_calibrations_back(tmp_path):
         Calibration([math.nan], 0.0, ["cosine"])
     with pytest.raises(ValueError, match="one for each feature"):
         Calibration([1.0, 2.0], 0.0, ["cosine"])
+
+
+def test_score_that_counts_against_itself_is_refused(tmp_path):
+    scores, targets = ratios(200)
+    with pytest.raises(ValueError, match="200 trials a higher score means"):
+        fit_calibration(-scores, targets)
+    with pytest.raises(ValueError, match="must not be negative, got -2"):
+        Calibration([-2.0], 0.0, ["cosine"])
+    path = tmp_path / "calibration.json"
+    path.write_text(
+        '{"cosine": {"weights": [-2.0], "bias": 0.1, "features": ["cosine"]}}'
+    )
+    with pytest.raises(ValueError, match="calibration.json is no file.*less"):
+        load_calibrations(path)
+
+
+GOOD = '{"weights": [2.0], "bias": 0.1, "features": ["cosine"]'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "3",
+        '"cosine"',
+        '[{"cosine": 1}]',
+        '{"cosine": []}',
+        '{"cosine": {"weights": [1.0]}}',
+        f'{{"cosine": {GOOD}, "more": 1}}}}'.replace("[2.0]", "[NaN]"),
+        f'{{"cosine": {GOOD}}}}}'.replace("0.1", "Infinity"),
+        f'{{"cosine": {GOOD}}}}}'.replace("0.1", "1" + 400 * "0"),
+        f'{{"cosine": {GOOD}}}}}'.replace("0.1", "true"),
+        f'{{"cosine": {GOOD}}}}}'.replace("0.1", '"0.1"'),
+        f'{{"cosine": {GOOD}}}}}'.replace("[2.0]", "2.0"),
+        f'{{"cosine": {GOOD}}}}}'.replace("[2.0]", "[[2.0]]"),
+        f'{{"cosine": {GOOD}}}}}'.replace("[2.0]", "[]"),
+        f'{{"cosine": {GOOD}}}}}'.replace('["cosine"]', '"c"'),
+        f'{{"cosine": {GOOD}, "prior": 5}}}}',
+        f'{{"cosine": {GOOD}, "prior": null}}}}',
+        f'{{"cosine": {GOOD}, "fitted_range": [1, 0]}}}}',
+        f'{{"cosine": {GOOD}, "fitted_range": "ab"}}}}',
+        '{"a":' * 100_000,
+    ],
+)
+def test_odd_files_of_calibrations_are_said(text, tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="calibration.json is no file of"):
+        load_calibrations(path)
+
+
+def test_file_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text(f'{{"cosine": {GOOD}, "prior": 0.05}}}}')
+    found = load_calibrations(path)["cosine"]
+    assert found.threshold() == -0.05
+    assert found.fitted_range is None
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="no file of calibrations"):
+        load_calibrations(path)
+
+
+def test_fit_knows_which_scores_it_saw():
+    scores, targets = ratios(200)
+    ends = fit_calibration(scores, targets).fitted_range
+    assert ends == [scores.min(), scores.max()]
+
+
+@pytest.mark.parametrize("p_target", [0.0, 1.0, 5.0, math.nan])
+def test_threshold_rejects_what_is_no_probability(p_target):
+    with pytest.raises(ValueError, match=f"`p_target`.*got {p_target}"):
+        Calibration([2.0], 1.0, ["cosine"]).threshold(p_target)

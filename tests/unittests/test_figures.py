@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
-from speechbrain_ext.utils.figures import figure_functions, figures
+from speechbrain_ext.utils.figures import (
+    figure_functions,
+    figure_notes,
+    figures,
+)
 from speechbrain_ext.utils.metrics import EER, Cllr, actDCF, minCllr, minDCF
 
 
@@ -38,3 +42,22 @@ def test_figures_without_bootstrap_have_no_intervals():
     assert set(row) == {"EER %", "minDCF 0.01", "minDCF 0.05", "EER threshold"}
     with pytest.raises(ValueError, match="must not hold NaN"):
         figures(np.array([np.nan, 0.0]), targets, figure_functions())
+
+
+def test_few_trials_or_speakers_are_noted():
+    enough = np.arange(60) < 30
+    assert figure_notes({}, enough, 10) == []
+    assert figure_notes({}, enough, None) == []
+    (note,) = figure_notes({}, enough[1:], 10)
+    assert note.startswith("29 target and 30 nontarget trials of 10 speakers")
+    (note,) = figure_notes({}, enough[:-1], None)
+    assert note.startswith("30 target and 29 nontarget trials are too few")
+    (note,) = figure_notes({}, enough, 9)
+    assert "of 9 speakers are too few" in note
+
+
+def test_cllr_far_above_its_least_is_noted():
+    enough = np.arange(60) < 30
+    assert figure_notes({"Cllr": 0.139, "minCllr": 0.1}, enough) == []
+    (note,) = figure_notes({"Cllr": 0.141, "minCllr": 0.1}, enough)
+    assert note.startswith("Cllr is 0.141, but minCllr is 0.100")

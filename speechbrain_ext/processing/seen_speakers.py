@@ -1,0 +1,118 @@
+"""Speakers of a trial list that training, or the cohort, has seen."""
+
+import numpy as np
+
+UNKNOWN = "It is not known whether {}: {}."
+
+
+def seen_speakers(targets, enrol, test, trained=None, cohort=None):
+    """Counts the speakers of a trial list that were seen before.
+
+    Error rates of speakers that the encoder was trained on say little about
+    new ones. VoxCeleb1-E and -H, for example, are made of the speakers of
+    VoxCeleb1's training part.
+
+    Arguments
+    ---------
+    targets : np.ndarray
+        True for target trials, [trials].
+    enrol : sequence of str
+        Speaker of each trial's enrolment utterance, [trials].
+    test : sequence of str
+        Speaker of each trial's test utterance, [trials].
+    trained : set of str
+        The speakers of the training set; None where they are not known.
+    cohort : set of str
+        The speakers of the cohort; empty where there is none.
+
+    Returns
+    -------
+    dict
+        ``list``: speakers of the list; ``seen in training`` and ``in the
+        cohort``: how many of them; ``trials seen in training`` and ``trials
+        in the cohort``: trials with one of these. A count that cannot be told
+        is None: all of them where most target trials have two speakers, as
+        where a list of files named no speakers.
+
+    Example
+    -------
+    >>> targets = np.array([True, False])
+    >>> found = seen_speakers(targets, ["a", "a"], ["a", "b"], {"b"}, set())
+    >>> found["list"], found["seen in training"]
+    (2, 1)
+    >>> found["trials seen in training"]
+    1
+    """
+    enrol, test = (np.asarray(side, dtype=object) for side in (enrol, test))
+    targets = np.asarray(targets, dtype=bool)
+    known = np.mean((enrol == test)[targets]) > 0.5 if targets.any() else False
+    names = {*enrol, *test}
+    found = {"list": len(names) if known else None}
+    others = {"seen in training": trained, "in the cohort": cohort or set()}
+    for words, other in others.items():
+        told = known and other is not None
+        both = names & set(other or ())
+        touched = [
+            a in both or b in both for a, b in zip(enrol, test, strict=True)
+        ]
+        found[words] = len(both) if told else None
+        found[f"trials {words}"] = sum(touched) if told else None
+    return found
+
+
+def speaker_sentences(found, trials):
+    """Says what ``seen_speakers`` has counted.
+
+    Arguments
+    ---------
+    found : dict
+        What ``seen_speakers`` returned.
+    trials : int
+        Trials of the list.
+
+    Returns
+    -------
+    warnings : list of str
+        Sentences on speakers that were seen before.
+    others : list of str
+        Sentences where none was seen, or it is not known.
+
+    Example
+    -------
+    >>> targets = np.array([True, False])
+    >>> found = seen_speakers(targets, ["a", "a"], ["a", "b"], {"c"}, {"b"})
+    >>> speaker_sentences(found, 2)[1]
+    ["None of the list's 2 speakers was seen in training."]
+    >>> speaker_sentences(found, 2)[0]
+    ["1 of the list's 2 speakers is in the cohort (1 of 2 trials has one): \
+normalised and calibrated scores come out too good."]
+    """
+    if found["list"] is None:
+        reason = "the labels of the trials are not by the manifest's speakers"
+        what = "the list's speakers were seen in training or are in the cohort"
+        return [], [UNKNOWN.format(what, reason)]
+    warnings, others = [], []
+    effects = {
+        "seen in training": "error rates of new speakers are higher",
+        "in the cohort": "normalised and calibrated scores come out too good",
+    }
+    for words, effect in effects.items():
+        count, touched = found[words], found[f"trials {words}"]
+        training = words == "seen in training"
+        if count is None:
+            reason = "the encoder came without a map of its training speakers"
+            what = "the list's speakers were seen in training"
+            others.append(UNKNOWN.format(what, reason))
+        elif count:
+            be = ("was" if count == 1 else "were") if training else ""
+            be = be or ("is" if count == 1 else "are")
+            have = "has" if touched == 1 else "have"
+            warnings.append(
+                f"{count} of the list's {found['list']} speakers {be} {words} "
+                f"({touched} of {trials} trials {have} one): {effect}."
+            )
+        elif training:
+            others.append(
+                f"None of the list's {found['list']} speakers was {words}."
+            )
+    return warnings, others

@@ -1,5 +1,7 @@
 """Error rates by condition: where a system's errors are."""
 
+import csv
+
 import numpy as np
 import pandas as pd
 
@@ -29,7 +31,10 @@ def utterance_conditions(manifest, path=None):
     Raises
     ------
     ValueError
-        If the table has no column to find utterances by.
+        If the table is broken, has no column to find utterances by, names
+        none of them, or says two things of one.
+    OSError
+        If it cannot be read.
 
     Example
     -------
@@ -41,20 +46,65 @@ def utterance_conditions(manifest, path=None):
     """
     table = manifest.drop(columns=manifest.columns.intersection(NOT_ATTRIBUTES))
     if path is not None:
-        more = pd.read_csv(path, sep=None, engine="python", dtype=str)
-        more = more.rename(columns={"utterance": "ID", "speaker": "spk_id"})
-        key = next((name for name in ("ID", "spk_id") if name in more), None)
-        if key is None:
+        key, more = _read_conditions(path)
+        if not more[key].isin(table[key]).any():
             raise ValueError(
-                f"`conditions` must have a column ID or spk_id, but {path} has "
-                f"{', '.join(more.columns)}."
+                f"`conditions` must name utterances or speakers of the lists, "
+                f"but none of the {len(more)} in the column {key} of {path} "
+                f"is one, {more[key].iloc[0]} among them; write them as the "
+                f"lists do, for example {table[key].iloc[0]}."
             )
-        more = more.drop_duplicates(key)
         other = more.columns.difference(table.columns).union([key])
         table = table.merge(more[other], on=key, how="left")
     table = table.set_index("ID").drop(columns="spk_id").fillna("unknown")
     few = [c for c in table if 1 < table[c].nunique() <= MOST_VALUES]
     return table[few].astype(str)
+
+
+def _read_conditions(path):
+    """The table of the user, and the name of the column that it goes by."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline()
+            stream.seek(0)
+            sign = next((s for s in "\t,; " if s in header), ",")
+            rows = [row for row in csv.reader(stream, delimiter=sign) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"`conditions` must be a table of text (CSV, TSV), but {path} "
+            f"cannot be read as one: {error}."
+        ) from error
+    known = {"utterance": "ID", "speaker": "spk_id"}
+    names = [name.strip() for name in rows[0]] if rows else []
+    names = [known.get(name, name) for name in names]
+    key = next((name for name in ("ID", "spk_id") if name in names), None)
+    if key is None:
+        raise ValueError(
+            f"`conditions` must have a column ID or spk_id, but {path} has "
+            f"{', '.join(names) or 'none'}."
+        )
+    if len(set(names)) < len(names) or len(rows) < 2:
+        raise ValueError(
+            f"`conditions` must have rows, and columns of different names, "
+            f"but {path} has {len(rows) - 1} rows and the columns "
+            f"{', '.join(names)}."
+        )
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names):
+            raise ValueError(
+                f"`conditions` must have as many values in each row as it has "
+                f"columns ({len(names)}), but row {number} of {path} has "
+                f"{len(row)}: {sign.join(row)[:80]}."
+            )
+    table = pd.DataFrame(rows[1:], columns=names, dtype=object)
+    table = table.replace("", np.nan).dropna(subset=key).drop_duplicates()
+    twice = table[key][table[key].duplicated()]
+    if len(twice):
+        raise ValueError(
+            f"`conditions` must say one thing of each {key}, but {path} has "
+            f"different rows for {len(twice)}, among them {twice.iloc[0]}."
+        )
+    return key, table
 
 
 def pair_labels(enrol_values, test_values):

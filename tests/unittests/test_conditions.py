@@ -9,6 +9,7 @@ from speechbrain_ext.utils.conditions import (
     condition_tables,
     pair_labels,
     session_labels,
+    utterance_conditions,
 )
 from speechbrain_ext.utils.metrics import EER
 
@@ -62,3 +63,48 @@ def test_every_condition_gets_its_table():
     assert parts[3]["condition"].tolist() == ["f", "f / m"]
     assert parts[3]["nontargets"].tolist() == [0, 2]
     assert condition_tables(trials, None, "cosine", scores) == []
+
+
+MANIFEST = pd.DataFrame({"ID": ["a/1", "b/1"], "spk_id": ["a", "b"]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "speaker\tgender\na\tf\nb\tm\n",
+        "ID;gender\r\na/1;f\r\n\r\nb/1;m\r\n",
+        "\ufeffspk_id,gender\na,f\nb,m\na,f\n",
+        "spk_id gender\na f\nb m\n",
+    ],
+)
+def test_tables_of_several_forms_are_read(text, tmp_path):
+    path = tmp_path / "genders"
+    path.write_bytes(text.encode())
+    found = utterance_conditions(MANIFEST, path)
+    assert found["gender"].to_dict() == {"a/1": "f", "b/1": "m"}
+
+
+@pytest.mark.parametrize(
+    "content, match",
+    [
+        (b"", "column ID or spk_id, but .* has none"),
+        (b"\n\n", "has none"),
+        (b"name,gender\na,f\n", "has name, gender"),
+        (b"spk_id,gender\n", "has 0 rows"),
+        (b"spk_id,speaker\na,a\n", "columns spk_id, spk_id"),
+        (b"spk_id,gender\na,f,x\n", "row 2 of .* has 3: a,f,x"),
+        (b"spk_id,gender\na,f\nb\n", "row 3 of .* has 1: b"),
+        (b"spk_id,gender\na,f\na,m\n", "different rows for 1, among them a"),
+        (b"spk_id,gender\nc,f\n", "none of the 1 .* c among them"),
+        (b"\xff\xfe\x00\x00", "cannot be read as one"),
+        (b"spk_id,\x00\na,f\n" + b"x" * 200_000, "conditions"),
+    ],
+)
+def test_tables_that_are_broken_are_said(content, match, tmp_path):
+    path = tmp_path / "conditions.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=match) as error:
+        utterance_conditions(MANIFEST, path)
+    assert "conditions.csv" in str(error.value)
+    with pytest.raises(OSError, match="Is a directory"):
+        utterance_conditions(MANIFEST, tmp_path)

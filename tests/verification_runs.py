@@ -1,0 +1,87 @@
+"""An encoder that nothing was trained for, exported for the toy corpus."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.lobes.models.ResNet import ResNet
+from speechbrain_ext.nnet.classifiers import CosineClassifier
+
+RECIPE = """\
+compute_features: !new:speechbrain_ext.lobes.features.KaldiFbank
+    n_mels: 40
+mean_var_norm: !new:speechbrain_ext.lobes.features.SentenceMeanNorm
+embedding_model: !new:speechbrain_ext.lobes.models.ResNet.ResNet
+    input_size: 40
+    block_sizes: [1, 1, 1, 1]
+    channels: 4
+    lin_neurons: 8
+classifier: !name:speechbrain_ext.nnet.classifiers.CosineClassifier
+    input_size: 8
+"""
+
+
+def export_encoder(folder, speakers):
+    """Exports a tiny encoder of random weights with a label map."""
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(speakers)
+    torch.manual_seed(0)
+    modules, recipe = (
+        {"embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8)},
+        RECIPE,
+    )
+    if speakers:
+        modules["classifier"] = CosineClassifier(8, len(speakers))
+    else:  # as conversion does
+        modules["classifier"] = torch.nn.Identity()
+        recipe = RECIPE.split("classifier:")[0]
+        recipe += "classifier: !name:torch.nn.Identity\n"
+    return export_pretrained(folder, recipe, modules, labels, 8)
+
+
+def speakers_of(corpus):
+    """The training and the test speakers of the corpus."""
+    trials = read_trials(corpus / "meta" / "veri_toy.txt")
+    tested = {name.split("/")[0] for name in trials["enrol"]}
+    tested |= {name.split("/")[0] for name in trials["test"]}
+    known = {path.name for path in (corpus / "wav").iterdir()}
+    return sorted(known - tested), sorted(tested)
+
+
+@pytest.fixture(scope="session")
+def exported(corpus, tmp_path_factory):
+    """Its folder, the label map being of the corpus' training speakers."""
+    folder = tmp_path_factory.mktemp("exported") / "pretrained"
+    return export_encoder(folder, speakers_of(corpus)[0])
+
+
+@pytest.fixture
+def script(recipe_folder, monkeypatch):
+    """Imports a script of the recipe, whose ``main`` can then be called."""
+    made = []
+    # scripts give SpeechBrain's log a file of its own and a hook for errors
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def load(name):
+        made.append(name)
+        return importlib.import_module(name)
+
+    yield load
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+def error_of(main, *argv):
+    """What a script says when it ends with code 1, one line."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in argv])
+    said = ended.value.code
+    assert isinstance(said, str) and said.startswith("error: "), said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1, said
+    return said

@@ -16,44 +16,92 @@ import pathlib
 import sys
 
 import pandas as pd
-from speechbrain.inference.classifiers import EncoderClassifier
 
 from speechbrain_ext.dataio.manifests import (
     read_manifest,
     write_manifest,
 )
 from speechbrain_ext.inference.embedding import embed_utterances
+from speechbrain_ext.inference.loading import explain_torch_errors, load_encoder
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.processing.labels import (
     label_cosines,
     wrong_label_detection,
 )
-from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.files import atomic_write, locked_folder
 from speechbrain_ext.utils.plots import histogram_plot
 
 
-def scored(pretrained_folder, manifest, device, num_workers):
+def scored(encoder, manifest, num_workers):
     """The cosine of each utterance to the class of its label."""
-    encoder = EncoderClassifier.from_hparams(
-        source=str(pretrained_folder), run_opts={"device": device}
-    )
-    embeddings = embed_utterances(
-        encoder, manifest, num_workers=num_workers, progressbar=True
-    )
-    head = encoder.mods.classifier
-    if not isinstance(head, CosineClassifier):  # means of the labels
-        return label_cosines(embeddings, manifest["spk_id"].tolist())
-    known = encoder.hparams.label_encoder
-    known.expect_len(len(known))
-    unknown = sorted(set(manifest["spk_id"]) - set(known.lab2ind))
+    head, labels = encoder.mods.classifier, manifest["spk_id"].tolist()
+    if isinstance(head, CosineClassifier):
+        labels = class_numbers(encoder, labels)
+    else:  # means of the labels
+        head = None
+    with explain_torch_errors("The embeddings"):
+        embeddings = embed_utterances(
+            encoder, manifest, num_workers=num_workers, progressbar=True
+        )
+    head = head if head is None else head.cpu()
+    return label_cosines(embeddings, labels, head).numpy()
+
+
+def class_numbers(encoder, labels):
+    """The encoder's class of each label."""
+    known = getattr(encoder.hparams, "label_encoder", None)
+    known = getattr(known, "lab2ind", {})
+    unknown = sorted(set(labels) - set(known))
     if unknown:
         raise ValueError(
             f"The encoder was not trained on {len(unknown)} of the labels, "
             f"{unknown[:3]}; give the manifest that it was trained on "
             "(save/train_noisy.csv)."
         )
-    labels = [known.encode_label(name) for name in manifest["spk_id"]]
-    return label_cosines(embeddings, labels, head.cpu())
+    classes = [known[name] for name in labels]
+    size = encoder.mods.classifier.weight.shape[0]
+    if max(classes) >= size:
+        raise ValueError(
+            f"The encoder's label map has {len(known)} speakers, but its head "
+            f"{size} classes; they are of two trainings. Export it again."
+        )
+    return classes
+
+
+def detection(cosines, manifest):
+    """How well the wrong labels are found, and the samples of a histogram."""
+    if "spk_id_clean" not in manifest:
+        return {}, {"all": cosines}
+    wrong = (manifest["spk_id"] != manifest["spk_id_clean"]).to_numpy()
+    found = {"wrong": int(wrong.sum())}
+    samples = {"label right": cosines[~wrong], "label wrong": cosines[wrong]}
+    samples = {name: values for name, values in samples.items() if len(values)}
+    if len(samples) == 2:  # else there is nothing to tell apart
+        found |= wrong_label_detection(cosines, wrong)
+    return found, samples
+
+
+def write(folder, encoder, manifest, arguments):
+    """Writes all files and returns the report."""
+    cosines = scored(encoder, manifest, arguments.num_workers)
+    found, samples = detection(cosines, manifest)
+    report = {"utterances": len(manifest), **found}
+    table = pd.DataFrame({"ID": manifest["ID"], "cosine": cosines})
+    with atomic_write(folder / "label_cosines.csv") as file:
+        table.to_csv(file, index=False, lineterminator="\n")
+    histogram_plot(
+        samples,
+        folder / "label_cosines.png",
+        "cosine to the class of the label",
+    )
+    if arguments.drop:
+        kept = table["cosine"].rank(method="first", pct=True)
+        kept = (kept > arguments.drop).to_numpy()
+        report["dropped"] = int((~kept).sum())
+        write_manifest(manifest[kept], folder / "cleaned.csv")
+    with atomic_write(folder / "label_report.json") as file:
+        json.dump(report, file, indent=2)
+    return report
 
 
 def main(argv=None):
@@ -73,40 +121,15 @@ def main(argv=None):
                 f"`--drop` must be a share in [0, 1), got {arguments.drop}."
             )
         manifest = read_manifest(arguments.manifest)
-        cosines = scored(
-            arguments.pretrained_folder,
-            manifest,
-            arguments.device,
-            arguments.num_workers,
-        ).numpy()
-        report = {"utterances": len(manifest)}
-        samples = {"all": cosines}
-        if "spk_id_clean" in manifest:
-            wrong = (manifest["spk_id"] != manifest["spk_id_clean"]).to_numpy()
-            report["wrong"] = int(wrong.sum())
-            report |= wrong_label_detection(cosines, wrong)
-            samples = {
-                "label right": cosines[~wrong],
-                "label wrong": cosines[wrong],
-            }
-        folder.mkdir(parents=True, exist_ok=True)
-        table = pd.DataFrame({"ID": manifest["ID"], "cosine": cosines})
-        with atomic_write(folder / "label_cosines.csv") as file:
-            table.to_csv(file, index=False, lineterminator="\n")
-        histogram_plot(
-            samples,
-            folder / "label_cosines.png",
-            "cosine to the class of the label",
+        encoder = load_encoder(
+            arguments.pretrained_folder, {"device": arguments.device}
         )
-        if arguments.drop:
-            kept = table["cosine"].rank(method="first", pct=True)
-            kept = (kept > arguments.drop).to_numpy()
-            report["dropped"] = int((~kept).sum())
-            write_manifest(manifest[kept], folder / "cleaned.csv")
-        with atomic_write(folder / "label_report.json") as file:
-            json.dump(report, file, indent=2)
+        with locked_folder(folder):
+            report = write(folder, encoder, manifest, arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: Interrupted.")
     for name, value in report.items():
         print(f"{name:30} {value:.4g}")
     print(f"See {folder}.")

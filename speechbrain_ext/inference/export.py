@@ -17,7 +17,7 @@ from speechbrain_ext.utils.folders import (
     require_replaceable,
 )
 from speechbrain_ext.utils.journal import is_own, record_file
-from speechbrain_ext.utils.tensors import read_tensors
+from speechbrain_ext.utils.tensors import read_tensors, require_no_nan
 
 logger = get_logger(__name__)
 
@@ -208,13 +208,14 @@ def load_pretrained(folder, modules, label_encoder):
     Raises
     ------
     ValueError
-        If a module does not fit what was exported.
+        If a module does not fit what was exported, or has NaN.
     """
     known = CategoricalEncoder()
     known.load(pathlib.Path(folder, "label_encoder.ckpt"))
     for name, module in modules.items():
         path = pathlib.Path(folder, f"{name}.ckpt")
         state = read_tensors(path)
+        require_no_nan(state, path)
         if known.lab2ind != label_encoder.lab2ind:
             own = module.state_dict()
             for key in state.keys() & own.keys():

@@ -1,7 +1,7 @@
 """Pretrained folders, loaded from disk and never from a mistyped name."""
 
+import contextlib
 import pathlib
-import pickle
 import re
 
 import huggingface_hub
@@ -20,6 +20,8 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.fetching import FetchConfig
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
+
+from speechbrain_ext.utils.tensors import read_tensors
 
 logger = get_logger(__name__)
 
@@ -190,19 +192,7 @@ def read_weights(path):
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"The file of weights {path} does not exist.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is no file of weights, or holds more than weights: "
-            "perhaps code, which was not run. Export or download it again, "
-            "from a source that you trust."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged or not a file of weights "
-            f"({_one_line(error)}); export or download it again."
-        ) from error
+    state = read_tensors(path)
     if not isinstance(state, dict):
         raise ValueError(
             f"{path} must hold a state dict, got a {type(state).__name__}; "
@@ -249,6 +239,45 @@ def require_device(device):
         raise ValueError(
             f"`device` {device} cannot be used ({_one_line(error)}); pass "
             "--device=cpu, or name a device that this machine has."
+        ) from error
+
+
+@contextlib.contextmanager
+def explain_torch_errors(what):
+    """Says in a sentence why torch could not compute something.
+
+    Arguments
+    ---------
+    what : str
+        What is computed, in the plural.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    ValueError
+        If the block raised a RuntimeError, as torch does where there is no
+        memory left.
+
+    Example
+    -------
+    >>> with explain_torch_errors("The embeddings"):
+    ...     raise torch.OutOfMemoryError("CUDA out of memory.")
+    Traceback (most recent call last):
+    ValueError: The embeddings cannot be computed: CUDA out of memory. Lower...
+    """
+    try:
+        yield
+    except (ValueError, OSError):  # which may be RuntimeErrors too
+        raise
+    except RuntimeError as error:
+        remedy = ""
+        if "memory" in str(error):
+            remedy = " Lower `batch_seconds`, or pass --device=cpu."
+        raise ValueError(
+            f"{what} cannot be computed: {_one_line(error)}{remedy}"
         ) from error
 
 

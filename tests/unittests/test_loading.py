@@ -12,7 +12,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 
-from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.inference.loading import (
     load_encoder,
     pretrained_folder,
@@ -244,10 +244,10 @@ def test_weights_that_cannot_be_used_are_said(folder, tmp_path, monkeypatch):
 
     for content in (b"", whole[:1000], whole[:-1000]):
         path.write_bytes(content)
-        said("is damaged|is no file of weights")
+        said("is truncated or no file of torch.save|holds more than tensors")
     for content in (b"no weights at all", pickle.dumps(Evil())):
         path.write_bytes(content)
-        said("is no file of weights, or holds more")
+        said("is no file of torch.save, or holds more than tensors")
     assert not (tmp_path / "evil").exists()
     torch.save([1, 2], path)
     said("must hold a state dict, got a list")
@@ -278,3 +278,14 @@ def test_device_that_is_not_there_is_said(exported):
     with pytest.raises(ValueError, match="`device` gpu cannot be used"):
         require_device("gpu")
     require_device(None)
+
+
+def test_training_does_not_start_from_nan(exported, folder):
+    labels, head = CategoricalEncoder(), CosineClassifier(8, 4)
+    labels.load(exported / "label_encoder.ckpt")
+    assert load_pretrained(exported, {"classifier": head}, labels) == 4
+    state = torch.load(folder / "classifier.ckpt")
+    state["weight"][1, 1] = torch.nan
+    torch.save(state, folder / "classifier.ckpt")
+    with pytest.raises(ValueError, match="classifier.ckpt has values .* NaN"):
+        load_pretrained(folder, {"classifier": head}, labels)

@@ -83,6 +83,41 @@ def needs_cohort(names):
     return any(name != "cosine" for name in names)
 
 
+def require_cohort(manifest, path, by="speaker"):
+    """Raises where a cohort has a single row, and so no spread of scores.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Columns ID and spk_id.
+    path : str | pathlib.Path
+        The manifest's file, to be named.
+    by : str
+        Same as in ``BackEnd``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 speakers, or utterances.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> one = pd.DataFrame({"ID": ["a/1", "a/2"], "spk_id": ["a", "a"]})
+    >>> require_cohort(one, "cohort.csv", "utterance")
+    >>> require_cohort(one, "cohort.csv")
+    Traceback (most recent call last):
+    ValueError: The cohort cohort.csv must have 2 speakers or more, got 1...
+    """
+    number = manifest["spk_id" if by == "speaker" else "ID"].nunique()
+    if number < 2:
+        raise ValueError(
+            f"The cohort {path} must have 2 {by}s or more, got {number}; give "
+            "another as `cohort_manifest`, or ask for `scorings` and "
+            "`calibrate` of the cosine alone."
+        )
+
+
 class BackEnd:
     """Scores trials by the name of the scoring.
 

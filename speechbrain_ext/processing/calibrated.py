@@ -2,11 +2,15 @@
 
 import pandas as pd
 import torch
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.trials import make_trials
 from speechbrain_ext.processing.back_end import scoring_words
 from speechbrain_ext.processing.calibration import fit_calibration
 
+logger = get_logger(__name__)
+
+FEWEST = 30  # trials of a kind, below which a fit is said to be rough
 QUALITY = "_qmf"  # after the name of a scoring: calibrated with qualities
 PER_SPEAKER = 20  # utterances of a speaker that trials are drawn of
 
@@ -77,7 +81,59 @@ def calibrate_scoring(
         seconds = manifest["duration"].to_numpy()
         measures, names = back_end.qualities(base, *given, seconds, own)
     targets = drawn["target"].to_numpy(dtype=bool)
+    positive, negative = int(targets.sum()), int((~targets).sum())
+    if min(positive, negative) < FEWEST:
+        logger.warning(
+            f"{name} is calibrated on {positive} target and {negative} "
+            f"nontarget trials alone, which is rough; {FEWEST} of each kind "
+            "are the least to go by."
+        )
     return fit_calibration(scores, targets, measures, [base, *names], prior)
+
+
+def fit_calibrations(
+    names, back_end, manifest, trials=20000, seed=0, prior=0.5, speakers=None
+):
+    """Fits a calibration for each of some scorings.
+
+    Where a fit is not possible, as in a small corpus, the log says why.
+
+    Arguments
+    ---------
+    names : list of str
+        Same as ``name`` in ``calibrate_scoring``, one each.
+    back_end : speechbrain_ext.processing.back_end.BackEnd
+        Same as in ``calibrate_scoring``.
+    manifest : pandas.DataFrame
+        Same as in ``calibrate_scoring``.
+    trials : int
+        Same as in ``calibrate_scoring``.
+    seed : int
+        Same as in ``calibrate_scoring``.
+    prior : float
+        Same as in ``calibrate_scoring``.
+    speakers : sequence of str
+        Same as in ``calibrate_scoring``.
+
+    Returns
+    -------
+    dict
+        Maps names to the ``Calibration`` of those that could be fitted.
+
+    Example
+    -------
+    >>> fit_calibrations([], None, None)
+    {}
+    """
+    found = {}
+    for name in names:
+        try:
+            found[name] = calibrate_scoring(
+                name, back_end, manifest, trials, seed, prior, speakers
+            )
+        except ValueError as error:
+            logger.warning(f"{name} is not calibrated: {error}")
+    return found
 
 
 def scores_by_name(

@@ -3,10 +3,11 @@
 import pathlib
 
 import numpy as np
+import pandas as pd
 import torch
 
 from speechbrain_ext.processing import scoring
-from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.files import atomic_path, atomic_write
 
 
 @torch.no_grad()
@@ -69,3 +70,44 @@ def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
             matrix[block] = cosines.float().cpu().numpy()
         matrix.flush()
         del matrix
+
+
+def write_trial_matrix(folder, name, trials, numbers, embeddings):
+    """Writes the cosines of every enrolment of a list with every test.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        Where ``matrix_<name>_cosine.npy`` goes, with the names of its rows
+        and columns in ``matrix_<name>_enrol.txt`` and ``_test.txt``.
+    name : str
+        The list's name.
+    trials : pandas.DataFrame
+        enrol and test, the names.
+    numbers : tuple of torch.Tensor
+        Row numbers of the two sides, [trials] each.
+    embeddings : torch.Tensor
+        Shape [utterances, embedding].
+
+    Raises
+    ------
+    ValueError
+        Same as ``write_score_matrix``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> trials = pd.DataFrame({"enrol": ["a", "a"], "test": ["b", "c"]})
+    >>> numbers = torch.tensor([0, 0]), torch.tensor([1, 2])
+    >>> write_trial_matrix(folder, "toy", trials, numbers, torch.eye(3))
+    >>> (folder / "matrix_toy_test.txt").read_text()
+    'b\\nc\\n'
+    """
+    folder, sides = pathlib.Path(folder), {}
+    for side, rows in zip(("enrol", "test"), numbers, strict=True):
+        names = pd.Series(rows.numpy(), index=trials[side])
+        names = names[~names.index.duplicated()]
+        sides[side] = embeddings[names.tolist()]
+        with atomic_write(folder / f"matrix_{name}_{side}.txt") as file:
+            file.writelines(f"{known}\n" for known in names.index)
+    write_score_matrix(folder / f"matrix_{name}_cosine.npy", **sides)

@@ -126,6 +126,9 @@ class CommonFailureError(ValueError):
 def fail_together(function, *arguments):
     """Calls a function on every process; if one fails, all end with its error.
 
+    Within the function ``fail_together(bool)`` waits for the other processes,
+    and hears of one that has failed.
+
     Arguments
     ---------
     function : callable
@@ -152,6 +155,8 @@ def fail_together(function, *arguments):
     result, said = None, None
     try:
         result = function(*arguments)
+    except CommonFailureError:  # of a call within: the others have it too
+        raise
     except (ValueError, OSError) as error:
         if world_size() == 1:
             raise

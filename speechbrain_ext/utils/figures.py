@@ -3,9 +3,12 @@
 from functools import partial
 
 import numpy as np
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.bootstrap import interval
 from speechbrain_ext.utils.error_curve import ErrorCurve
+
+logger = get_logger(__name__)
 
 # Below these counts a figure is rough and its interval is no guide
 FEWEST_TRIALS = 30  # of a kind: one trial is more than 3 % of them
@@ -141,6 +144,29 @@ trials; fit it on speech like theirs (`calibration_manifest`).
             "theirs (`calibration_manifest`)."
         )
     return notes
+
+
+def log_notes(name, rows):
+    """Logs each note on a list once, with the scorings that it is on.
+
+    Arguments
+    ---------
+    name : str
+        The list.
+    rows : list of dict
+        Its rows, each with ``scoring`` and ``notes`` (list of str).
+
+    Example
+    -------
+    >>> log_notes("O", [{"scoring": "cosine", "notes": ["Too few."]}])
+    """
+    scorings = {}
+    for row in rows:
+        for note in row["notes"]:
+            scorings.setdefault(note, []).append(row["scoring"])
+    for note, words in scorings.items():
+        which = "" if len(words) == len(rows) else f", {', '.join(words)}"
+        logger.warning(f"{name}{which}: {note}")
 
 
 def _percent(curve):

@@ -16,7 +16,7 @@ from speechbrain_ext.utils.metrics import EER
 
 SCRIPT = "speaker_verification_cosine.py"
 YAML = "verification_resnet_small.yaml"
-FAST = {"num_workers": 0, "bootstrap": 20, "calibration_trials": 40}
+FAST = {"num_workers": 0, "bootstrap": 20, "calibration_trials": 200}
 
 
 @pytest.fixture(scope="module")

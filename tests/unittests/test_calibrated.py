@@ -8,6 +8,7 @@ import torch
 from speechbrain_ext.processing.back_end import BackEnd
 from speechbrain_ext.processing.calibrated import (
     calibrate_scoring,
+    fit_calibrations,
     scores_by_name,
 )
 from speechbrain_ext.utils.metrics import EER, Cllr
@@ -67,7 +68,7 @@ def test_ratios_are_better_than_scores_and_order_stays(cohort):
     assert Cllr(plain[targets], plain[~targets]) > 0.5
 
 
-def test_draws_are_the_seeds_and_of_the_speakers_asked(cohort):
+def test_draws_are_the_seeds_and_of_the_speakers_asked(cohort, caplog):
     table, back_end = cohort
     one, again, other = (
         calibrate_scoring("cosine", back_end, table, 500, seed)
@@ -75,5 +76,16 @@ def test_draws_are_the_seeds_and_of_the_speakers_asked(cohort):
     )
     assert one.weights.tolist() == again.weights.tolist()
     assert one.weights.tolist() != other.weights.tolist()
+    assert "nontarget trials alone" not in caplog.text
+    calibrate_scoring("cosine", back_end, table, 59)
+    assert "cosine is calibrated on 29 target and 30 nontarget" in caplog.text
     with pytest.raises(ValueError, match="speaker"):
         calibrate_scoring("cosine", back_end, table, 500, 1, 0.5, ["s00"])
+
+
+def test_what_cannot_be_fitted_is_left_out_and_said(cohort, caplog):
+    table, back_end = cohort
+    found = fit_calibrations(["cosine", "ploda"], back_end, table, 500)
+    assert list(found) == ["cosine"]
+    assert "ploda is not calibrated: `scorings` must" in caplog.text
+    assert fit_calibrations(["cosine"], back_end, table[:1], 500) == {}

@@ -63,6 +63,9 @@ def alone():
         fail_together(failing)
     with pytest.raises(CommonFailureError, match="^bad recipe$"):
         main_first(everywhere, once_per_node=True)
+    with pytest.raises(CommonFailureError, match=r"^no file \(process 1\)$"):
+        # one waits within the function for the other, which has failed
+        fail_together(lambda: rank() and failing() or fail_together(bool))
     assert main_first(lambda: 7) == 7
     # only the main process is the first of its machine
     os.environ["LOCAL_RANK"] = "1"
@@ -83,9 +86,9 @@ def test_two_processes_give_what_one_gives():
             torch.testing.assert_close(got / 2, gradient[process::2])
             torch.testing.assert_close(got_others, others)
     # 2 * the sum, and the number of processes
-    for _, gradient, order in found:
+    for number, (_, gradient, order) in enumerate(found):
         assert gradient.tolist() == [2 * 3 + 2] * 2
-        assert len(order) == 1
+        assert len(order) == 1 + number
 
 
 def test_one_process_needs_no_others():

@@ -8,6 +8,7 @@ from speechbrain_ext.utils.figures import (
     figure_functions,
     figure_notes,
     figures,
+    log_notes,
 )
 from speechbrain_ext.utils.metrics import EER, Cllr, actDCF, minCllr, minDCF
 
@@ -61,3 +62,10 @@ def test_cllr_far_above_its_least_is_noted():
     assert figure_notes({"Cllr": 0.139, "minCllr": 0.1}, enough) == []
     (note,) = figure_notes({"Cllr": 0.141, "minCllr": 0.1}, enough)
     assert note.startswith("Cllr is 0.141, but minCllr is 0.100")
+
+
+def test_a_note_is_logged_once(caplog):
+    rows = [{"scoring": "cosine", "notes": ["Few."]}]
+    rows += [{"scoring": "AS-norm", "notes": ["Few.", "Off."]}]
+    log_notes("O", rows)
+    assert caplog.messages == ["O: Few.", "O, AS-norm: Off."]

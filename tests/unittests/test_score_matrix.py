@@ -1,11 +1,15 @@
 """Score matrices on disk against the scores of single trials."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from speechbrain_ext.processing import scoring
-from speechbrain_ext.processing.score_matrix import write_score_matrix
+from speechbrain_ext.processing.score_matrix import (
+    write_score_matrix,
+    write_trial_matrix,
+)
 from speechbrain_ext.utils.journal import JOURNAL
 
 
@@ -45,3 +49,18 @@ def test_matrix_of_a_broken_embedding_is_not_written(tmp_path):
             torch.tensor([[1.0, 0, 0], [0.0, 0, 0]]),
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_matrix_of_a_list_has_each_name_once(tmp_path):
+    embeddings = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    trials = pd.DataFrame({"enrol": [*"aab"], "test": [*"ded"]})
+    numbers = torch.tensor([0, 0, 1]), torch.tensor([3, 4, 3])
+    write_trial_matrix(tmp_path, "toy", trials, numbers, embeddings)
+    names = [
+        (tmp_path / f"matrix_toy_{side}.txt").read_text().split()
+        for side in ("enrol", "test")
+    ]
+    assert names == [["a", "b"], ["d", "e"]]
+    expected = scoring.cosine_scores(embeddings, *numbers)
+    matrix = np.load(tmp_path / "matrix_toy_cosine.npy")
+    np.testing.assert_allclose(matrix[[0, 0, 1], [0, 1, 0]], expected, 1e-5)

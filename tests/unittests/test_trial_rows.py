@@ -41,6 +41,8 @@ def test_models_are_rows_behind_the_utterances(tmp_path):
     assert enrol.tolist() == [4, 4] and test.tolist() == [3, 0]
     assert rows.speakers[4] == "a" and rows.seconds[4] == 4.0
     assert len(rows.embeddings) == 5
+    speakers = rows.trial_speakers((enrol, test))
+    assert [side.tolist() for side in speakers] == [["a", "a"], ["b", "a"]]
     one, other = unit_length("embeddings", EMBEDDINGS)[[0, 2]]
     direction = torch.nn.functional.normalize(one + other, dim=0)
     made = torch.nn.functional.normalize(rows.embeddings[4], dim=0)

@@ -8,7 +8,9 @@ Every utterance of all trial lists is embedded once, whole, and kept on disk:
 another list, or a run that was killed, computes what is missing. Under torchrun
 the processes share that work. Written into the output folder: results.json,
 report.html, a score file for each list and scoring, the DET plot and
-histograms; a table goes to the screen.
+histograms; a table goes to the screen. Log, report and results.json also
+say which speakers of the lists the encoder was trained on, or are in the
+cohort, and where a list is too small for its figures.
 """
 
 import functools
@@ -17,11 +19,8 @@ import logging
 import pathlib
 import sys
 
-import numpy as np
-import pandas as pd
 import speechbrain as sb
-from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
@@ -39,19 +38,31 @@ from speechbrain_ext.inference.embedding_store import (
     model_fingerprint,
     stored_embeddings,
 )
+from speechbrain_ext.inference.loading import (
+    HUB,
+    explain_torch_errors,
+    load_encoder,
+    pretrained_folder,
+    training_speakers,
+)
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.processing.back_end import (
     BackEnd,
     needs_cohort,
+    require_cohort,
     scoring_words,
 )
 from speechbrain_ext.processing.calibrated import (
     QUALITY,
-    calibrate_scoring,
+    fit_calibrations,
     scores_by_name,
 )
 from speechbrain_ext.processing.calibration import save_calibrations
-from speechbrain_ext.processing.score_matrix import write_score_matrix
+from speechbrain_ext.processing.score_matrix import write_trial_matrix
+from speechbrain_ext.processing.seen_speakers import (
+    seen_speakers,
+    speaker_sentences,
+)
 from speechbrain_ext.processing.trial_rows import TrialRows
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
 from speechbrain_ext.utils.command_line import parse_command_line
@@ -67,7 +78,12 @@ from speechbrain_ext.utils.distributed import (
     rank,
     world_size,
 )
-from speechbrain_ext.utils.figures import figure_functions, figures
+from speechbrain_ext.utils.figures import (
+    figure_functions,
+    figure_notes,
+    figures,
+    log_notes,
+)
 from speechbrain_ext.utils.files import atomic_write
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
@@ -138,13 +154,10 @@ def check(hparams):
     paths = [hparams["conditions"], hparams["calibration_manifest"]]
     for path in filter(None, [*paths, hparams["cohort_manifest"]]):
         if not pathlib.Path(path).is_file():
-            raise FileNotFoundError(f"{path} does not exist; check its path.")
-    folder = pathlib.Path(hparams["pretrained_folder"])
-    if not (folder / "hyperparams.yaml").is_file():
-        raise ValueError(
-            f"`pretrained_folder` must hold a hyperparams.yaml, but {folder} "
-            "does not; train first, or give --pretrained_folder."
-        )
+            there = pathlib.Path(path).exists()
+            reason = "is not a file" if there else "does not exist"
+            raise FileNotFoundError(f"{path} {reason}; check its path.")
+    pretrained_folder(hparams["pretrained_folder"])
 
 
 def wants_cohort(hparams):
@@ -197,9 +210,13 @@ def trial_paths(hparams):
     """The trial lists' files, as the preparation took them."""
     if hparams["enrolment"] is not None:
         return named_lists(hparams)
-    prepared = json.loads(
-        pathlib.Path(hparams["save_folder"], "prepare.json").read_text()
-    )
+    path = pathlib.Path(hparams["save_folder"], "prepare.json")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist, by which a preparation says that it is "
+            "whole; set `skip_prep` to False."
+        )
+    prepared = json.loads(path.read_text())
     if not prepared["trial_lists"]:
         raise ValueError(
             f"{hparams['data_folder']} has no trial lists (veri_*.txt, "
@@ -208,13 +225,39 @@ def trial_paths(hparams):
     return [pathlib.Path(path) for path in prepared["trial_lists"]]
 
 
-def embed(hparams, run_opts, manifests):
+def read_inputs(hparams):
+    """Manifests, conditions and speakers to calibrate on, all checked."""
+    save_folder = pathlib.Path(hparams["save_folder"])
+    stems = [path.stem for path in trial_paths(hparams)]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(
+            f"Several trial lists are called {', '.join(twice)}, so that one's "
+            "scores would replace the other's; rename one, or verify them "
+            "into different output folders."
+        )
+    manifests = {"trial lists": read_manifest(save_folder / "test.csv")}
+    if wants_cohort(hparams):
+        path = hparams["cohort_manifest"] or save_folder / "train.csv"
+        cohort = manifests["cohort"] = read_manifest(path)
+        if needs_cohort(hparams["scorings"]):
+            require_cohort(cohort, path, hparams["cohort_by"])
+    conditions, speakers = None, None
+    if hparams["enrolment"] is None:
+        conditions = utterance_conditions(
+            manifests["trial lists"], hparams["conditions"]
+        )
+    if hparams["calibrate"] and hparams["calibration_manifest"] is not None:
+        speakers = read_manifest(hparams["calibration_manifest"])["spk_id"]
+    return manifests, conditions, speakers
+
+
+def embed(hparams, encoder, manifests):
     """Embeddings of some manifests, on the encoder's device.
 
     Utterances of the cohort that have no speech are taken out of its manifest.
     """
-    folder = hparams["pretrained_folder"]
-    encoder = EncoderClassifier.from_hparams(source=folder, run_opts=run_opts)
+    folder = pretrained_folder(hparams["pretrained_folder"])
     store = EmbeddingStore(
         hparams["embeddings_folder"], model_fingerprint(folder)
     )
@@ -227,59 +270,49 @@ def embed(hparams, run_opts, manifests):
         num_workers=hparams["num_workers"],
         progressbar=not encoder.noprogressbar,
         share=(rank(), world_size()),
-        gather=ddp_barrier,
+        # a process that fails is heard of by those that wait
+        gather=lambda: fail_together(bool),
     )
     for name, manifest in manifests.items():
         logger.info(f"Embedding {len(manifest)} utterances of the {name}.")
-        try:
-            embeddings = embeddings_of(manifest)
-        except NoSpeechError as error:
-            spoken = ~manifest["ID"].isin(error.reasons)
-            if name != "cohort" or not spoken.any():
-                raise
-            logger.warning(f"Left out of the cohort: {error}")
-            manifests[name] = manifest[spoken].reset_index(drop=True)
-            embeddings = embeddings_of(manifests[name])
+        with explain_torch_errors(f"The embeddings of the {name}"):
+            try:
+                embeddings = embeddings_of(manifest)
+            except NoSpeechError as error:
+                spoken = ~manifest["ID"].isin(error.reasons)
+                if name != "cohort" or not spoken.any():
+                    raise
+                logger.warning(f"Left out of the cohort: {error}")
+                manifests[name] = manifest[spoken].reset_index(drop=True)
+                embeddings = embeddings_of(manifests[name])
         found.append(embeddings.to(encoder.device))
     return found
 
 
-def calibrations(hparams, back_end, manifest):
+def calibrations(hparams, back_end, manifest, speakers):
     """A calibration for each scoring asked, fitted on training speakers."""
-    found, speakers = {}, None
-    if hparams["calibrate"] and hparams["calibration_manifest"] is not None:
-        speakers = read_manifest(hparams["calibration_manifest"])["spk_id"]
-    for name in hparams["calibrate"]:
-        try:
-            found[name] = calibrate_scoring(
-                name,
-                back_end,
-                manifest,
-                hparams["calibration_trials"],
-                hparams["seed"],
-                hparams["calibration_prior"],
-                speakers,
-            )
-        except ValueError as error:  # a corpus can be too small for it
-            logger.warning(f"{name} is not calibrated: {error}")
+    found = fit_calibrations(
+        *(hparams["calibrate"], back_end, manifest),
+        *(hparams["calibration_trials"], hparams["seed"]),
+        *(hparams["calibration_prior"], speakers),
+    )
     for folder in (hparams["output_folder"], hparams["pretrained_folder"]):
         try:
-            if found:
+            if found and not str(folder).startswith(HUB):
                 save_calibrations(f"{folder}/calibration.json", found)
         except OSError as error:
             logger.warning(f"{folder} gets no calibration.json: {error}")
     return found
 
 
-def bootstrap_of(hparams, trials, numbers, utterances, name):
+def bootstrap_of(hparams, targets, speakers, name):
     """The draws of a list's speakers, or None."""
     if not hparams["bootstrap"]:
         return None
-    speakers = np.array(utterances.speakers, dtype=object)
     try:
         return SpeakerBootstrap(
-            trials["target"].to_numpy(dtype=bool),
-            *(speakers[side].astype(str) for side in numbers),
+            targets,
+            *speakers,
             replicates=hparams["bootstrap"],
             seed=hparams["seed"],
         )
@@ -288,15 +321,21 @@ def bootstrap_of(hparams, trials, numbers, utterances, name):
         return None
 
 
-def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
+def verify(
+    hparams, output_folder, back_end, fitted, utterances, conditions, trained
+):
     """Scores and measures all lists; results and the report's sections."""
     results, main_curves, counted, sections = [], {}, [], []
     for path in trial_paths(hparams):
         trials, numbers = utterances.trials(path)
         targets = trials["target"].to_numpy(dtype=bool, copy=True)
-        bootstrap = bootstrap_of(
-            hparams, trials, numbers, utterances, path.name
-        )
+        speakers = utterances.trial_speakers(numbers)
+        bootstrap = bootstrap_of(hparams, targets, speakers, path.name)
+        cohort = set(back_end.speakers or ())
+        counts = seen_speakers(targets, *speakers, trained, cohort)
+        seen, others = speaker_sentences(counts, len(targets))
+        for sentence in others:
+            logger.info(f"{path.name}: {sentence}")
         rows, curves, pictures, main_scores = [], {}, [], None
         for name, words, scores, ratios in scores_by_name(
             hparams["scorings"],
@@ -318,6 +357,8 @@ def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
                     *(trials["enrol"], trials["test"], scores, targets, form),
                 )
             row["scores"] = f"{written}.txt"
+            row["speakers"] = counts
+            row["notes"] = seen + figure_notes(row, targets, counts["list"])
             rows.append({"trials": path.stem, "scoring": words, **row})
             pair = scores[targets], scores[~targets]
             if not ratios or name.endswith(QUALITY):
@@ -333,13 +374,14 @@ def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
                 main_scores = words, scores
                 main_curves[path.stem] = pair
         results += rows
+        log_notes(path.name, rows)
         picture = output_folder / f"det_{path.stem}.png"
         det_plot(curves, picture, p_targets=hparams["p_targets"])
         counted.append(
             list_counts(
                 path.stem,
                 trials,
-                utterances.trial_speakers(numbers),
+                speakers if counts["list"] else None,
                 models=hparams["enrolment"] is not None,
             )
         )
@@ -348,26 +390,18 @@ def verify(hparams, output_folder, back_end, fitted, utterances, conditions):
                 *(counted[-1], rows, picture, pictures),
                 condition_tables(trials, conditions, *main_scores),
                 interval_words(hparams, bootstrap),
+                others,
             )
         )
         if hparams["score_matrices"]:
-            write_matrix(output_folder, path.stem, trials, numbers, utterances)
+            write_trial_matrix(
+                *(output_folder, path.stem, trials, numbers),
+                utterances.embeddings,
+            )
     if len(sections) > 1:
         curves = main_curves
     det_plot(curves, output_folder / "det.png", p_targets=hparams["p_targets"])
     return results, counted, sections
-
-
-def write_matrix(output_folder, name, trials, numbers, utterances):
-    """Cosines of every enrolment with every test of a list."""
-    sides = {}
-    for side, rows in zip(("enrol", "test"), numbers, strict=True):
-        names = pd.Series(rows.numpy(), index=trials[side])
-        names = names[~names.index.duplicated()]
-        sides[side] = utterances.embeddings[names.tolist()]
-        with atomic_write(output_folder / f"matrix_{name}_{side}.txt") as file:
-            file.writelines(f"{known}\n" for known in names.index)
-    write_score_matrix(output_folder / f"matrix_{name}_cosine.npy", **sides)
 
 
 def interval_words(hparams, bootstrap):
@@ -407,20 +441,29 @@ def main(argv):
         main_first(prepare, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
         sb.create_experiment_directory(str(output_folder))
-        save_folder = pathlib.Path(hparams["save_folder"])
-        manifests = {"trial lists": read_manifest(save_folder / "test.csv")}
-        fail_together(trial_paths, hparams)
-        if wants_cohort(hparams):
-            path = hparams["cohort_manifest"] or save_folder / "train.csv"
-            manifests["cohort"] = read_manifest(path)
-        embeddings = embed(hparams, run_opts, manifests)
+        manifests, *others = fail_together(read_inputs, hparams)
+        encoder = fail_together(
+            load_encoder, hparams["pretrained_folder"], run_opts
+        )
+        embeddings = fail_together(embed, hparams, encoder, manifests)
         if not if_main_process():
             return None
         with atomic_write(output_folder / "hyperparams.yaml") as file:
             file.write(text)
-        results = score(hparams, output_folder, manifests, embeddings)
+        trained = training_speakers(encoder)
+        with explain_torch_errors("The scores"):
+            results = score(
+                hparams, output_folder, manifests, embeddings, trained, *others
+            )
     except (ValueError, OSError) as error:
         leave(error)
+    except KeyboardInterrupt:
+        leave(
+            ValueError(
+                "Interrupted; the same command goes on from the embeddings "
+                "that were stored."
+            )
+        )
     print(figures_table(results).to_string(index=False))
     logger.info(
         f"Scores, results.json, report.html and det.png are in {output_folder}."
@@ -428,15 +471,23 @@ def main(argv):
     return results
 
 
-def score(hparams, output_folder, manifests, embeddings):
+def score(
+    hparams,
+    output_folder,
+    manifests,
+    embeddings,
+    trained,
+    conditions,
+    speakers,
+):
     """All that comes after the embeddings."""
     cohort = ()
     if wants_cohort(hparams):
         cohort = embeddings[1], manifests["cohort"]["spk_id"].tolist()
-        speakers = len(set(cohort[1]))
-        if hparams["cohort_by"] == "speaker" and speakers < hparams["top_n"]:
+        number = len(set(cohort[1]))
+        if hparams["cohort_by"] == "speaker" and number < hparams["top_n"]:
             logger.warning(
-                f"`top_n` is {hparams['top_n']}, but the cohort has {speakers} "
+                f"`top_n` is {hparams['top_n']}, but the cohort has {number} "
                 "speakers; AS-norm takes all of them."
             )
     back_end = BackEnd(
@@ -446,16 +497,12 @@ def score(hparams, output_folder, manifests, embeddings):
         block_size=hparams["block_size"],
         plda_rank=hparams["plda_rank"],
     )
-    fitted = calibrations(hparams, back_end, manifests.get("cohort"))
+    fitted = calibrations(hparams, back_end, manifests.get("cohort"), speakers)
     models = hparams["enrolment"] and read_enrolment(hparams["enrolment"])
     utterances = TrialRows(manifests["trial lists"], embeddings[0], models)
-    conditions = None
-    if models is None:
-        conditions = utterance_conditions(
-            manifests["trial lists"], hparams["conditions"]
-        )
     results, counted, sections = verify(
-        hparams, output_folder, back_end, fitted, utterances, conditions
+        *(hparams, output_folder, back_end, fitted, utterances),
+        *(conditions, trained),
     )
     report(hparams, output_folder, results, counted, sections)
     return results

@@ -13,6 +13,33 @@ LABELS = ("nontarget", "target")
 FORMS = {"wespeaker": (" nontarget", " target"), "kaldi": ("", "")}
 
 
+def require_distinct_names(paths):
+    """Raises where trial lists would have score files of the same names.
+
+    Arguments
+    ---------
+    paths : list of pathlib.Path
+        The lists.
+
+    Raises
+    ------
+    ValueError
+        If two have one name, whatever their folders and endings.
+
+    Example
+    -------
+    >>> require_distinct_names([pathlib.Path("a/O.txt"), pathlib.Path("E.txt")])
+    """
+    stems = [path.stem for path in paths]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(
+            f"Several trial lists are called {', '.join(twice)}, so that one's "
+            "scores would replace the other's; rename one, or verify them "
+            "into different output folders."
+        )
+
+
 def write_scores(
     path, enrol_names, test_names, scores, targets, form="wespeaker"
 ):

@@ -5,8 +5,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.error_curve import ErrorCurve
+
+logger = get_logger(__name__)
 
 
 class SpeakerBootstrap:
@@ -166,6 +169,47 @@ class SpeakerBootstrap:
                 if both.any() and row[alone].any():
                     break
         return counts
+
+
+def speaker_bootstrap(
+    targets, enrol_speakers, test_speakers, replicates=1000, seed=0, name=""
+):
+    """Draws the speakers of a trial list, or says why there is no interval.
+
+    Arguments
+    ---------
+    targets : np.ndarray
+        Same as in ``SpeakerBootstrap``.
+    enrol_speakers : np.ndarray
+        Same as in ``SpeakerBootstrap``.
+    test_speakers : np.ndarray
+        Same as in ``SpeakerBootstrap``.
+    replicates : int
+        Same as in ``SpeakerBootstrap``; 0 for no intervals.
+    seed : int
+        Same as in ``SpeakerBootstrap``.
+    name : str
+        The list, to be named in the log.
+
+    Returns
+    -------
+    SpeakerBootstrap
+        The draws; None where there are none, the log says why.
+
+    Example
+    -------
+    >>> targets = np.array([True, False])
+    >>> speaker_bootstrap(targets, ["a", "a"], ["a", "b"], 10, 0, "toy")
+    """
+    if not replicates:
+        return None
+    try:
+        return SpeakerBootstrap(
+            targets, enrol_speakers, test_speakers, replicates, seed
+        )
+    except ValueError as error:
+        logger.warning(f"{name} gets no intervals: {error}")
+        return None
 
 
 def interval(values, confidence=0.95):

@@ -185,6 +185,35 @@ def decision_thresholds(row, p_targets, ratios=False, calibration=None):
     return found
 
 
+def interval_words(bootstrap, confidence=0.95):
+    """Says what the brackets in a table of figures hold.
+
+    Arguments
+    ---------
+    bootstrap : speechbrain_ext.utils.bootstrap.SpeakerBootstrap
+        The draws of the list's speakers, or None.
+    confidence : float
+        Share of the draws in an interval.
+
+    Returns
+    -------
+    str
+        A sentence, ``""`` where there are no intervals.
+
+    Example
+    -------
+    >>> interval_words(None)
+    ''
+    """
+    if bootstrap is None:
+        return ""
+    draws, speakers = bootstrap.counts[:, :-1].shape
+    return (
+        f"In brackets: {100 * confidence:g} % intervals, from {draws} draws "
+        f"of the {speakers} speakers."
+    )
+
+
 def list_section(
     row, results, det, histograms, conditions=(), caption="", sentences=()
 ):

@@ -7,6 +7,7 @@ from speechbrain_ext.utils.bootstrap import (
     SpeakerBootstrap,
     compare,
     interval,
+    speaker_bootstrap,
 )
 from speechbrain_ext.utils.error_curve import ErrorCurve
 from speechbrain_ext.utils.metrics import EER, minCllr, minDCF
@@ -129,3 +130,15 @@ def test_bootstrap_rejects_bad_scores():
         bootstrap.figures([0.0, 1.0, np.nan, 2.0], FIGURES)
     with pytest.raises(ValueError, match="`confidence` must be .* got 95"):
         interval([1.0], confidence=95)
+
+
+def test_list_without_intervals_is_said(caplog):
+    targets, enrol, test, _ = trials()
+    drawn = speaker_bootstrap(targets, enrol, test, 5, 1)
+    expected = SpeakerBootstrap(targets, enrol, test, 5, 1).counts
+    np.testing.assert_array_equal(drawn.counts, expected)
+    assert speaker_bootstrap(targets, enrol, test, 0) is None
+    assert caplog.messages == []
+    two = np.array([True, False]), np.array([1, 1]), np.array([1, 2])
+    assert speaker_bootstrap(*two, 5, 1, "toy") is None
+    assert "toy gets no intervals: A bootstrap needs 3 speakers" in caplog.text

@@ -3,16 +3,19 @@
 import math
 import pathlib
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_report import HOSTILE, read
 
 from speechbrain_ext.processing.calibration import Calibration
+from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
 from speechbrain_ext.utils.plots import histogram_plot
 from speechbrain_ext.utils.report import Picture, write_report
 from speechbrain_ext.utils.verification_report import (
     calibration_note,
     decision_thresholds,
+    interval_words,
     list_counts,
     list_section,
     report_sections,
@@ -180,3 +183,13 @@ def test_report_of_one_list_has_no_overview(tmp_path):
     beside = found[0][1][2]
     assert isinstance(beside[1], Picture)
     assert pathlib.Path(beside[1].path) == picture
+
+
+def test_brackets_are_said_to_be_of_draws_and_speakers():
+    targets = np.array([True, False, False])
+    drawn = SpeakerBootstrap(targets, [*"aab"], [*"abc"], 7)
+    words = interval_words(drawn, 0.9)
+    assert words == (
+        "In brackets: 90 % intervals, from 7 draws of the 3 speakers."
+    )
+    assert interval_words(None) == ""

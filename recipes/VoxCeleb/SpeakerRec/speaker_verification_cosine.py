@@ -30,7 +30,11 @@ from speechbrain_ext.dataio.enrolment import (
     write_expanded_trials,
 )
 from speechbrain_ext.dataio.manifests import read_manifest
-from speechbrain_ext.dataio.score_files import FORMS, write_scores
+from speechbrain_ext.dataio.score_files import (
+    FORMS,
+    require_distinct_names,
+    write_scores,
+)
 from speechbrain_ext.dataio.text_files import find_file
 from speechbrain_ext.dataio.trials import resolve_trial_lists
 from speechbrain_ext.inference.embedding_store import (
@@ -64,7 +68,7 @@ from speechbrain_ext.processing.seen_speakers import (
     speaker_sentences,
 )
 from speechbrain_ext.processing.trial_rows import TrialRows
-from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
+from speechbrain_ext.utils.bootstrap import speaker_bootstrap
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.conditions import (
     condition_tables,
@@ -90,6 +94,7 @@ from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import figures_table, write_report
 from speechbrain_ext.utils.verification_report import (
     decision_thresholds,
+    interval_words,
     list_counts,
     list_section,
     report_sections,
@@ -228,14 +233,7 @@ def trial_paths(hparams):
 def read_inputs(hparams):
     """Manifests, conditions and speakers to calibrate on, all checked."""
     save_folder = pathlib.Path(hparams["save_folder"])
-    stems = [path.stem for path in trial_paths(hparams)]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise ValueError(
-            f"Several trial lists are called {', '.join(twice)}, so that one's "
-            "scores would replace the other's; rename one, or verify them "
-            "into different output folders."
-        )
+    require_distinct_names(trial_paths(hparams))
     manifests = {"trial lists": read_manifest(save_folder / "test.csv")}
     if wants_cohort(hparams):
         path = hparams["cohort_manifest"] or save_folder / "train.csv"
@@ -305,22 +303,6 @@ def calibrations(hparams, back_end, manifest, speakers):
     return found
 
 
-def bootstrap_of(hparams, targets, speakers, name):
-    """The draws of a list's speakers, or None."""
-    if not hparams["bootstrap"]:
-        return None
-    try:
-        return SpeakerBootstrap(
-            targets,
-            *speakers,
-            replicates=hparams["bootstrap"],
-            seed=hparams["seed"],
-        )
-    except ValueError as error:
-        logger.warning(f"{name} gets no intervals: {error}")
-        return None
-
-
 def verify(
     hparams, output_folder, back_end, fitted, utterances, conditions, trained
 ):
@@ -330,7 +312,10 @@ def verify(
         trials, numbers = utterances.trials(path)
         targets = trials["target"].to_numpy(dtype=bool, copy=True)
         speakers = utterances.trial_speakers(numbers)
-        bootstrap = bootstrap_of(hparams, targets, speakers, path.name)
+        bootstrap = speaker_bootstrap(
+            *(targets, *speakers, hparams["bootstrap"], hparams["seed"]),
+            path.name,
+        )
         cohort = set(back_end.speakers or ())
         counts = seen_speakers(targets, *speakers, trained, cohort)
         seen, others = speaker_sentences(counts, len(targets))
@@ -389,7 +374,7 @@ def verify(
             list_section(
                 *(counted[-1], rows, picture, pictures),
                 condition_tables(trials, conditions, *main_scores),
-                interval_words(hparams, bootstrap),
+                interval_words(bootstrap, hparams["confidence"]),
                 others,
             )
         )
@@ -402,16 +387,6 @@ def verify(
         curves = main_curves
     det_plot(curves, output_folder / "det.png", p_targets=hparams["p_targets"])
     return results, counted, sections
-
-
-def interval_words(hparams, bootstrap):
-    """What the brackets in the report's tables hold."""
-    if bootstrap is None:
-        return ""
-    return (
-        f"In brackets: {100 * hparams['confidence']:g} % intervals, from "
-        f"{hparams['bootstrap']} draws of the speakers."
-    )
 
 
 def report(hparams, output_folder, results, counted, sections):

@@ -296,10 +296,13 @@ def test_audio_that_cannot_be_read_is_said(
     bad = tmp_path / "bad.wav"
     cohort.loc[cohort.index[0], "wav"] = str(bad)
     write_manifest(cohort, tmp_path / "cohort.csv")
-    line = options(cohort_manifest=tmp_path / "cohort.csv", scorings="[asnorm]")
-    assert "bad.wav" in error_of(module.main, *line)
+    changes = {"cohort_manifest": tmp_path / "cohort.csv"}
+    changes["scorings"] = "[asnorm]"
+    assert "bad.wav" in error_of(module.main, *options(**changes))
     bad.write_text("no audio")
-    assert "bad.wav" in error_of(module.main, *line)
+    for workers in (0, 1):
+        line = options(**changes, num_workers=workers)
+        assert "bad.wav" in error_of(module.main, *line)
 
 
 def test_failures_of_torch_and_of_the_disk_are_said(

@@ -67,8 +67,9 @@ from speechbrain_ext.utils.distributed import (
     rank,
     world_size,
 )
+from speechbrain_ext.utils.experiment import start_experiment
 from speechbrain_ext.utils.figures import figure_functions, figures
-from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.files import atomic_write, refuse_links
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import figures_table, write_report
@@ -208,6 +209,12 @@ def trial_paths(hparams):
     return [pathlib.Path(path) for path in prepared["trial_lists"]]
 
 
+def lock_on_main(store):
+    """Keeps other runs, and no process of this one, from a store."""
+    if if_main_process():
+        store.lock()
+
+
 def embed(hparams, run_opts, manifests):
     """Embeddings of some manifests, on the encoder's device.
 
@@ -218,6 +225,7 @@ def embed(hparams, run_opts, manifests):
     store = EmbeddingStore(
         hparams["embeddings_folder"], model_fingerprint(folder)
     )
+    main_first(lock_on_main, store)
     found = []
     embeddings_of = functools.partial(
         stored_embeddings,
@@ -404,9 +412,10 @@ def main(argv):
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
         fail_together(find_files, hparams)
         fail_together(check, hparams)
-        main_first(prepare, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
-        sb.create_experiment_directory(str(output_folder))
+        fail_together(refuse_links, output_folder)
+        main_first(prepare, hparams)
+        main_first(start_experiment, output_folder, text, __file__)
         save_folder = pathlib.Path(hparams["save_folder"])
         manifests = {"trial lists": read_manifest(save_folder / "test.csv")}
         fail_together(trial_paths, hparams)
@@ -416,8 +425,6 @@ def main(argv):
         embeddings = embed(hparams, run_opts, manifests)
         if not if_main_process():
             return None
-        with atomic_write(output_folder / "hyperparams.yaml") as file:
-            file.write(text)
         results = score(hparams, output_folder, manifests, embeddings)
     except (ValueError, OSError) as error:
         leave(error)

@@ -69,7 +69,11 @@ from speechbrain_ext.utils.distributed import (
 )
 from speechbrain_ext.utils.experiment import start_experiment
 from speechbrain_ext.utils.figures import figure_functions, figures
-from speechbrain_ext.utils.files import atomic_write, refuse_links
+from speechbrain_ext.utils.files import (
+    atomic_write,
+    explain_disk_full,
+    refuse_links,
+)
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import figures_table, write_report
@@ -425,7 +429,8 @@ def main(argv):
         embeddings = embed(hparams, run_opts, manifests)
         if not if_main_process():
             return None
-        results = score(hparams, output_folder, manifests, embeddings)
+        with explain_disk_full(output_folder):
+            results = score(hparams, output_folder, manifests, embeddings)
     except (ValueError, OSError) as error:
         leave(error)
     print(figures_table(results).to_string(index=False))

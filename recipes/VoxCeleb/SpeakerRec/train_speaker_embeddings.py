@@ -384,7 +384,10 @@ def main(argv):
     folder = pathlib.Path(hparams["output_folder"], "pretrained")
     if if_main_process():
         encoder, size = hparams["label_encoder"], hparams["embedding_size"]
-        export_pretrained(folder, text, exported, encoder, size)
+        try:
+            export_pretrained(folder, text, exported, encoder, size)
+        except OSError as error:  # a full disk, as a rule
+            sys.exit(f"error: {error}")
         offer_verification(hparams, recipe, folder, cohort)
     part()
     return folder

@@ -239,6 +239,7 @@ def on_a_small_disk(corpus, alone, folder, size):
         again = run_again(corpus, alone, folder, [training, verification])
     finally:
         subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
     about = {"phase": "training", "call": size, "act": "tmpfs"}
     return {**about, "stopped": stopped, **again}
 

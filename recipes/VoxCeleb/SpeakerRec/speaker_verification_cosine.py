@@ -19,7 +19,6 @@ import sys
 
 import numpy as np
 import pandas as pd
-import speechbrain as sb
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger

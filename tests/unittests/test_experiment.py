@@ -116,3 +116,39 @@ def test_a_received_folder_is_refused_or_used_and_changes_nothing_else(
         if kept in NAMES and kept != name:
             continue  # a log of ours, to which was added
         assert after[kept] == held, kept
+
+
+LINKS = [LOCK, JOURNAL, "hyperparams.yaml", "train_log.txt", "tensorboard"]
+
+
+@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("script", ["training", "verification"])
+def test_scripts_refuse_a_received_folder_before_they_prepare(
+    script, name, recipe_folder, tmp_path
+):
+    if script == "training":
+        from train_speaker_embeddings import main
+
+        yaml = "resnet_csphereface2_small.yaml"
+        options = []
+    else:
+        from speaker_verification_cosine import main
+
+        yaml = "verification_resnet_small.yaml"
+        (tmp_path / "hyperparams.yaml").write_text("")
+        options = [f"--pretrained_folder={tmp_path}"]
+    folder, target = tmp_path / "received", tmp_path / "elsewhere"
+    folder.mkdir()
+    target.mkdir()
+    (folder / name).symlink_to(target)
+    _, said = sentence_or_result(
+        main,
+        [
+            *(str(recipe_folder / "hparams" / yaml), "--device=cpu"),
+            *(f"--data_folder={tmp_path}", f"--output_folder={folder}"),
+            *options,
+        ],
+    )
+    assert f"{name} is a link to {target}, outside its folder" in said
+    assert not list(target.iterdir())
+    assert not [path for path in folder.rglob("*") if path.is_file()]

@@ -8,11 +8,15 @@ and all processes, workers included) at seeded random moments, while it starts
 and while it trains, and started again with the same command. Its weights must
 then be those of a run that was left alone, bit by bit: on one and on two
 processes, with no and with two workers, checkpoints every third update.
-Besides, of two processes one is killed: torchrun must end within a minute,
-and with --max-restarts=1 finish with the same weights.
+Of two processes one is killed: torchrun must end within a minute, and with
+--max-restarts=1 finish with the same weights. Besides, tests/kill_points.py
+stops training, export and verification at ten calls each that change the
+disk, fills the disk at five, and trains on five disks that are too small
+(as root); weights and scores must then be those of a run left alone.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -154,6 +158,47 @@ def kill_one(corpus, folder, *torchrun):
     return run, time.monotonic() - killed
 
 
+def stop_everywhere(corpus, folder, quick):
+    """Runs stopped at chosen calls, see tests/kill_points.py."""
+    folder.mkdir()
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    counts = (1, 1, 0) if quick else (10, 5, 5 if root else 0)
+    names = ("points", "full", "tmpfs")
+    flags = [f"--{n}={v}" for n, v in zip(names, counts, strict=True)]
+    path = os.pathsep.join(map(str, (ROOT / "tests", ROOT)))
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "kill_points.py", corpus, folder]
+        + [*flags, "--verify"],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def note_stops(runs, note):
+    """Rows of what became of runs that were stopped."""
+    kinds = dict.fromkeys((run["phase"], run["act"]) for run in runs)
+    words = {"kill": "killed", "fill": "full disk", "tmpfs": "small tmpfs"}
+    for phase, act in kinds:
+        some = [r for r in runs if (r["phase"], r["act"]) == (phase, act)]
+        name = f"{phase}, {words[act]}: "
+        note(name + "runs", len(some), "runs")
+        if act != "kill":
+            said = [run["stopped"]["said"] for run in some]
+            plain = [
+                "No space left while" in one and "Traceback" not in one
+                for one in said
+            ]
+            note(name + "not one sentence", plain.count(False), "runs", 0)
+        bad = sum(bool(run["again"] or run["left"]) for run in some)
+        note(name + "failed or left files, run again", bad, "runs", 0)
+        found = sum(len(run["differing"]) for run in some)
+        note(name + "differing", found, "tensors and score files", 0)
+
+
 def main():
     """Prints and writes the record."""
     options = parser(__doc__, "two kills on one process").parse_args()
@@ -169,6 +214,8 @@ def main():
         corpus = synthesise_corpus(
             folder / "corpus", 6, 3, 2, 3, (0.7, 1.4), trials=40, workers=2
         )
+        stops = stop_everywhere(corpus, folder / "stops", options.quick)
+        note_stops(stops, note)
         cases = [(1, 0)] if options.quick else [(1, 0), (1, 2), (2, 0), (2, 2)]
         for processes, workers in cases:
             alone = folder / f"alone{processes}"

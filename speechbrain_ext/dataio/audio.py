@@ -15,7 +15,9 @@ from speechbrain_ext.dataio.tar_members import opened
 
 # Without the deletion the preparation finds nothing to do.
 AGAIN = "delete prepare.json in the save folder and run the preparation again"
-REMEDY = f"{AGAIN}: it lists unreadable files in rejected.csv"
+REMEDY = (
+    f"replace or remove it, then {AGAIN}: rejected.csv lists what it rejects"
+)
 
 # SpeechBrain filters once for each of them; 11,025 to 16,000 has 640
 MOST_PHASES = 1000

@@ -16,7 +16,7 @@ from speechbrain_ext.dataio.text_files import (
 from speechbrain_ext.utils.files import atomic_write
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
-AGAIN = "delete it and run the preparation again"
+AGAIN = "delete the file, not only its link, and run the preparation again"
 
 
 def read_manifest(path):

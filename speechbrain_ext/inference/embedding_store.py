@@ -1,10 +1,12 @@
 """Embeddings kept on disk: what was computed once is not computed again."""
 
+import collections
+import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import time
-import zipfile
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from speechbrain_ext.dataio.audio import REMEDY, AudioError
 from speechbrain_ext.dataio.input_files import file_fingerprints
 from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
+from speechbrain_ext.utils.files import atomic_write, lock_output_folder
 
 logger = get_logger(__name__)
 
@@ -24,6 +27,7 @@ APART = {
     *("calibration.json",),
 }
 PART_SECONDS = 60.0  # what a killed run loses at most, about
+DIGITS = 24  # of the names of files
 
 
 class EmbeddingStore:
@@ -31,7 +35,8 @@ class EmbeddingStore:
 
     Each file of it holds keys, IDs and embeddings of some utterances (NumPy's
     npz) and is written beside and renamed, so that a killed run leaves what
-    it had finished. A key is a digest of an utterance's ID, start and stop
+    it had finished. A file that is broken is renamed, and what it held is
+    computed again. A key is a digest of an utterance's ID, start and stop
     and of its file's fingerprint (path, size, time and a sample of the
     content): where one changes, the embedding is computed again.
 
@@ -66,39 +71,78 @@ class EmbeddingStore:
             Shape [utterances, embedding].
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
-        part = self.folder / f".{name}.{os.getpid()}.tmp"
-        try:
-            with open(part, "wb") as file:
-                np.savez(
-                    file,
-                    keys=np.array(keys),
-                    ids=np.array(ids),
-                    embeddings=embeddings.numpy(),
-                )
-            os.replace(part, self.folder / f"{name}.npz")
-        finally:
-            part.unlink(missing_ok=True)
+        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:DIGITS]
+        with atomic_write(self.folder / f"{name}.npz", "wb") as file:
+            np.savez(
+                file,
+                keys=np.array(keys),
+                ids=np.array(ids),
+                embeddings=embeddings.numpy(),
+            )
+
+    def lock(self):
+        """Keeps other runs from this model's embeddings until this one ends.
+
+        Raises
+        ------
+        OSError
+            If another run writes them, or the folder cannot be written into.
+        ValueError
+            If it holds a link that leads out of it.
+        """
+        lock_output_folder(self.folder)
 
     def read(self):
-        """Reads all that is there.
+        """Reads all that is there; what is broken is renamed.
 
         Returns
         -------
         dict
             Maps keys to embeddings, np.ndarray of shape [embedding].
         """
-        found = {}
+        parts = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as part:
-                    rows = zip(
-                        part["keys"].tolist(), part["embeddings"], strict=True
-                    )
-                    found.update(rows)
-            except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-                logger.warning(f"{path} is broken and left out ({error}).")
+                parts[path] = _read_part(path)
+            except Exception as error:  # whatever the file holds
+                _set_aside(path, str(error) or type(error).__name__)
+        widths = {path: held.shape[1] for path, (_, held) in parts.items()}
+        usual = collections.Counter(widths.values()).most_common(1)
+        found = {}
+        for path, (keys, embeddings) in parts.items():
+            if widths[path] == usual[0][0]:
+                found.update(zip(keys, embeddings, strict=True))
+            else:
+                _set_aside(path, f"embeddings of {widths[path]} numbers")
         return found
+
+
+def _read_part(path):
+    """Keys and embeddings of a file, checked."""
+    if not path.is_file():
+        raise ValueError("it is no plain file")
+    with np.load(path, allow_pickle=False) as part:
+        keys, embeddings = part["keys"].tolist(), part["embeddings"]
+    if embeddings.ndim != 2 or embeddings.dtype != np.float32:
+        raise ValueError(f"{embeddings.dtype} of shape {embeddings.shape}")
+    if len(keys) != len(embeddings) or not all(
+        isinstance(k, str) for k in keys
+    ):
+        raise ValueError(f"{len(keys)} keys for {len(embeddings)} embeddings")
+    if not np.isfinite(embeddings).all():
+        raise ValueError("not finite")
+    return keys, embeddings
+
+
+def _set_aside(path, flaw):
+    """Renames a file of the store that cannot be used."""
+    then = "is left out"
+    if re.fullmatch(rf"[0-9a-f]{{{DIGITS}}}\.npz", path.name):
+        aside = path.with_name(f"{path.name}.broken")
+        with contextlib.suppress(FileNotFoundError):  # by another process
+            os.replace(path, aside)
+        then = f"is now {aside.name}, and its embeddings are computed again"
+    logger.warning(f"{path} is broken ({flaw}); it {then}.")
 
 
 def model_fingerprint(folder):

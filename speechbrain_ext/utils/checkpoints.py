@@ -267,6 +267,7 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         """
         chosen = None
         if if_main_process():
+            self._delete_unfinished()
             self._set_damaged_aside()
             chosen = self.find_checkpoint(*arguments, **options)
         chosen = ddp_broadcast(chosen)

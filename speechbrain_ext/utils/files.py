@@ -75,7 +75,7 @@ def atomic_path(path, record=True):
             # must know it again
             if record:
                 record_file(folder, name, temporary)
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

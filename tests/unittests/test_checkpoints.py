@@ -84,6 +84,14 @@ def test_what_a_kill_leaves_half_written_is_no_checkpoint(saved, tmp_path):
     assert damage(tmp_path / "CKPT+of2") is None
 
 
+def test_a_run_that_has_nothing_left_to_save_clears_the_rest(saved, tmp_path):
+    checkpointer, _ = saved
+    # killed while a checkpoint that is not needed was deleted
+    (tmp_path / "CKPT+of1").rename(tmp_path / ".CKPT+of1")
+    checkpointer.recover_if_possible()
+    assert os.listdir(tmp_path) == ["CKPT+of2"]
+
+
 def test_another_network_is_one_message(saved, tmp_path):
     other = WholeCheckpointer(tmp_path, {"layer": torch.nn.Linear(4, 2)})
     with pytest.raises(ValueError, match="CKPT.of2 is not of this recipe"):

@@ -1,6 +1,10 @@
 """Embeddings on disk: nothing twice, nothing stale, nothing half."""
 
+import contextlib
+import errno
+import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -23,6 +27,8 @@ from speechbrain_ext.inference.embedding_store import (
     utterance_keys,
 )
 from speechbrain_ext.inference.speech import NoSpeechError
+from speechbrain_ext.utils.files import LOCK, locked_folder
+from speechbrain_ext.utils.journal import JOURNAL
 
 
 class Counting(Encoder):
@@ -198,6 +204,109 @@ def test_broken_file_is_left_out(manifest, encoder, tmp_path):
     assert len(store.read()) == 6
 
 
+def part_of(keys, embeddings):
+    """The bytes of a file of the store."""
+    stream = io.BytesIO()
+    np.savez(stream, keys=keys, ids=keys, embeddings=embeddings)
+    return stream.getvalue()
+
+
+WHOLE = part_of(np.array(["a" * 32]), np.ones((1, 4), np.float32))
+BROKEN = {
+    "empty": b"",
+    "one byte": b"P",
+    "text": b"keys",
+    "half": WHOLE[: len(WHOLE) // 2],
+    "zeros": bytes(len(WHOLE)),
+    "a plain array": WHOLE[WHOLE.index(b"\x93NUMPY") :],
+    "a pickle": pickle.dumps({"keys": ["a" * 32]}),
+    "no zip behind its head": WHOLE[:2] + b"x" + WHOLE[3:],
+    "flipped": WHOLE.replace(b"float", b"fleat").replace(b"<f4", b"<f9"),
+    "too few": part_of(np.array(["a", "b"]), np.ones((1, 4), np.float32)),
+    "numbers": part_of(np.array([1]), np.ones((1, 4), np.float32)),
+    "one row": part_of(np.array(["a"]), np.ones(4, np.float32)),
+    "float64": part_of(np.array(["a"]), np.ones((1, 4))),
+    "nan": part_of(np.array(["a"]), np.full((1, 4), np.nan, np.float32)),
+    "other width": part_of(np.array(["a"]), np.ones((1, 3), np.float32)),
+    "objects": part_of(np.array([None]), np.ones((1, 4), np.float32)),
+}
+
+
+@pytest.mark.parametrize("held", BROKEN.values(), ids=list(BROKEN))
+@pytest.mark.parametrize("name", ["0" * 24, "mine"])
+def test_no_broken_file_stops_a_run(name, held, manifest, encoder, tmp_path):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    stored_embeddings(encoder, manifest[:2], store)
+    stored_embeddings(encoder, manifest[2:4], store)
+    path = store.folder / f"{name}.npz"
+    path.write_bytes(held)
+    found = stored_embeddings(encoder, manifest, store)
+    assert encoder.seen == 6
+    torch.testing.assert_close(found, embed_utterances(encoder, manifest))
+    kept = path if name == "mine" else path.with_name(f"{name}.npz.broken")
+    assert kept.read_bytes() == held  # nothing is lost, nor read again
+
+
+@pytest.mark.parametrize("kind", ["empty", "half", "folder", "link", "pipe"])
+def test_what_a_broken_file_held_is_computed_again(
+    kind, manifest, encoder, tmp_path
+):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    wanted = stored_embeddings(encoder, manifest, store)
+    (path,) = store.folder.glob("*.npz")
+    held = path.read_bytes()
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("nowhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(held[: len(held) // 2 * (kind == "half")])
+    for _ in range(2):
+        assert torch.equal(stored_embeddings(encoder, manifest, store), wanted)
+        assert encoder.seen == 12
+    assert path.read_bytes() == held
+
+
+def test_a_store_is_of_one_run_and_clears_what_was_killed(tmp_path):
+    store = EmbeddingStore(tmp_path, "a" * 64)
+    store.folder.mkdir()
+    (store.folder / ".speechbrain_ext-7-0.npz").touch()
+    store.lock()
+    assert os.listdir(store.folder) == [LOCK]
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            with locked_folder(store.folder, patience=0.1):
+                os._exit(1)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    EmbeddingStore(tmp_path, "b" * 64).lock()  # another model's is free
+
+
+def test_a_full_disk_is_a_sentence_and_keeps_what_was_there(
+    manifest, encoder, tmp_path, monkeypatch
+):
+    store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
+    stored_embeddings(encoder, manifest[:3], store)
+    before = sorted(os.listdir(store.folder))
+    real = os.fsync
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left while writing to"):
+        stored_embeddings(encoder, manifest, store)
+    monkeypatch.setattr(os, "fsync", real)
+    assert sorted(os.listdir(store.folder)) == before
+    encoder.seen = 0
+    stored_embeddings(encoder, manifest, store)
+    assert encoder.seen == 3
+
+
 def test_embedding_without_direction_is_named_and_not_kept(
     manifest, encoder, tmp_path
 ):
@@ -255,7 +364,7 @@ def test_fingerprint_follows_what_makes_embeddings(tmp_path):
     (tmp_path / "hyperparams.yaml").write_text("a: 1")
     (tmp_path / "embedding_model.ckpt").write_bytes(b"weights")
     first = model_fingerprint(tmp_path)
-    for name in embedding_store.APART:
+    for name in [*embedding_store.APART, JOURNAL, LOCK]:
         (tmp_path / name).write_text("other")
     assert model_fingerprint(tmp_path) == first
     (tmp_path / "embedding_model.ckpt").write_bytes(b"Weights")

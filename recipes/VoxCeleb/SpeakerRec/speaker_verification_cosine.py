@@ -19,7 +19,6 @@ import logging
 import pathlib
 import sys
 
-import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
@@ -82,13 +81,18 @@ from speechbrain_ext.utils.distributed import (
     rank,
     world_size,
 )
+from speechbrain_ext.utils.experiment import start_experiment
 from speechbrain_ext.utils.figures import (
     figure_functions,
     figure_notes,
     figures,
     log_notes,
 )
-from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.files import (
+    atomic_write,
+    explain_disk_full,
+    refuse_links,
+)
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import figures_table, write_report
@@ -234,6 +238,12 @@ def read_inputs(hparams):
     return manifests, conditions, speakers
 
 
+def lock_on_main(store):
+    """Keeps other runs, and no process of this one, from a store."""
+    if if_main_process():
+        store.lock()
+
+
 def embed(hparams, encoder, manifests):
     """Embeddings of some manifests, on the encoder's device.
 
@@ -243,6 +253,7 @@ def embed(hparams, encoder, manifests):
     store = EmbeddingStore(
         hparams["embeddings_folder"], model_fingerprint(folder)
     )
+    main_first(lock_on_main, store)
     found = []
     embeddings_of = functools.partial(
         stored_embeddings,
@@ -397,9 +408,10 @@ def main(argv):
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
         fail_together(find_files, hparams)
         fail_together(check, hparams)
-        main_first(prepare, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
-        sb.create_experiment_directory(str(output_folder))
+        fail_together(refuse_links, output_folder)
+        main_first(prepare, hparams)
+        main_first(start_experiment, output_folder, text, __file__)
         manifests, *others = fail_together(read_inputs, hparams)
         encoder = fail_together(
             load_encoder, hparams["pretrained_folder"], run_opts
@@ -407,10 +419,11 @@ def main(argv):
         embeddings = fail_together(embed, hparams, encoder, manifests)
         if not if_main_process():
             return None
-        with atomic_write(output_folder / "hyperparams.yaml") as file:
-            file.write(text)
         trained = training_speakers(encoder)
-        with explain_torch_errors("The scores"):
+        with (
+            explain_torch_errors("The scores"),
+            explain_disk_full(output_folder),
+        ):
             results = score(
                 hparams, output_folder, manifests, embeddings, trained, *others
             )

@@ -35,7 +35,11 @@ from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
-from speechbrain_ext.inference.export import export_pretrained, load_pretrained
+from speechbrain_ext.inference.export import (
+    export_pretrained,
+    load_pretrained,
+    require_exportable,
+)
 from speechbrain_ext.inference.noisy_labels import noisy_manifest
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
@@ -50,10 +54,11 @@ from speechbrain_ext.utils.distributed import (
     summed,
     world_size,
 )
+from speechbrain_ext.utils.experiment import start_experiment
+from speechbrain_ext.utils.files import refuse_links
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.recipe import (
     RecipeText,
-    claim_folder,
     load_recipe,
     require_resumable,
 )
@@ -343,6 +348,8 @@ def main(argv):
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = join_processes(run_opts)
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
+        output_folder = pathlib.Path(hparams["output_folder"])
+        fail_together(refuse_links, output_folder)
         fail_together(require_resumable, hparams["save_folder"], text)
         main_first(prepare, hparams, once_per_node=True)
         manifest, cohort = main_first(
@@ -358,8 +365,9 @@ def main(argv):
             hparams["start_from"],
             hparams["speeds"],
         )
-        sb.create_experiment_directory(hparams["output_folder"])
-        main_first(claim_folder, hparams["output_folder"], text)
+        logs = ["train_log.txt"]
+        main_first(start_experiment, output_folder, text, __file__, logs)
+        main_first(require_exportable, output_folder / "pretrained")
         brain = fail_together(make_brain, hparams, text, run_opts)
         train_set = fail_together(
             train_loader, hparams, brain, manifest, labels
@@ -376,7 +384,10 @@ def main(argv):
     folder = pathlib.Path(hparams["output_folder"], "pretrained")
     if if_main_process():
         encoder, size = hparams["label_encoder"], hparams["embedding_size"]
-        export_pretrained(folder, text, exported, encoder, size)
+        try:
+            export_pretrained(folder, text, exported, encoder, size)
+        except OSError as error:  # a full disk, as a rule
+            sys.exit(f"error: {error}")
         offer_verification(hparams, recipe, folder, cohort)
     part()
     return folder

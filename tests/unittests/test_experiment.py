@@ -1,0 +1,154 @@
+"""The start of a run: nothing of a user's is touched, and nobody else writes."""
+
+import logging
+import os
+import sys
+
+import pytest
+from hostile import sentence_or_result, snapshot
+
+from speechbrain_ext.utils import experiment, files
+from speechbrain_ext.utils.experiment import start_experiment
+from speechbrain_ext.utils.files import LOCK, is_own
+from speechbrain_ext.utils.journal import JOURNAL
+
+NAMES = ["hyperparams.yaml", "log.txt", "env.log", "train_log.txt", "script.py"]
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """Logging, the locks and the hook of the process as they were."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(files, "_HELD", {})
+    monkeypatch.setattr(
+        experiment, "get_environment_description", lambda: "a machine"
+    )
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers, root.level = handlers, level
+
+
+def start(folder, text="seed: 1"):
+    """Starts a run whose script is beside the folder."""
+    script = folder.parent / "script.py"
+    script.write_text("pass\n")
+    start_experiment(folder, text, script, ["train_log.txt"])
+    with open(folder / "train_log.txt", "a") as stream:
+        stream.write("epoch 1\n")
+    logging.getLogger("any").warning("said")
+
+
+def end():
+    """Does what the end of the process does."""
+    files._HELD.popitem()[1].release()
+    logging.getLogger().handlers.clear()
+
+
+def test_a_run_can_be_started_again(tmp_path):
+    folder = tmp_path / "out"
+    for text in ("seed: 1", "seed: 2"):
+        start(folder, text)
+        end()
+    assert sorted(path.name for path in folder.glob("[!.]*")) == sorted(NAMES)
+    assert (folder / "hyperparams.yaml").read_text() == "seed: 2"
+    assert (folder / "env.log").read_text() == "a machine"
+    assert (folder / "train_log.txt").read_text() == "epoch 1\n" * 2
+    assert (folder / "log.txt").read_text().count("WARNING - said") == 2
+    (folder / "log.txt").write_text("")  # to make room
+    start(folder)
+
+
+def test_what_ends_the_process_is_in_the_log(tmp_path):
+    start(tmp_path / "out")
+    try:
+        raise KeyError("why")
+    except KeyError:
+        sys.excepthook(*sys.exc_info())
+    assert "KeyError: 'why'" in (tmp_path / "out" / "log.txt").read_text()
+
+
+STATES = ["file", "changed", "folder", "pipe", "link out", "link", "dangling"]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", [*NAMES, LOCK, JOURNAL])
+def test_a_received_folder_is_refused_or_used_and_changes_nothing_else(
+    name, state, tmp_path
+):
+    folder, diary = tmp_path / "out", tmp_path / "diary"
+    diary.write_text("dear")
+    folder.mkdir()
+    if state == "changed":
+        for _ in range(2):
+            start(folder)
+            end()
+    path = folder / name
+    if os.path.lexists(path):
+        path.unlink()
+    if state in ("file", "changed"):
+        path.write_text("mine")
+    elif state == "folder":
+        path.mkdir()
+    elif state == "pipe":
+        os.mkfifo(path)
+    elif state == "link":
+        (folder / "mine").write_text("mine")
+        path.symlink_to("mine")
+    else:
+        path.symlink_to(diary if state == "link out" else "/no/such/file")
+    before = snapshot(folder)
+    _, said = sentence_or_result(start, folder)
+    assert diary.read_text() == "dear"
+    assert not os.path.exists("/no/such/file")
+    if state in ("link out", "dangling"):
+        assert "outside its folder" in said
+        assert snapshot(folder) == before  # before anything is written
+    elif name not in (LOCK, JOURNAL):
+        assert name in said
+    after = snapshot(folder)
+    for kept, held in before.items():
+        if is_own(folder / kept) or kept in (LOCK, JOURNAL):
+            continue
+        if kept in NAMES and kept != name:
+            continue  # a log of ours, to which was added
+        assert after[kept] == held, kept
+
+
+LINKS = [LOCK, JOURNAL, "hyperparams.yaml", "train_log.txt", "tensorboard"]
+
+
+@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("script", ["training", "verification"])
+def test_scripts_refuse_a_received_folder_before_they_prepare(
+    script, name, recipe_folder, tmp_path
+):
+    if script == "training":
+        from train_speaker_embeddings import main
+
+        yaml = "resnet_csphereface2_small.yaml"
+        options = []
+    else:
+        from speaker_verification_cosine import main
+
+        yaml = "verification_resnet_small.yaml"
+        (tmp_path / "hyperparams.yaml").write_text("")
+        options = [f"--pretrained_folder={tmp_path}"]
+    folder, target = tmp_path / "received", tmp_path / "elsewhere"
+    folder.mkdir()
+    target.mkdir()
+    (folder / name).symlink_to(target)
+    _, said = sentence_or_result(
+        main,
+        [
+            *(str(recipe_folder / "hparams" / yaml), "--device=cpu"),
+            *(f"--data_folder={tmp_path}", f"--output_folder={folder}"),
+            *options,
+        ],
+    )
+    assert f"{name} is a link to {target}, outside its folder" in said
+    assert not list(target.iterdir())
+    assert not [path for path in folder.rglob("*") if path.is_file()]

@@ -1,6 +1,7 @@
-"""A Brain for many processes whose runs can be stopped at any moment."""
+"""A Brain for several processes whose runs can be stopped at any moment."""
 
 import json
+import math
 import time
 
 import speechbrain as sb
@@ -12,24 +13,46 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.logger import get_logger
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from speechbrain_ext.dataio.dataloader import ReadableBatches, explain_reading
 from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.checkpoints import checkpoint_order
 from speechbrain_ext.utils.distributed import mean_over_processes, world_size
 from speechbrain_ext.utils.tensors import read_tensors
+
+logger = get_logger(__name__)
+
+# Statistics of an epoch: they are saved within it, and start anew with it
+STATISTICS = {
+    "seconds": 0.0,
+    "waited": 0.0,
+    "utterances": 0,
+    "largest_norm": 0.0,
+    "skipped": 0,
+}
 
 
 @register_checkpoint_hooks
 class ResumableBrain(sb.Brain):
     """SpeechBrain's Brain, exact on any number of processes and after a kill.
 
-    Batch statistics are of all processes, on a CPU too; a module whose
-    parameters are split (``speechbrain_ext.nnet.sharded``) is left to itself;
-    loss and gradient norm are those of the global batch; a loss that is not
-    finite ends all processes before a step is made. A checkpoint within an
-    epoch holds the epoch's statistics, and the sampler goes on behind it.
+    Batch statistics are those of all processes, on a CPU too. A module whose
+    parameters are split (``speechbrain_ext.nnet.sharded``) is not wrapped.
+    Loss and gradient norm are those of the global batch.
+
+    A loss or a gradient that is not finite stops all processes before a step
+    is made, and the utterances of the batch are named. With SpeechBrain's
+    ``skip_nonfinite_grads`` (a flag or a YAML key) updates with such a
+    gradient are skipped and counted in ``epoch_stats["skipped"]``; more than
+    ``nonfinite_patience`` of them in a row stop the run. In fp16 the gradient
+    scaler skips an overflow and lowers its scale, as it does in SpeechBrain;
+    only at a scale of 1 or less is it an error.
+
+    A checkpoint within an epoch holds the epoch's statistics, and a
+    ``ResumableBatches`` sampler resumes behind it.
 
     Arguments
     ---------
@@ -72,7 +95,12 @@ class ResumableBrain(sb.Brain):
                     f"`precision` is bf16, which {torch.cuda.get_device_name()}"
                     " lacks; pass --precision=fp16 or fp32."
                 )
-        self.epoch_stats = {}
+        self.epoch = None
+        self.epoch_stats = dict(STATISTICS)
+        self.batch_ended = time.perf_counter()
+        self.batch_ids = []
+        self.nonfinite_count = 0  # skipped updates in a row
+        self.saved_steps = None
         split = any(hasattr(p, "shard") for p in self.modules.parameters())
         if split and self.scaler.is_enabled():
             # an overflow in one process's classes is every process's
@@ -105,7 +133,7 @@ class ResumableBrain(sb.Brain):
             )
 
     def on_stage_start(self, stage, epoch=None):
-        """Starts the statistics of an epoch, or goes on with them.
+        """Starts the statistics of an epoch, or resumes them.
 
         Arguments
         ---------
@@ -115,49 +143,49 @@ class ResumableBrain(sb.Brain):
             The epoch.
         """
         if stage == sb.Stage.TRAIN:
-            if self.step == 0:
-                self.epoch_stats = {
-                    "seconds": 0.0,
-                    "waited": 0.0,
-                    "utterances": 0,
-                    "largest_norm": 0.0,
-                }
+            self._start_epoch(epoch)
+
+    def _start_epoch(self, epoch):
+        """Sets the statistics and the first batch; may be called twice."""
+        self.epoch = epoch
+        steps = self._steps_per_epoch()
+        if self.step and steps is not None and steps != self.saved_steps:
+            if self.saved_steps is None:
+                self.step = min(self.step, steps - 1)
+            else:
+                self.step = self.step * steps // self.saved_steps
+            logger.warning(
+                f"The checkpoint was saved within an epoch of "
+                f"{self.saved_steps or 'another number of'} steps, and an "
+                f"epoch has {steps} now: it resumes behind step {self.step}."
+            )
+            self.saved_steps = steps
+        if self.step == 0:
+            self.epoch_stats = dict(STATISTICS)
+            self.avg_train_loss = 0.0
+        self.epoch_stats = {**STATISTICS, **self.epoch_stats}
+        self.batch_ids = []
+        if steps is not None:
             self.train_sampler.start = self.step
-            self.batch_ended = time.perf_counter()
-
-    def on_fit_batch_start(self, batch, should_step):
-        """Stops the clock of waiting for data.
-
-        Arguments
-        ---------
-        batch : speechbrain.dataio.batch.PaddedBatch
-            The batch.
-        should_step : bool
-            Whether the optimiser will step.
-        """
-        self.batch_ids = batch.id
-        waited = time.perf_counter() - self.batch_ended
-        self.epoch_stats["waited"] += waited
-        self.epoch_stats["seconds"] += waited
-        self.batch_started = time.perf_counter()
-
-    def on_fit_batch_end(self, batch, outputs, loss, should_step):
-        """Counts utterances and starts the clock of waiting for data.
-
-        Arguments
-        ---------
-        batch : speechbrain.dataio.batch.PaddedBatch
-            The batch.
-        outputs : torch.Tensor
-            What the network gave.
-        loss : torch.Tensor
-            The loss.
-        should_step : bool
-            Whether the optimiser has stepped.
-        """
         self.batch_ended = time.perf_counter()
-        self.epoch_stats["seconds"] += self.batch_ended - self.batch_started
-        self.epoch_stats["utterances"] += world_size() * len(batch)
+
+    def _steps_per_epoch(self):
+        """Batches of an epoch, None where the sampler cannot resume."""
+        if not hasattr(self.train_sampler, "start"):
+            return None
+        return len(self.train_sampler)
+
+    def _fit_train(self, train_set, epoch, enable):
+        # not in the hooks: those who override them need not call ours
+        self._start_epoch(epoch)
+        with explain_reading():
+            super()._fit_train(ReadableBatches(train_set), epoch, enable)
+
+    def _fit_valid(self, valid_set, epoch, enable):
+        if valid_set is not None:
+            valid_set = ReadableBatches(valid_set)
+        with explain_reading():
+            super()._fit_valid(valid_set, epoch, enable)
 
     def fit_batch(self, batch):
         """Makes an update.
@@ -171,8 +199,19 @@ class ResumableBrain(sb.Brain):
         -------
         torch.Tensor
             The loss of the global batch.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss or the gradient is not finite, on all processes.
         """
+        self.epoch_stats["waited"] += time.perf_counter() - self.batch_ended
+        self.batch_ids += map(str, getattr(batch, "id", ()))
         super().fit_batch(batch)
+        ended = time.perf_counter()
+        self.epoch_stats["seconds"] += ended - self.batch_ended
+        self.epoch_stats["utterances"] += world_size() * _size(batch)
+        self.batch_ended = ended
         return self.global_loss.cpu()
 
     def check_loss_isfinite(self, loss):
@@ -190,45 +229,88 @@ class ResumableBrain(sb.Brain):
         """
         self.global_loss = mean_over_processes(loss.detach())
         if not torch.isfinite(self.global_loss):
-            names = [(bool(torch.isfinite(loss)), list(self.batch_ids))]
-            if world_size() > 1:
-                names = [None] * world_size()
-                mine = (bool(torch.isfinite(loss)), list(self.batch_ids))
-                torch.distributed.all_gather_object(names, mine)
-            bad = [name for fine, batch in names if not fine for name in batch]
+            mine = [] if torch.isfinite(loss) else self.batch_ids
             raise FloatingPointError(
-                f"The loss is {self.global_loss.item()} at epoch "
-                f"{self.hparams.epoch_counter.current}, step {self.step}, "
-                f"learning rate {self.optimizer.param_groups[0]['lr']:.4g}; "
-                f"no step was made. The batch: {' '.join(bad)}. Look at these "
-                "files, or lower the learning rate."
+                f"The loss is {self.global_loss.item()} {self._place()}; no "
+                f"step was made. {_named(mine)}Look at these files, or lower "
+                "the learning rate."
             )
         if self.scaler.is_enabled():
             self.global_loss = self.global_loss / self.scaler.get_scale()
         self.global_loss = self.global_loss * self.grad_accumulation_factor
 
     def optimizers_step(self):
-        """A step with the gradients of all parameter groups clipped."""
-        self.scaler.unscale_(self.optimizer)
-        parameters = list(self.modules.parameters())
+        """Clips the gradients of all parameter groups and makes a step.
+
+        Raises
+        ------
+        FloatingPointError
+            If the gradient is not finite, on all processes.
+        """
+        if self.opt_class is None:
+            return
+        optimizers = self.freeze_optimizers(
+            self.optimizers_dict or {"opt_class": self.optimizer}
+        ).values()
+        for optimizer in optimizers:
+            self.scaler.unscale_(optimizer)
+        groups = [g for o in optimizers for g in o.param_groups]
+        parameters = [p for group in groups for p in group["params"]]
         norm = total_gradient_norm(parameters)
         if self.max_grad_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(
                 parameters, self.max_grad_norm, norm
             )
-        self.epoch_stats["largest_norm"] = max(
-            self.epoch_stats["largest_norm"], float(norm)
-        )
-        self.scaler.step(self.optimizer)
+        if self._may_step(float(norm)):
+            for optimizer in optimizers:
+                self.scaler.step(optimizer)
+            self.optimizer_step += 1
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer_step += 1
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.batch_ids = []
+
+    def _may_step(self, norm):
+        """Whether the gradient is finite; if not, counts it or stops."""
+        if math.isfinite(norm):
+            largest = max(self.epoch_stats["largest_norm"], norm)
+            self.epoch_stats["largest_norm"] = largest
+            self.nonfinite_count = 0
+            return True
+        self.epoch_stats["skipped"] += 1
+        if self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            return False  # an overflow of fp16: the scale is lowered
+        self.nonfinite_count += 1
+        said = (
+            f"The gradient norm is {norm} {self._place()}, though the loss is "
+            f"{self.global_loss.item():.4g}; no step was made. "
+            f"{_named(self.batch_ids)}"
+        )
+        if not self.skip_nonfinite_grads:
+            raise FloatingPointError(
+                f"{said}Look at these files, lower the learning rate, or skip "
+                "such batches with --skip_nonfinite_grads."
+            )
+        if self.nonfinite_count > self.nonfinite_patience:
+            raise FloatingPointError(
+                f"{said}It was not finite {self.nonfinite_count} times in a "
+                f"row, and --nonfinite_patience is {self.nonfinite_patience}; "
+                "lower the learning rate."
+            )
+        logger.warning(f"{said}The batch is skipped.")
+        return False
+
+    def _place(self):
+        """Where a run is, for a message."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        return (
+            f"at epoch {self.epoch}, step {self.step}, learning rate {rate:.4g}"
+        )
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         # at its end the epoch's own checkpoint comes
-        return self.step < len(
-            self.train_sampler
-        ) and super()._should_save_intra_epoch_ckpt(
+        at_end = self.step == self._steps_per_epoch()
+        return not at_end and super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
         )
 
@@ -274,6 +356,7 @@ class ResumableBrain(sb.Brain):
     def _save(self, path):
         state = {
             "step": self.step,
+            "steps_per_epoch": self._steps_per_epoch(),
             "avg_train_loss": self.avg_train_loss,
             "optimizer_step": self.optimizer_step,
             "epoch_stats": self.epoch_stats,
@@ -288,6 +371,7 @@ class ResumableBrain(sb.Brain):
         self.optimizer_step = state["optimizer_step"]
         if not end_of_epoch:
             self.step = state["step"]
+            self.saved_steps = state.get("steps_per_epoch")
             self.avg_train_loss = state["avg_train_loss"]
             self.epoch_stats = state["epoch_stats"]
 
@@ -309,6 +393,11 @@ def average_last(checkpointer, modules, count):
     int
         How many there were.
 
+    Raises
+    ------
+    ValueError
+        If there is none, or the number is not positive.
+
     Example
     -------
     >>> layer = torch.nn.Linear(2, 3)
@@ -319,11 +408,18 @@ def average_last(checkpointer, modules, count):
     >>> average_last(checkpointer, {"layer": layer}, 10)
     1
     """
+    if count < 1:
+        raise ValueError(f"`count` must be at least 1, got {count}.")
     last = checkpointer.find_checkpoints(
         importance_key=checkpoint_order,
         max_num_checkpoints=count,
         ckpt_predicate=lambda checkpoint: checkpoint.meta["end-of-epoch"],
     )
+    if not last:
+        raise ValueError(
+            f"{checkpointer.checkpoints_dir} has no checkpoint of a whole "
+            "epoch to average; train at least one epoch."
+        )
     for name, module in modules.items():
         state = average_checkpoints(
             last, name, lambda path, map_location: read_tensors(path)
@@ -363,3 +459,18 @@ def total_gradient_norm(parameters):
             torch.distributed.all_reduce(squared)
         norm = (norm.square() + squared).sqrt()
     return norm
+
+
+def _named(names):
+    """The utterances of a batch, of all processes, for a message."""
+    every = [list(names)]
+    if world_size() > 1:
+        every = [None] * world_size()
+        torch.distributed.all_gather_object(every, list(names))
+    names = [name for process in every for name in process]
+    return f"The batch: {' '.join(names)}. " if names else ""
+
+
+def _size(batch):
+    """Utterances of a batch: a PaddedBatch, a tensor, or a list of tensors."""
+    return len(batch[0] if isinstance(batch, (list, tuple)) else batch)

@@ -1,8 +1,19 @@
-"""Batches that go on where a run was stopped."""
+"""Batches that resume where a run was stopped, and errors of reading them."""
 
+import contextlib
 import itertools
+import os
+import re
 
 import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+SHARED_MEMORY = "/dev/shm"
+# Seconds without a batch until a DataLoader's workers count as stuck
+TIMEOUT = 600
 
 
 class ResumableBatches(torch.utils.data.Sampler):
@@ -45,3 +56,240 @@ class ResumableBatches(torch.utils.data.Sampler):
     def __iter__(self):
         """Yields the batches from ``start`` on."""
         yield from itertools.islice(self.sampler, self.start, None)
+
+
+class ReadableBatches:
+    """The batches of a loader, whose errors of reading are one sentence.
+
+    Arguments
+    ---------
+    loader : torch.utils.data.DataLoader
+        What yields the batches, with any number of workers.
+
+    Example
+    -------
+    >>> len(ReadableBatches([1, 2])), list(ReadableBatches([1, 2]))
+    (2, [1, 2])
+    """
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __len__(self):
+        """Batches of the loader."""
+        return len(self.loader)
+
+    def __iter__(self):
+        """Yields the batches.
+
+        Raises
+        ------
+        OSError
+            If one cannot be read, or a worker has ended or is stuck.
+        """
+        with explain_reading(reading=True):
+            batches = iter(self.loader)
+        while True:
+            with explain_reading(reading=True):
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+            yield batch
+
+
+@contextlib.contextmanager
+def explain_reading(reading=False):
+    """Says in a sentence why a DataLoader gave no batch.
+
+    Arguments
+    ---------
+    reading : bool
+        Whether the block does nothing but read: then any OSError, ValueError
+        and RuntimeError is an error of reading. Otherwise those that came
+        from a DataLoader's workers are.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read, or a worker has ended or is stuck.
+
+    Example
+    -------
+    >>> with explain_reading(reading=True):
+    ...     raise RuntimeError("Cannot read a.wav.")
+    Traceback (most recent call last):
+    OSError: Cannot read a.wav.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        sentence = _sentence(str(error))
+        if sentence is None and reading:
+            sentence = str(error)
+        if sentence is None:
+            raise
+        raise OSError(sentence) from error
+
+
+def shared_batch(examples):
+    """A PaddedBatch that a DataLoader's worker puts into shared memory itself.
+
+    Where torch does it, behind the worker's back, a full shared memory loses
+    the batch without an error and training waits for ever.
+
+    Arguments
+    ---------
+    examples : list of dict
+        As SpeechBrain's PaddedBatch takes them.
+
+    Returns
+    -------
+    speechbrain.dataio.batch.PaddedBatch
+        The batch.
+
+    Raises
+    ------
+    RuntimeError
+        If the shared memory is full.
+
+    Example
+    -------
+    >>> shared_batch([{"id": "a", "sig": torch.ones(3)}]).sig.data.shape
+    torch.Size([1, 3])
+    """
+    batch = PaddedBatch(examples)
+    if torch.utils.data.get_worker_info() is not None:
+        for value in batch:
+            for tensor in value if isinstance(value, tuple) else [value]:
+                if torch.is_tensor(tensor):
+                    tensor.share_memory_()
+    return batch
+
+
+def crop_loader(dataset, batches, options):
+    """A DataLoader for training that cannot wait for ever.
+
+    It warns where the shared memory is too small for its batches.
+
+    Arguments
+    ---------
+    dataset : speechbrain_ext.dataio.crops.CropDataset
+        What reads the crops.
+    batches : torch.utils.data.Sampler
+        Yields lists of ``Draw``.
+    options : dict
+        Of torch's DataLoader; ``timeout`` is 600 s where there is none.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        Yields PaddedBatch.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown to torch, or its value is not allowed.
+    """
+    options = {"timeout": TIMEOUT, **options}
+    workers = options.get("num_workers") or 0
+    if not workers:
+        # torch refuses them
+        options.pop("persistent_workers", None)
+        options.pop("timeout")
+    else:
+        draws = next(iter(batches), [])
+        seconds = sum(draw.seconds or dataset.sentence_len for draw in draws)
+        warning = shared_memory_warning(
+            # float32, and noise of the same length where it is added later
+            seconds * dataset.sample_rate * 4 * (1 + dataset.deferred),
+            workers,
+            options.get("prefetch_factor") or 2,
+            int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        )
+        if warning:
+            logger.warning(warning)
+    try:
+        return torch.utils.data.DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=shared_batch,
+            **options,
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`train_dataloader_opts`: {error}") from error
+
+
+def shared_memory_warning(batch_bytes, workers, prefetch_factor=2, processes=1):
+    """What to say where shared memory is too small for the batches in it.
+
+    Docker gives 64 MB; a batch of 256 crops of 2 s is 33 MB.
+
+    Arguments
+    ---------
+    batch_bytes : int
+        Bytes of a batch.
+    workers : int
+        Workers of each DataLoader.
+    prefetch_factor : int
+        Batches that each worker has ready.
+    processes : int
+        Processes of this machine, each with a DataLoader.
+
+    Returns
+    -------
+    str
+        A sentence, or None where there is room, or no shared memory is used.
+
+    Example
+    -------
+    >>> shared_memory_warning(32 * 2**20, workers=0) is None
+    True
+    """
+    if not workers or not os.path.isdir(SHARED_MEMORY):
+        return None
+    found = os.statvfs(SHARED_MEMORY)
+    free = found.f_bavail * found.f_frsize
+    wanted = batch_bytes * workers * prefetch_factor * processes
+    if wanted <= free:
+        return None
+    return (
+        f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, and the DataLoader's "
+        f"workers may fill {wanted / 2**20:.0f} MB with batches: {_ROOM}."
+    )
+
+
+_ROOM = (
+    "start Docker with a larger --shm-size (e.g. --shm-size=8g), or lower "
+    "`num_workers` in `train_dataloader_opts` (0 needs no shared memory)"
+)
+
+
+def _sentence(said):
+    """What an error of a DataLoader means, None for any other error."""
+    if re.search(r"Bus error|shared memory\(shm\)|/torch_\d+_", said):
+        return f"The shared memory {SHARED_MEMORY} is full: {_ROOM}."
+    ended = re.search(r"DataLoader worker \(pid.*?\d\) (.*)", said)
+    if ended:
+        return (
+            f"A DataLoader worker {ended[1].rstrip('. ')}. If memory ran out, "
+            "lower `num_workers` in `train_dataloader_opts` or `batch_size`; "
+            "then run the same command again."
+        )
+    late = re.search(r"DataLoader timed out after (\S+) seconds", said)
+    if late:
+        return (
+            f"No batch came within {late[1]} seconds. If the disk is that "
+            "slow, raise `timeout` in `train_dataloader_opts`; if the shared "
+            f"memory {SHARED_MEMORY} is full, {_ROOM}."
+        )
+    caught = re.match(r"Caught (\w+) in (DataLoader|pin memory)", said)
+    if caught:
+        # a worker's traceback, whose end says what was wrong
+        last = re.split(rf"^(?:\w+\.)*{caught[1]}: ", said, flags=re.M)[-1]
+        return " ".join(last.split())
+    return None

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import read_audio
 from speechbrain_ext.dataio.crops import wrap
+from speechbrain_ext.dataio.dataloader import TIMEOUT, shared_batch
 from speechbrain_ext.inference.speech import (
     LEAST_SECONDS,
     NoSpeechError,
@@ -136,7 +136,8 @@ def utterance_loader(
             manifest["duration"].tolist(), batch_seconds
         )[rank::world_size],
         num_workers=num_workers,
-        collate_fn=PaddedBatch,
+        collate_fn=shared_batch,
+        timeout=TIMEOUT if num_workers else 0,
     )
 
 

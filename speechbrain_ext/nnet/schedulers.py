@@ -256,3 +256,49 @@ class MarginSchedule:
             self.initial_margin
             + (self.final_margin - self.initial_margin) * share
         )
+
+
+def check_schedules(loss, margin_schedule, opt_class, lr_schedule):
+    """Raises where a schedule overwrites another value than its first.
+
+    Arguments
+    ---------
+    loss : object
+        A loss; one without a ``margin`` has nothing to overwrite.
+    margin_schedule : callable
+        The margin after some epochs.
+    opt_class : callable
+        What makes the optimizer; a ``functools.partial`` may hold ``lr``.
+    lr_schedule : callable
+        The learning rate after some epochs; it may have an
+        ``initial_value``, its rate without warm-up.
+
+    Raises
+    ------
+    ValueError
+        If the loss has another margin than the schedule starts from, or the
+        optimizer another learning rate.
+
+    Example
+    -------
+    >>> import functools
+    >>> optimizer = functools.partial(dict, lr=0.5)
+    >>> check_schedules(None, None, optimizer, StepSchedule(0.1, [8]))
+    Traceback (most recent call last):
+    ValueError: `opt_class` has the learning rate 0.5, but `lr_schedule` ...
+    """
+    margin = getattr(loss, "margin", None)
+    if margin is not None and margin != margin_schedule(0.0):
+        raise ValueError(
+            f"`loss` has the margin {margin}, but `margin_schedule` sets the "
+            f"margin of every batch, from {margin_schedule(0.0)} on; set "
+            "`initial_margin` and `final_margin` instead."
+        )
+    rate = getattr(opt_class, "keywords", {}).get("lr")
+    initial = getattr(lr_schedule, "initial_value", rate)
+    if rate is not None and rate != initial:
+        raise ValueError(
+            f"`opt_class` has the learning rate {rate}, but `lr_schedule` "
+            f"sets the rate of every batch, from {initial} on; set "
+            "`initial_lr` instead."
+        )

@@ -1,4 +1,4 @@
-"""Collectives that carry gradients, and processes that fail together.
+"""Collectives that carry gradients, and processes that end together.
 
 Everything here works in one process too, and on gloo as on nccl. Gradients
 follow one rule: ``DistributedDataParallel`` takes the mean of the processes'
@@ -6,6 +6,7 @@ gradients, so that what is computed of all processes' data, or of a part of
 the classes, hands ``world_size`` times its gradient to what is replicated.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -20,6 +21,9 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+# The store that the processes met by: the first that fails counts up in it
+_MET = {}
 
 
 def rank():
@@ -57,7 +61,9 @@ def world_size():
 
 
 def join_processes(run_opts):
-    """Joins the processes that torchrun started, on gloo without a GPU.
+    """Checks the device and joins the processes that torchrun started.
+
+    Without a GPU they talk by gloo.
 
     Arguments
     ---------
@@ -72,7 +78,8 @@ def join_processes(run_opts):
     Raises
     ------
     ValueError
-        If there are fewer GPUs than processes, or the processes cannot meet.
+        If there is no such device, there are fewer GPUs than processes, or
+        the processes cannot meet.
 
     Example
     -------
@@ -80,6 +87,7 @@ def join_processes(run_opts):
     >>> join_processes(RunOptions(device="cpu"))["device"]
     'cpu'
     """
+    _check_device(run_opts["device"])
     if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         return run_opts
     if (run_opts["device"] or infer_device()) == "cpu":
@@ -104,15 +112,41 @@ def join_processes(run_opts):
     return run_opts
 
 
+def _check_device(name):
+    """Raises where a device of the command line is not there."""
+    if name is None:
+        return
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`--device` must be cpu, cuda or cuda:<number>, got {name!r}."
+        ) from error
+    if device.type != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"`--device` is {name}, but PyTorch finds no GPU and driver; see "
+            "what nvidia-smi says, or pass --device=cpu."
+        )
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"`--device` is {name}, but the GPUs are cuda:0 to "
+            f"cuda:{torch.cuda.device_count() - 1}."
+        )
+
+
 def _meet(backend):
     """Makes the group, apart from those of a launcher's earlier attempts."""
     store, number, processes = next(torch.distributed.rendezvous("env://"))
     # torchrun restarts processes with the store that it had: on gloo they
     # would look for the dead ones' addresses
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = torch.distributed.PrefixStore(f"attempt {attempt}", store)
+    _MET["store"] = store
     torch.distributed.init_process_group(
         backend,
-        store=torch.distributed.PrefixStore(f"attempt {attempt}", store),
+        store=store,
         rank=number,
         world_size=processes,
         timeout=datetime.timedelta(hours=2),  # a corpus may be prepared
@@ -219,26 +253,42 @@ def main_first(function, *arguments, once_per_node=False):
 def leave(error):
     """Ends this process with code 1 and a message.
 
+    Of several processes that fail, the first one's message is shown.
+
     Arguments
     ---------
     error : Exception
-        What the user reads; from the main process alone, if every process
-        has the same.
+        What the user reads.
 
     Raises
     ------
     SystemExit
         Always.
     """
-    common = isinstance(error, (CommonFailureError, FloatingPointError))
-    if not common or world_size() == 1:
+    if world_size() == 1:
         sys.exit(f"error: {error}")
-    if rank() == 0:
+    common = isinstance(error, (CommonFailureError, FloatingPointError))
+    if rank() == 0 if common else _fails_first(error):
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
-    # torchrun ends all once one has left: not before it is said
-    part()
+    if common:
+        # torchrun ends all once one has left: not before it is said
+        part()
     sys.exit(1)
+
+
+def _fails_first(error):
+    """Whether no other process of the run has failed before."""
+    store = _MET.get("store")
+    if store is None:
+        return True
+    with contextlib.suppress(RuntimeError):
+        if isinstance(error, ConnectionError):  # the other one may say more
+            store.wait(["failed"], datetime.timedelta(seconds=3))
+    try:
+        return store.add("failed", 1) == 1
+    except RuntimeError:  # it has ended with the main process
+        return True
 
 
 def part():

@@ -329,3 +329,68 @@ def _save(figure, path):
         # letters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(part, format=path.suffix[1:] or "png")
+
+
+def training_curves(history, path):
+    """Draws how a training went, epoch by epoch, panel below panel.
+
+    Arguments
+    ---------
+    history : list of dict
+        An epoch each, as ``speechbrain_ext.utils.train_logger.read_history``
+        gives them. What none of them has gets no panel.
+    path : str | pathlib.Path
+        File to write, whole or not at all; its folder is made.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        The drawn figure, for a logger.
+
+    Raises
+    ------
+    ValueError
+        If there is no epoch, or none has anything to draw.
+
+    Example
+    -------
+    >>> history = [{"epoch": 1, "train loss": 4.0}, {"epoch": 2, "lr": 0.1}]
+    >>> figure = training_curves(history, getfixture("tmp_path") / "t.png")
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['training loss', 'learning rate']
+    """
+    panels = {
+        "train loss": "training loss",
+        "valid EER": "development EER (%)",
+        "lr": "learning rate",
+        "margin": "margin",
+    }
+    panels = {
+        key: name
+        for key, name in panels.items()
+        if any(key in epoch for epoch in history)
+    }
+    if not panels:
+        raise ValueError(
+            "`history` must have epochs with numbers to draw, got "
+            f"{len(history)} epochs without."
+        )
+    figure = Figure((SIZE, 2 * len(panels)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    every = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axes, (i, key) in zip(every, enumerate(panels), strict=True):
+        points = [(e["epoch"], e[key]) for e in history if key in e]
+        style = "o-" if len(points) < 40 else "-"
+        axes.plot(*zip(*points, strict=True), style, color=COLOURS[i], ms=4)
+        axes.set_ylabel(panels[key], fontsize=FONT_SIZE)
+        axes.tick_params(labelsize=FONT_SIZE)
+        axes.grid(color="0.9")
+        if key == "valid EER":
+            epoch, lowest = min(points, key=lambda point: point[1])
+            label = f"lowest: {lowest:.2f} %, epoch {epoch}"
+            axes.plot(epoch, lowest, "ko", ms=7, mfc="none", label=label)
+            axes.legend(fontsize=FONT_SIZE)
+    every[-1].set_xlabel("epoch", fontsize=FONT_SIZE)
+    every[-1].xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, pathlib.Path(path))
+    return figure

@@ -4,8 +4,8 @@
     python train_speaker_embeddings.py hparams/resnet_csphereface2.yaml \
         --data_folder=/data/VoxCeleb
 
-The YAML names all that is built. A run that was stopped goes on with the
-same command. It ends with <output_folder>/pretrained, which SpeechBrain's
+The YAML names all that is built. The same command resumes a run that was
+stopped. It ends with <output_folder>/pretrained, which SpeechBrain's
 SpeakerRecognition.from_hparams loads, and with the command that verifies
 trials.
 """
@@ -16,19 +16,22 @@ import logging
 import pathlib
 import shlex
 import sys
+import time
 
 import numpy as np
 import speechbrain as sb
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from speechbrain.utils.logger import get_logger
-from speechbrain.utils.train_logger import TensorboardLogger
 from voxceleb_prepare import prepare_voxceleb
 
 from speechbrain_ext.core import ResumableBrain, average_last
 from speechbrain_ext.dataio.crops import CropDataset
-from speechbrain_ext.dataio.dataloader import ResumableBatches
+from speechbrain_ext.dataio.dataloader import (
+    ReadableBatches,
+    ResumableBatches,
+    crop_loader,
+)
 from speechbrain_ext.dataio.encoder import LabelMapCheck, speaker_classes
 from speechbrain_ext.dataio.label_noise import write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
@@ -41,13 +44,13 @@ from speechbrain_ext.inference.export import (
     require_exportable,
 )
 from speechbrain_ext.inference.noisy_labels import noisy_manifest
+from speechbrain_ext.nnet.schedulers import check_schedules
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
     fail_together,
     join_processes,
-    leave,
     main_first,
     part,
     rank,
@@ -55,12 +58,24 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.experiment import start_experiment
-from speechbrain_ext.utils.files import refuse_links
+from speechbrain_ext.utils.failures import one_sentence
+from speechbrain_ext.utils.files import (
+    explain_disk_full,
+    refuse_links,
+    require_own,
+)
 from speechbrain_ext.utils.metrics import EER
+from speechbrain_ext.utils.plots import training_curves
 from speechbrain_ext.utils.recipe import (
     RecipeText,
     load_recipe,
     require_resumable,
+)
+from speechbrain_ext.utils.train_logger import (
+    EpochTensorboardLogger,
+    HistoryLogger,
+    quiet_libraries,
+    read_history,
 )
 
 logger = get_logger(__name__)
@@ -75,6 +90,7 @@ KEYS = (
     *("file_list", "layout", "shards"),
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
+    "skip_nonfinite_grads",
     *("average_checkpoints", "verification_recipe", "start_from"),
     *("label_noise", "speeds", "augment", "spec_augment"),
     *("shard_classifier", "ckpt_interval_minutes"),
@@ -120,9 +136,8 @@ class SpeakerBrain(ResumableBrain):
         super().on_fit_batch_start(batch, should_step)
         done = self.hparams.epoch_counter.current - 1
         done += (self.step - 1) / self.steps_per_epoch
-        self.rate = self.hparams.lr_schedule(done)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.hparams.lr_schedule(done)
         if hasattr(self.trained["loss"], "margin"):
             self.trained["loss"].margin = self.hparams.margin_schedule(done)
 
@@ -138,12 +153,16 @@ class SpeakerBrain(ResumableBrain):
         """Logs an epoch and saves its checkpoint."""
         if stage == sb.Stage.TRAIN:
             stats = self.epoch_stats
+            seconds = max(stats["seconds"], 1e-9)
+            self.train_ended = time.perf_counter()
             self.train_stats = {
                 "loss": stage_loss,
-                "utterances/s": round(stats["utterances"] / stats["seconds"]),
-                "data wait": stats["waited"] / stats["seconds"],
-                "largest gradient norm": stats["largest_norm"],
+                "utterances/s": round(stats["utterances"] / seconds),
+                "data wait": round(stats["waited"] / seconds, 3),
+                "largest gradient norm": float(f"{stats['largest_norm']:.4g}"),
             }
+            if stats["skipped"]:
+                self.train_stats["skipped updates"] = stats["skipped"]
             if self.dev_trials is None:
                 self.end_epoch(epoch)
         elif stage == sb.Stage.VALID:
@@ -166,9 +185,14 @@ class SpeakerBrain(ResumableBrain):
     @main_process_only
     def log_epoch(self, epoch, eer):
         """Writes an epoch to the logs."""
-        meta = {"epoch": epoch, "lr": self.rate}
+        epochs = self.hparams.epoch_counter.limit
+        seconds = time.perf_counter() - self.train_ended
+        seconds += self.epoch_stats["seconds"]
+        meta = {"epoch": epoch, "epochs": epochs}
+        meta["lr"] = self.optimizer.param_groups[0]["lr"]
         if hasattr(self.trained["loss"], "margin"):
             meta["margin"] = float(self.trained["loss"].margin)
+        meta["seconds left"] = seconds * (epochs - epoch)
         valid = None if eer is None else {"EER": 100 * eer}
         for train_logger in self.train_loggers:
             train_logger.log_stats(meta, self.train_stats, valid)
@@ -177,7 +201,7 @@ class SpeakerBrain(ResumableBrain):
         """The EER of the modules as they are."""
         self.on_stage_start(sb.Stage.VALID)
         self.modules.eval()
-        for batch in dev_set:
+        for batch in ReadableBatches(dev_set):
             self.evaluate_batch(batch, sb.Stage.VALID)
         return self.dev_eer()
 
@@ -216,10 +240,14 @@ def make_brain(hparams, text, run_opts):
         checkpointer=hparams["checkpointer"],
     )
     brain.trained = trained
+    folder = pathlib.Path(hparams["output_folder"])
     brain.train_loggers = [hparams["train_logger"]]
+    if if_main_process():
+        require_own(folder / "training.png")
+        brain.train_loggers.append(HistoryLogger(folder / "epochs.jsonl"))
     if importlib.util.find_spec("tensorboard") and if_main_process():
-        folder = pathlib.Path(hparams["output_folder"], "tensorboard")
-        brain.train_loggers.append(TensorboardLogger(str(folder)))
+        log = EpochTensorboardLogger(str(folder / "tensorboard"))
+        brain.train_loggers.append(log)
     brain.dev_trials, brain.dev_utterances = None, 0
     if not hparams["dev_speakers"]:
         logger.info("No development EER: `dev_speakers` is 0.")
@@ -247,15 +275,8 @@ def train_loader(hparams, brain, manifest, labels):
     sampler = hparams["sampler"](manifest, rank=rank(), world_size=world_size())
     brain.train_sampler = ResumableBatches(sampler)
     brain.steps_per_epoch = len(sampler)
-    options = dict(hparams["train_dataloader_opts"])
-    if not options.get("num_workers"):
-        options.pop("persistent_workers", None)  # torch refuses it
-    return torch.utils.data.DataLoader(
-        dataset,
-        batch_sampler=brain.train_sampler,
-        collate_fn=PaddedBatch,
-        **options,
-    )
+    options = hparams["train_dataloader_opts"]
+    return crop_loader(dataset, brain.train_sampler, options)
 
 
 def dev_loader(hparams, brain):
@@ -340,70 +361,100 @@ def training_manifest(hparams, device):
     return manifest, path
 
 
+def check_options(hparams):
+    """Raises for what would fail after the training, or change nothing."""
+    count = hparams["average_checkpoints"]
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(
+            "`average_checkpoints` must be a whole number of 1 or more, got "
+            f"{count}; 1 exports the last checkpoint."
+        )
+    check_schedules(
+        hparams["modules"]["loss"],
+        hparams["margin_schedule"],
+        hparams["opt_class"],
+        hparams["lr_schedule"],
+    )
+
+
 def main(argv):
     """Trains by the command line and returns the pretrained folder."""
     # on the screen until the output folder exists, which has a log of its own
     logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
-    try:
+    logging.raiseExceptions = False  # on a full disk training says it itself
+    quiet_libraries()
+    with one_sentence("The same command resumes at the last checkpoint."):
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = join_processes(run_opts)
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
         output_folder = pathlib.Path(hparams["output_folder"])
         fail_together(refuse_links, output_folder)
         fail_together(require_resumable, hparams["save_folder"], text)
-        main_first(prepare, hparams, once_per_node=True)
-        manifest, cohort = main_first(
-            training_manifest, hparams, run_opts.get("device", "cpu")
-        )
-        if hparams["shards"]:  # written once, whatever the labels are
-            manifest = main_first(write_shards, manifest, hparams["shards"])
-        labels = main_first(
-            speaker_classes,
-            manifest["spk_id"],
-            hparams["label_encoder"],
-            pathlib.Path(hparams["save_folder"], "label_encoder.txt"),
-            hparams["start_from"],
-            hparams["speeds"],
-        )
-        logs = ["train_log.txt"]
-        main_first(start_experiment, output_folder, text, __file__, logs)
-        main_first(require_exportable, output_folder / "pretrained")
-        brain = fail_together(make_brain, hparams, text, run_opts)
-        train_set = fail_together(
-            train_loader, hparams, brain, manifest, labels
-        )
-        dev_set = fail_together(dev_loader, hparams, brain)
-        describe(hparams, brain, manifest)
-        brain.fit(hparams["epoch_counter"], train_set, dev_set)
-    except FloatingPointError as error:
-        logger.error(error)
-        leave(error)
-    except (ValueError, OSError) as error:
-        leave(error)
+        fail_together(check_options, hparams)
+        with explain_disk_full(output_folder):
+            return train(recipe, run_opts, hparams, text)
+
+
+def train(recipe, run_opts, hparams, text):
+    """Trains, exports, and returns the pretrained folder."""
+    main_first(prepare, hparams, once_per_node=True)
+    manifest, cohort = main_first(
+        training_manifest, hparams, run_opts.get("device", "cpu")
+    )
+    if hparams["shards"]:  # written once, whatever the labels are
+        manifest = main_first(write_shards, manifest, hparams["shards"])
+    labels = main_first(
+        speaker_classes,
+        manifest["spk_id"],
+        hparams["label_encoder"],
+        pathlib.Path(hparams["save_folder"], "label_encoder.txt"),
+        hparams["start_from"],
+        hparams["speeds"],
+    )
+    output_folder = pathlib.Path(hparams["output_folder"])
+    logs = ["train_log.txt"]
+    main_first(start_experiment, output_folder, text, __file__, logs)
+    main_first(require_exportable, output_folder / "pretrained")
+    brain = fail_together(make_brain, hparams, text, run_opts)
+    train_set = fail_together(train_loader, hparams, brain, manifest, labels)
+    dev_set = fail_together(dev_loader, hparams, brain)
+    describe(hparams, brain, manifest)
+    brain.fit(hparams["epoch_counter"], train_set, dev_set)
     exported = finish(hparams, brain, dev_set)
-    folder = pathlib.Path(hparams["output_folder"], "pretrained")
+    folder = output_folder / "pretrained"
     if if_main_process():
         encoder, size = hparams["label_encoder"], hparams["embedding_size"]
-        try:
-            export_pretrained(folder, text, exported, encoder, size)
-        except OSError as error:  # a full disk, as a rule
-            sys.exit(f"error: {error}")
+        export_pretrained(folder, text, exported, encoder, size)
+        draw_curves(folder.parent)
         offer_verification(hparams, recipe, folder, cohort)
     part()
     return folder
 
 
+def draw_curves(folder):
+    """Draws the loss, the rate, the margin and the EER of all epochs."""
+    history = read_history(folder / "epochs.jsonl")
+    if history:
+        training_curves(history, folder / "training.png")
+
+
 def describe(hparams, brain, manifest):
-    """Logs what is trained on, and the highest rate."""
+    """Logs what is trained on, and on what; and the highest rate."""
     epochs = hparams["epoch_counter"].limit
     steps = np.arange(0, epochs, 1 / brain.steps_per_epoch)
     highest = max(hparams["lr_schedule"](float(done)) for done in steps)
+    workers = hparams["train_dataloader_opts"].get("num_workers", 0)
     logger.info(
-        f"{len(manifest)} utterances of {manifest['spk_id'].nunique()} "
+        f"{len(manifest)} utterances ({manifest['duration'].sum():.0f} s of "
+        f"speech) of {manifest['spk_id'].nunique()} "
         f"speakers ({len(hparams['label_encoder'])} classes), "
         f"{brain.steps_per_epoch} updates an epoch at a global batch of "
         f"{hparams['batch_size']} on {world_size()} process(es); highest "
         f"learning rate {highest:.4g}."
+    )
+    logger.info(
+        f"Device {brain.device}, precision {brain.precision}, {workers} "
+        "DataLoader worker(s) a process."
     )
 
 

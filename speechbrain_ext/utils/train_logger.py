@@ -1,0 +1,255 @@
+"""Logs of training: a readable line, TensorBoard and a history, by epoch."""
+
+import datetime
+import json
+import logging
+import os
+
+from speechbrain.utils.distributed import main_process_only
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.utils.files import atomic_write, require_own
+
+# SpeechBrain's module says at import that there is no torchvision, which only
+# its logger of pictures needs
+logging.getLogger("speechbrain.utils.train_logger").addFilter(
+    lambda record: "torchvision" not in record.getMessage()
+)
+
+from speechbrain.utils.train_logger import (  # noqa: E402
+    FileTrainLogger,
+    TensorboardLogger,
+    TrainLogger,
+)
+
+logger = get_logger(__name__)
+
+# Libraries that write hundreds of lines about themselves at the level DEBUG
+CHATTY = ("matplotlib", "filelock", "PIL", "speechbrain.utils.superpowers")
+
+
+def quiet_libraries():
+    """Keeps what other libraries say about themselves out of the log.
+
+    Their warnings stay, and all that this project logs.
+
+    Example
+    -------
+    >>> quiet_libraries()
+    >>> logging.getLogger("matplotlib.font_manager").isEnabledFor(10)
+    False
+    """
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+class EpochLogger(FileTrainLogger):
+    """SpeechBrain's text log with a line that is easy to read.
+
+    Of the meta information, ``epochs`` and ``seconds left`` are written as
+    ``epoch: 3/15`` and ``0:12:30 left``; the rest is SpeechBrain's format, with
+    the name of the data set once.
+
+    Arguments
+    ---------
+    save_file : str
+        The file to which lines are added.
+    precision : int
+        Decimals of a number; significant digits of one below 1 are one more.
+
+    Example
+    -------
+    >>> log = EpochLogger(getfixture("tmp_path") / "log.txt", precision=4)
+    >>> meta = {"epoch": 3, "epochs": 15, "lr": 0.08, "seconds left": 750.0}
+    >>> log.line(meta, {"loss": 4.2, "utterances/s": 812}, {"EER": 8.4})
+    'epoch: 3/15, lr: 0.08 - train loss: 4.2000, utterances/s: 812 - \
+valid EER: 8.4000 - 0:12:30 left'
+    """
+
+    def _item_to_string(self, key, value, dataset=None):
+        if isinstance(value, float):
+            kind = "f" if abs(value) >= 1 else "g"
+            digits = self.precision + (kind == "g")
+            value = f"{value:.{digits}{kind}}"
+        return f"{dataset + ' ' if dataset else ''}{key}: {value}"
+
+    def _stats_to_string(self, stats, dataset=None):
+        items = [self._item_to_string(*item) for item in stats.items()]
+        return (f"{dataset} " if dataset else "") + ", ".join(items)
+
+    def line(self, stats_meta, train_stats=None, valid_stats=None):
+        """The line of an epoch.
+
+        Arguments
+        ---------
+        stats_meta : dict
+            ``epoch``, and whatever else is known of it.
+        train_stats : dict
+            Numbers of training, by name.
+        valid_stats : dict
+            Numbers of validation, by name.
+
+        Returns
+        -------
+        str
+            The line.
+        """
+        meta = dict(stats_meta)
+        epochs, left = meta.pop("epochs", None), meta.pop("seconds left", 0)
+        if epochs is not None:
+            meta["epoch"] = f"{meta['epoch']}/{epochs}"
+        parts = [self._stats_to_string(meta)]
+        for dataset, stats in (("train", train_stats), ("valid", valid_stats)):
+            if stats:
+                parts.append(self._stats_to_string(stats, dataset))
+        if left:
+            parts.append(f"{datetime.timedelta(seconds=round(left))} left")
+        return " - ".join(parts)
+
+    @main_process_only
+    def log_stats(
+        self, stats_meta, train_stats=None, valid_stats=None, verbose=True
+    ):
+        """Adds the line of an epoch.
+
+        Arguments
+        ---------
+        stats_meta : dict
+            Same as in ``line``.
+        train_stats : dict
+            Same as in ``line``.
+        valid_stats : dict
+            Same as in ``line``.
+        verbose : bool
+            Whether the line goes to the standard logger too.
+        """
+        line = self.line(stats_meta, train_stats, valid_stats)
+        with open(self.save_file, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if verbose:
+            logger.info(line)
+
+
+class EpochTensorboardLogger(TensorboardLogger):
+    """SpeechBrain's TensorBoard log whose steps are epochs.
+
+    SpeechBrain's counts its calls, from 1 again when a run resumes.
+
+    Arguments
+    ---------
+    save_dir : str
+        The folder of the event files.
+
+    Raises
+    ------
+    ImportError
+        If TensorBoard is not installed.
+    """
+
+    @main_process_only
+    def log_stats(
+        self, stats_meta, train_stats=None, valid_stats=None, verbose=False
+    ):
+        """Writes the numbers of an epoch.
+
+        Arguments
+        ---------
+        stats_meta : dict
+            ``epoch``, counted from 1, and whatever else is known of it.
+        train_stats : dict
+            Numbers of training, by name.
+        valid_stats : dict
+            Numbers of validation, by name.
+        verbose : bool
+            Not used; SpeechBrain's contract.
+        """
+        done = stats_meta["epoch"] - 1
+        self.global_step = {
+            "meta": done,
+            "train": dict.fromkeys(train_stats or {}, done),
+            "valid": dict.fromkeys(valid_stats or {}, done),
+        }
+        super().log_stats(stats_meta, train_stats, valid_stats)
+        self.writer.flush()  # a killed run keeps its curves
+
+
+class HistoryLogger(TrainLogger):
+    """The numbers of every epoch in one file, exact after any kill.
+
+    An epoch that is trained again replaces its line and all behind it.
+
+    Arguments
+    ---------
+    save_file : str
+        A file of JSON lines.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a file that this project did not write.
+
+    Example
+    -------
+    >>> history = HistoryLogger(getfixture("tmp_path") / "epochs.jsonl")
+    >>> history.log_stats({"epoch": 1, "lr": 0.1}, {"loss": 4.5}, {"EER": 9.0})
+    >>> history.log_stats({"epoch": 1, "lr": 0.1}, {"loss": 4.0}, {"EER": 8.0})
+    >>> read_history(history.save_file)
+    [{'epoch': 1, 'lr': 0.1, 'train loss': 4.0, 'valid EER': 8.0}]
+    """
+
+    def __init__(self, save_file):
+        require_own(save_file)
+        self.save_file = save_file
+
+    @main_process_only
+    def log_stats(
+        self, stats_meta, train_stats=None, valid_stats=None, verbose=False
+    ):
+        """Writes the numbers of an epoch.
+
+        Arguments
+        ---------
+        stats_meta : dict
+            ``epoch``, counted from 1, and whatever else is known of it.
+        train_stats : dict
+            Numbers of training, by name.
+        valid_stats : dict
+            Numbers of validation, by name.
+        verbose : bool
+            Not used; SpeechBrain's contract.
+        """
+        row = dict(stats_meta)
+        row |= {f"train {key}": v for key, v in (train_stats or {}).items()}
+        row |= {f"valid {key}": v for key, v in (valid_stats or {}).items()}
+        try:
+            require_own(self.save_file)
+            rows = read_history(self.save_file)
+            rows = [old for old in rows if old["epoch"] < row["epoch"]]
+            with atomic_write(self.save_file) as file:
+                file.writelines(json.dumps(r) + "\n" for r in [*rows, row])
+        except FileExistsError as error:  # edited while training: go on
+            logger.warning(f"No history of epoch {row['epoch']}: {error}")
+
+
+def read_history(path):
+    """The numbers of every epoch that ``HistoryLogger`` has written.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file, which need not be there.
+
+    Returns
+    -------
+    list of dict
+        An epoch each, in order.
+
+    Example
+    -------
+    >>> read_history(getfixture("tmp_path") / "epochs.jsonl")
+    []
+    """
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]

@@ -25,7 +25,7 @@ from speechbrain.utils.train_logger import (  # noqa: E402
 logger = get_logger(__name__)
 
 # Libraries that write hundreds of lines about themselves at the level DEBUG
-CHATTY = ("matplotlib", "filelock", "PIL", "speechbrain.utils.superpowers")
+CHATTY = ("matplotlib", "filelock", "PIL")
 
 
 def quiet_libraries():
@@ -41,6 +41,13 @@ def quiet_libraries():
     """
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.INFO)
+    # the list of all installed packages, which is in env.log; SpeechBrain sets
+    # the level of this one back
+    logging.getLogger("speechbrain.utils.superpowers").addFilter(_above_debug)
+
+
+def _above_debug(record):
+    return record.levelno > logging.DEBUG
 
 
 class EpochLogger(FileTrainLogger):

@@ -1,11 +1,14 @@
-"""The Brain that goes on where it was stopped."""
+"""The Brain that resumes where it was stopped, and stops where it must."""
 
+import copy
 import json
+import math
 
 import pytest
 import torch
 from processes import on_processes
 from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ext.core import (
     ResumableBrain,
@@ -15,6 +18,7 @@ from speechbrain_ext.core import (
 from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 from speechbrain_ext.utils.checkpoints import WholeCheckpointer
+from speechbrain_ext.utils.distributed import rank
 
 
 @pytest.fixture
@@ -106,3 +110,229 @@ def test_state_is_text_that_anyone_can_read(brain, tmp_path):
     brain._save(tmp_path / "brain")
     state = json.loads((tmp_path / "brain").read_text())
     assert state["epoch_stats"] == {"seconds": 2.0}
+
+
+class Explode(torch.autograd.Function):
+    """Identity whose gradient is not finite, though the loss is."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.factor, None
+
+
+class TinyBrain(ResumableBrain):
+    """A layer; an utterance of the value 9 makes the gradient explode.
+
+    None of SpeechBrain's hooks calls ours, as users write them.
+    """
+
+    factor = math.nan
+
+    def compute_forward(self, batch, stage):
+        return self.modules["layer"](batch.sig.data)
+
+    def compute_objectives(self, outputs, batch, stage):
+        bad = batch.sig.data[batch.sig.data == 9].numel() > 0
+        loss = Explode.apply(outputs, self.factor if bad else 1.0).square()
+        return loss.mean()
+
+    def on_stage_start(self, stage, epoch=None):
+        pass
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        self.stats = dict(self.epoch_stats)
+
+    def on_fit_batch_start(self, batch, should_step):
+        pass
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        pass
+
+
+def loader(values, name="u"):
+    """Utterances of two equal samples, two a batch."""
+    rows = [
+        {"id": f"{name}{row}", "sig": torch.full((2,), float(value))}
+        for row, value in enumerate(values)
+    ]
+    return torch.utils.data.DataLoader(
+        rows, batch_size=2, collate_fn=PaddedBatch
+    )
+
+
+def tiny(layer=None, save=None, **run_opts):
+    """A TinyBrain with SpeechBrain's plain arguments."""
+    layer = torch.nn.Linear(2, 1) if layer is None else layer
+    checkpointer = save and WholeCheckpointer(save, {"layer": layer})
+    return TinyBrain(
+        {"layer": layer},
+        opt_class=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
+        run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
+        checkpointer=checkpointer,
+    )
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_gradient_that_is_not_finite_is_not_stepped(factor):
+    brain = tiny()
+    brain.factor = factor
+    layer = brain.modules["layer"]
+    brain.fit([1], loader([1, 2]))
+    before = [p.detach().clone() for p in layer.parameters()]
+    with pytest.raises(FloatingPointError) as caught:
+        brain.fit([7], loader([9, 1]))
+    assert all(map(torch.equal, layer.parameters(), before))
+    said = str(caught.value)
+    assert "gradient norm is nan" in said or "gradient norm is inf" in said
+    assert "at epoch 7, step 1, learning rate 0.01" in said
+    assert "The batch: u0 u1." in said
+    assert "--skip_nonfinite_grads" in said
+
+
+def test_skipped_gradients_are_counted_and_survive_a_resume(tmp_path):
+    values = [1, 1, 9, 1, 2, 2, 9, 9]
+    brain = tiny(save=tmp_path, skip_nonfinite_grads=True)
+    brain.fit([1], loader(values))
+    assert brain.stats["skipped"] == 2
+    assert brain.optimizer_step == 2
+    # the steps are those of the other batches
+    other = tiny(layer=copy.deepcopy(brain.modules["layer"]))
+    for each in (brain, other):
+        torch.nn.init.ones_(each.modules["layer"].weight)
+        torch.nn.init.ones_(each.modules["layer"].bias)
+    other.fit([1], loader([1, 1, 2, 2]))
+    brain.fit([2], loader(values))
+    for one, two in zip(
+        brain.modules.parameters(), other.modules.parameters(), strict=True
+    ):
+        assert torch.equal(one, two)
+    brain.epoch_stats["skipped"], brain.step = 5, 3
+    brain.checkpointer.save_checkpoint(end_of_epoch=False)
+    resumed = tiny(save=tmp_path, skip_nonfinite_grads=True)
+    resumed.fit([3], loader([9, 9]))
+    assert resumed.stats["skipped"] == 6
+
+
+def test_too_many_skipped_in_a_row_stop():
+    brain = tiny(skip_nonfinite_grads=True, nonfinite_patience=2)
+    brain.fit([1], loader([9, 9, 9, 9, 1, 1, 9, 9, 9, 9]))
+    with pytest.raises(FloatingPointError, match="3 times in a row"):
+        brain.fit([1], loader([9] * 6))
+
+
+def test_a_plain_dataset_of_tensors_is_checked_too():
+    class Plain(TinyBrain):
+        def compute_forward(self, batch, stage):
+            return self.modules["layer"](batch[0])
+
+        def compute_objectives(self, outputs, batch, stage):
+            return Explode.apply(outputs, math.nan).mean()
+
+    layer = torch.nn.Linear(2, 1)
+    before = layer.weight.detach().clone()
+    brain = Plain(
+        {"layer": layer},
+        lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        run_opts={"device": "cpu", "noprogressbar": True},
+    )
+    data = torch.utils.data.TensorDataset(torch.ones(4, 2))
+    with pytest.raises(FloatingPointError, match="gradient norm is nan"):
+        brain.fit([1], data, train_loader_kwargs={"batch_size": 2})
+    assert torch.equal(layer.weight, before)
+
+
+def test_accumulated_batches_are_named_and_stop_together():
+    brain = tiny(grad_accumulation_factor=2)
+    with pytest.raises(FloatingPointError, match="The batch: u0 u1 u2 u3\\."):
+        brain.fit([1], loader([1, 9, 1, 1]))
+
+
+def test_an_overflow_is_the_scalers_until_its_scale_is_one():
+    brain = tiny()
+    brain.scaler = torch.GradScaler("cpu", init_scale=4.0)
+    brain.fit([1], loader([9, 9, 9, 9, 1, 1]))
+    assert brain.scaler.get_scale() == 1
+    assert brain.stats["skipped"] == 2 and brain.optimizer_step == 1
+    with pytest.raises(FloatingPointError, match="u0 u1"):
+        brain.fit([2], loader([9, 9]))
+
+
+class Split(torch.nn.Module):
+    """A head that is split over the processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = ShardedCosineClassifier(2, 4)
+
+    def forward(self, x):
+        return self.head(x.unsqueeze(1)).squeeze(1)
+
+
+def fit_with_one_bad_process(split):
+    """What is said, and whether the weights stayed, where one is bad."""
+    torch.manual_seed(0)
+    brain = tiny(layer=Split() if split else None)
+    before = [p.detach().clone() for p in brain.modules.parameters()]
+    mine = loader([9, 1] if rank() == 1 else [1, 1], f"p{rank()}-")
+    with pytest.raises(FloatingPointError) as caught:
+        brain.fit([1], mine)
+    stayed = all(map(torch.equal, brain.modules.parameters(), before))
+    return str(caught.value), stayed
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_all_processes_stop_where_one_gradient_is_not_finite(split):
+    found = on_processes(fit_with_one_bad_process, 2, split)
+    assert found[0] == found[1]
+    said, stayed = found[0]
+    assert stayed
+    assert "The batch: p0-0 p0-1 p1-0 p1-1." in said
+
+
+def test_resuming_with_other_batches_goes_on_at_the_same_share(
+    brain, tmp_path, caplog
+):
+    def saved(steps, step):
+        brain.train_sampler = ResumableBatches([[row] for row in range(steps)])
+        brain.step, brain.saved_steps = step, steps
+        brain.epoch_stats = dict.fromkeys(brain.epoch_stats, 3)
+        brain.checkpointer.save_checkpoint(end_of_epoch=False)
+
+    for steps, step, now, wanted in (
+        *((8, 6, 4, 3), (8, 7, 1, 0), (3, 2, 6, 4), (3, 2, 3, 2)),
+    ):
+        saved(steps, step)
+        brain.step = 0
+        brain.checkpointer.recover_if_possible()
+        brain.train_sampler = ResumableBatches([[row] for row in range(now)])
+        caplog.clear()
+        brain.on_stage_start(Stage.TRAIN, 2)
+        assert brain.step == wanted
+        assert len(list(brain.train_sampler)) == now - wanted > 0
+        assert brain.epoch_stats["skipped"] == (3 if wanted else 0)
+        assert ("resumes" in caplog.text) == (now != steps)
+
+
+def test_average_of_no_checkpoint_is_a_sentence(brain):
+    with pytest.raises(ValueError, match="`count` must be at least 1, got 0"):
+        average_last(brain.checkpointer, {}, 0)
+    with pytest.raises(ValueError, match="no checkpoint of a whole epoch"):
+        average_last(brain.checkpointer, {}, 1)
+
+
+def test_unreadable_data_is_a_sentence_from_fit():
+    class Gone(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, row):
+            raise RuntimeError("Cannot read a.wav")
+
+    data = torch.utils.data.DataLoader(Gone(), num_workers=1)
+    with pytest.raises(OSError, match="^Cannot read a.wav$"):
+        tiny().fit([1], data)

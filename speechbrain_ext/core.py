@@ -39,17 +39,15 @@ STATISTICS = {
 class ResumableBrain(sb.Brain):
     """SpeechBrain's Brain, exact on any number of processes and after a kill.
 
-    Batch statistics are those of all processes, on a CPU too. A module whose
-    parameters are split (``speechbrain_ext.nnet.sharded``) is not wrapped.
-    Loss and gradient norm are those of the global batch.
+    Batch statistics, loss and gradient norm are those of all processes, on a
+    CPU too. A module whose parameters are split (``speechbrain_ext.nnet.sharded``)
+    is not wrapped.
 
     A loss or a gradient that is not finite stops all processes before a step
-    is made, and the utterances of the batch are named. With SpeechBrain's
-    ``skip_nonfinite_grads`` (a flag or a YAML key) updates with such a
-    gradient are skipped and counted in ``epoch_stats["skipped"]``; more than
-    ``nonfinite_patience`` of them in a row stop the run. In fp16 the gradient
-    scaler skips an overflow and lowers its scale, as it does in SpeechBrain;
-    only at a scale of 1 or less is it an error.
+    is made, and names the batch. With SpeechBrain's ``skip_nonfinite_grads``
+    (a flag or a YAML key) such gradients are skipped and counted; more than
+    ``nonfinite_patience`` in a row stop the run. In fp16 the scaler skips them
+    and lowers its scale; at a scale of 1 or less they are an error too.
 
     A checkpoint within an epoch holds the epoch's statistics, and a
     ``ResumableBatches`` sampler resumes behind it.
@@ -149,17 +147,15 @@ class ResumableBrain(sb.Brain):
         """Sets the statistics and the first batch; may be called twice."""
         self.epoch = epoch
         steps = self._steps_per_epoch()
-        if self.step and steps is not None and steps != self.saved_steps:
-            if self.saved_steps is None:
-                self.step = min(self.step, steps - 1)
-            else:
-                self.step = self.step * steps // self.saved_steps
-            logger.warning(
-                f"The checkpoint was saved within an epoch of "
-                f"{self.saved_steps or 'another number of'} steps, and an "
-                f"epoch has {steps} now: it resumes behind step {self.step}."
-            )
-            self.saved_steps = steps
+        if self.step and steps not in (None, self.saved_steps):
+            old = self.saved_steps or steps
+            step = min(self.step * steps // old, steps - 1)
+            if step != self.step:
+                logger.warning(
+                    f"The checkpoint is of step {self.step} of {old}, and an "
+                    f"epoch has {steps} steps now: it resumes behind {step}."
+                )
+            self.step, self.saved_steps = step, steps
         if self.step == 0:
             self.epoch_stats = dict(STATISTICS)
             self.avg_train_loss = 0.0
@@ -171,9 +167,8 @@ class ResumableBrain(sb.Brain):
 
     def _steps_per_epoch(self):
         """Batches of an epoch, None where the sampler cannot resume."""
-        if not hasattr(self.train_sampler, "start"):
-            return None
-        return len(self.train_sampler)
+        resumes = hasattr(self.train_sampler, "start")
+        return len(self.train_sampler) if resumes else None
 
     def _fit_train(self, train_set, epoch, enable):
         # not in the hooks: those who override them need not call ours

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,3 +146,26 @@ def test_bad_input_is_one_message_on_one_process(
     assert run.wait(200) != 0
     said = (tmp_path / "x" / "said.txt").read_text()
     assert said.count("multiple of the 2 processes, got 9") == 1
+
+
+def test_audio_that_is_gone_on_one_process_is_one_message(
+    recipe, recipe_folder, corpus, plain, tmp_path
+):
+    from voxceleb_prepare import prepare_voxceleb
+
+    moving = shutil.copytree(corpus, tmp_path / "corpus")
+    prepare_voxceleb(moving, tmp_path / "save", dev_speakers=2, dev_trials=40)
+    rows = (tmp_path / "save" / "train.csv").read_text().splitlines()[1:]
+    gone = next((moving / "wav").rglob(rows[0].split(",")[0] + ".wav"))
+    gone.unlink()
+    run = start(
+        *(recipe, moving, tmp_path / "x", plain, 2),
+        save_folder=tmp_path / "save",
+        skip_prep=True,
+        train_dataloader_opts="{num_workers: 1}",
+    )
+    assert run.wait(200) != 0
+    said = (tmp_path / "x" / "said.txt").read_text()
+    assert said.count(f"error: Cannot read {gone}") == 1
+    assert said.count("error: ") == 1
+    assert 'train_speaker_embeddings.py", line' not in said

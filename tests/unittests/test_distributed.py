@@ -1,5 +1,7 @@
 """Collectives with gradients and common failures, on real gloo processes."""
 
+import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -11,6 +13,7 @@ from processes import on_processes
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ext.nnet.losses import GE2E, Triplet
+from speechbrain_ext.utils import distributed
 from speechbrain_ext.utils.distributed import (
     CommonFailureError,
     fail_together,
@@ -102,6 +105,40 @@ def test_one_process_needs_no_others():
     part()
     options = RunOptions(device="cpu")
     assert join_processes(options) is options
+
+
+def test_device_that_is_not_there_is_a_sentence(monkeypatch):
+    def said(device):
+        with pytest.raises(ValueError, match="`--device`") as caught:
+            join_processes(RunOptions(device=device))
+        return str(caught.value)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "got 'foo'" in said("foo")
+    assert "nvidia-smi" in said("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert "cuda:0 to cuda:1" in said("cuda:2")
+
+
+def fail_one_after_the_other():
+    """What each process says where the second one fails first."""
+    distributed._MET["store"] = torch.distributed.distributed_c10d.PrefixStore(
+        "test", torch.distributed.distributed_c10d._get_default_store()
+    )
+    said = io.StringIO()
+    for number in (1, 0):
+        torch.distributed.barrier()
+        if rank() == number:
+            error = OSError("gone") if number else ConnectionError("closed")
+            with pytest.raises(SystemExit), contextlib.redirect_stderr(said):
+                leave(error)
+    return [said.getvalue()]
+
+
+def test_the_first_that_fails_is_the_one_that_says_why():
+    found = on_processes(fail_one_after_the_other, 2)
+    assert found == [[""], ["error: gone\n"]]
 
 
 def _gone():

@@ -6,7 +6,11 @@ from matplotlib.image import imread
 from scipy.stats import norm
 
 from speechbrain_ext.utils.metrics import EER, error_curve, minDCF
-from speechbrain_ext.utils.plots import det_plot, histogram_plot
+from speechbrain_ext.utils.plots import (
+    det_plot,
+    histogram_plot,
+    training_curves,
+)
 
 
 def gaussian_scores(distance=3.0, positives=400, negatives=5000, seed=0):
@@ -354,3 +358,24 @@ def test_histogram_rejects_a_kind_without_values(tmp_path):
             {"target": [0.5], "nontarget": []}, tmp_path / "a.png", ""
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_training_curves_show_what_the_history_has(tmp_path):
+    history = [
+        {"epoch": 1, "lr": 0.1, "train loss": 4.0, "valid EER": 9.0},
+        {"epoch": 2, "lr": 0.2, "train loss": 3.0, "valid EER": 7.5},
+        {"epoch": 3, "lr": 0.1, "train loss": 2.5, "valid EER": 8.0},
+    ]
+    path = tmp_path / "training.png"
+    figure = training_curves(history, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    loss, eer, rate = figure.axes  # no margin
+    assert loss.get_ylabel() == "training loss"
+    assert list(loss.lines[0].get_xdata()) == [1, 2, 3]
+    assert list(loss.lines[0].get_ydata()) == [4.0, 3.0, 2.5]
+    assert list(rate.lines[0].get_ydata()) == [0.1, 0.2, 0.1]
+    (text,) = eer.get_legend().get_texts()
+    assert text.get_text() == "lowest: 7.50 %, epoch 2"
+    training_curves(history[:1], path)  # its own file is replaced
+    with pytest.raises(ValueError, match="got 0 epochs"):
+        training_curves([], path)

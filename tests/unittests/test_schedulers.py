@@ -1,13 +1,17 @@
 """Schedules against the published curves."""
 
+import functools
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from speechbrain_ext.nnet.schedulers import (
     MarginSchedule,
     StepSchedule,
     WarmupExponential,
+    check_schedules,
 )
 
 # wespeaker@dfa7419 wespeaker/utils/schedulers.py at the first iteration of
@@ -81,3 +85,18 @@ def test_steps_fall_at_their_epochs():
     ):
         with pytest.raises(ValueError, match=message):
             StepSchedule(*arguments)
+
+
+def test_values_that_a_schedule_overwrites_are_refused():
+    margins = MarginSchedule(0.0, 0.2, 2, 4)
+    rates = WarmupExponential(0.1, 1e-3, 10, 1)
+    optimizer = functools.partial(torch.optim.SGD, lr=0.1)
+    loss = SimpleNamespace(margin=0.0)
+    check_schedules(loss, margins, optimizer, rates)
+    check_schedules(SimpleNamespace(), margins, torch.optim.SGD, lambda e: 0.1)
+    loss.margin = 0.3
+    with pytest.raises(ValueError, match="margin 0.3.*`final_margin`"):
+        check_schedules(loss, margins, optimizer, rates)
+    optimizer = functools.partial(torch.optim.SGD, lr=0.5)
+    with pytest.raises(ValueError, match="rate 0.5.*`initial_lr`"):
+        check_schedules(None, margins, optimizer, rates)

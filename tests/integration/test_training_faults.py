@@ -1,0 +1,141 @@
+"""What goes wrong while training: one sentence, and the same command resumes.
+
+The script's ``main`` runs in this process, so that faults can be put in.
+"""
+
+import errno
+import importlib
+import json
+import logging
+import os
+import shutil
+import sys
+
+import pytest
+from recipe_runs import TINY
+from speechbrain.utils.seed import seed_everything
+
+YAML = "hparams/resnet_csphereface2_small.yaml"
+
+
+@pytest.fixture
+def script(recipe_folder, monkeypatch):
+    """The training script as a module, its traces in this process undone."""
+    root, hook = logging.getLogger(), sys.excepthook
+    handlers, level = list(root.handlers), root.level
+    raising, seed = logging.raiseExceptions, os.environ.get("SB_GLOBAL_SEED")
+    monkeypatch.chdir(recipe_folder)
+    yield importlib.import_module("train_speaker_embeddings")
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers, sys.excepthook = handlers, hook
+    root.setLevel(level)
+    logging.raiseExceptions = raising
+    if seed is None:
+        os.environ.pop("SB_GLOBAL_SEED", None)
+    seed_everything(0)
+
+
+@pytest.fixture
+def train(script, corpus, tmp_path):
+    """Trains into tmp_path/out by the script's own command line."""
+
+    def run(**options):
+        options = {
+            "data_folder": corpus,
+            "output_folder": tmp_path / "out",
+            **TINY,
+            **options,
+        }
+        flags = [f"--{key}={value}" for key, value in options.items()]
+        return script.main([YAML, "--device=cpu", "--noprogressbar", *flags])
+
+    return run
+
+
+def sentence(train, **options):
+    """The one sentence of a run that fails."""
+    with pytest.raises(SystemExit) as caught:
+        train(**options)
+    said = caught.value.code
+    assert said.startswith("error: ") and "\n" not in said
+    return said
+
+
+def test_values_that_would_fail_or_do_nothing_are_refused(train, tmp_path):
+    said = sentence(train, average_checkpoints=0)
+    assert "`average_checkpoints`" in said and "got 0" in said
+    said = sentence(train, loss="{margin: 0.3}")
+    assert "margin 0.3" in said and "`final_margin`" in said
+    said = sentence(train, opt_class="{lr: 0.5}")
+    assert "learning rate 0.5" in said and "`initial_lr`" in said
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_is_gone_is_one_sentence(
+    workers, train, script, corpus, tmp_path, monkeypatch
+):
+    moving = shutil.copytree(corpus, tmp_path / "corpus")
+    describe = script.describe
+
+    def remove(*arguments):
+        describe(*arguments)
+        shutil.rmtree(moving / "wav")
+
+    monkeypatch.setattr(script, "describe", remove)
+    options = f"{{num_workers: {workers}, persistent_workers: True}}"
+    said = sentence(train, data_folder=moving, train_dataloader_opts=options)
+    assert "Cannot read" in said and str(moving / "wav") in said
+    # for those who read the log alone
+    assert said[7:] in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_full_disk_and_what_comes_after_training(train, script, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(script.SpeakerBrain, "log_epoch", full)
+    said = sentence(train, dev_speakers=0, min_draws=1)
+    assert "No space left" in said and "same command" in said
+    monkeypatch.setattr(script.SpeakerBrain, "fit", lambda *_: None)
+    said = sentence(train, dev_speakers=0)
+    assert "no checkpoint of a whole epoch" in said
+
+
+def test_interrupted_run_resumes_with_a_larger_batch(
+    train, script, tmp_path, monkeypatch, capsys
+):
+    forward, steps = script.SpeakerBrain.compute_forward, []
+
+    def interrupted(brain, batch, stage):
+        steps.append(stage)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return forward(brain, batch, stage)
+
+    monkeypatch.setattr(script.SpeakerBrain, "compute_forward", interrupted)
+    every = {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 1}
+    with pytest.raises(SystemExit) as caught:
+        train(**every)
+    assert caught.value.code == 130
+    said = capsys.readouterr().err
+    assert said.count("Interrupted. The same command resumes") == 1
+    assert "Traceback" not in said
+    # five of six batches of 8 are done; of 24 there are two an epoch
+    train(**every, batch_size=24, min_draws=4)
+    out = tmp_path / "out"
+    log = (out / "log.txt").read_text()
+    assert "resumes behind 3" in log  # of 4
+    lines = (out / "train_log.txt").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "epoch: 1/2",
+        "epoch: 2/2",
+    ]
+    assert " left" in lines[0] and lines[0].count("train") == 1
+    assert "Device cpu, precision fp32, 0 DataLoader" in log
+    assert "s of speech" in log
+    assert "matplotlib" not in log and "torchvision" not in log
+    history = (out / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in history] == [1, 2]
+    assert (out / "training.png").read_bytes().startswith(b"\x89PNG")

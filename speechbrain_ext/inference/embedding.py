@@ -8,7 +8,11 @@ from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import read_audio
 from speechbrain_ext.dataio.crops import wrap
-from speechbrain_ext.dataio.dataloader import TIMEOUT, shared_batch
+from speechbrain_ext.dataio.dataloader import (
+    TIMEOUT,
+    ReadableBatches,
+    shared_batch,
+)
 from speechbrain_ext.inference.speech import (
     LEAST_SECONDS,
     NoSpeechError,
@@ -197,13 +201,15 @@ def embed_batches(
         If a file cannot be read.
     NoSpeechError
         If utterances have no speech, after all others were yielded.
+    OSError
+        If a DataLoader worker has ended or is stuck.
     """
     rate = encoder_rate(encoder)
     loader = utterance_loader(
         manifest, batch_seconds, num_workers, *share, sample_rate=rate
     )
     silent = {}
-    for batch in loader:
+    for batch in ReadableBatches(loader):
         reasons = dict(zip(batch.id, batch.no_speech, strict=True))
         silent.update((name, why) for name, why in reasons.items() if why)
         spoken = torch.tensor([not why for why in batch.no_speech])

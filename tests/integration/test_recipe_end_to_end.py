@@ -325,9 +325,7 @@ def test_fine_tuning_goes_on_from_a_trained_encoder_and_its_head(
         recipe, corpus, tmp_path / "still", initial_lr=1e-30, **options
     )
     assert done.returncode == 0, done.stderr
-    assert (
-        "margin: 3.0000e-01" in (tmp_path / "still/train_log.txt").read_text()
-    )
+    assert "margin: 0.3 - " in (tmp_path / "still/train_log.txt").read_text()
     for name in ("embedding_model", "classifier", "loss", "label_encoder"):
         one = start / f"{name}.ckpt"
         other = tmp_path / "still" / "pretrained" / f"{name}.ckpt"

@@ -21,6 +21,7 @@ from speechbrain_ext.dataio.dataloader import ReadableBatches, explain_reading
 from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.checkpoints import checkpoint_order
 from speechbrain_ext.utils.distributed import mean_over_processes, world_size
+from speechbrain_ext.utils.gradients import total_gradient_norm
 from speechbrain_ext.utils.tensors import read_tensors
 
 logger = get_logger(__name__)
@@ -311,12 +312,13 @@ class ResumableBrain(sb.Brain):
 
     def _save_intra_epoch_ckpt(self):
         # as SpeechBrain's, but known by epoch and step, not by the clock
+        meta = {INTRA_EPOCH_CKPT_FLAG: True, "step": self.step}
+        if self.epoch is not None:
+            meta["epoch"] = self.epoch
+        if self._steps_per_epoch():
+            meta["done"] = self.step / self._steps_per_epoch()
         self.checkpointer.save_and_keep_only(
-            meta={
-                INTRA_EPOCH_CKPT_FLAG: True,
-                "epoch": self.hparams.epoch_counter.current,
-                "step": self.step,
-            },
+            meta=meta,
             end_of_epoch=False,
             num_to_keep=1,
             ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta,
@@ -421,39 +423,6 @@ def average_last(checkpointer, modules, count):
         )
         module.load_state_dict(state)
     return len(last)
-
-
-def total_gradient_norm(parameters):
-    """The norm of all gradients, over all processes where they are split.
-
-    Arguments
-    ---------
-    parameters : list of torch.nn.Parameter
-        Replicated parameters, and ones that carry a ``shard``.
-
-    Returns
-    -------
-    torch.Tensor
-        The norm, a scalar.
-
-    Example
-    -------
-    >>> parameter = torch.nn.Parameter(torch.zeros(2))
-    >>> parameter.grad = torch.tensor([3.0, 4.0])
-    >>> total_gradient_norm([parameter])
-    tensor(5.)
-    """
-    with_gradient = [p for p in parameters if p.grad is not None]
-    split = [p.grad for p in with_gradient if hasattr(p, "shard")]
-    norm = torch.nn.utils.get_total_norm(
-        p.grad for p in with_gradient if not hasattr(p, "shard")
-    )
-    if split:
-        squared = torch.nn.utils.get_total_norm(split).square()
-        if world_size() > 1:
-            torch.distributed.all_reduce(squared)
-        norm = (norm.square() + squared).sqrt()
-    return norm
 
 
 def _named(names):

@@ -369,6 +369,9 @@ def damage(path):
 def checkpoint_order(checkpoint):
     """What checkpoints are ordered by: epoch and step, then the clock.
 
+    Within an epoch it is the share that is ``done`` where the checkpoint tells
+    it: a run may resume with another number of steps an epoch.
+
     Arguments
     ---------
     checkpoint : speechbrain.utils.checkpoints.Checkpoint
@@ -388,8 +391,10 @@ def checkpoint_order(checkpoint):
     True
     """
     meta = checkpoint.meta
-    step = math.inf if meta.get("end-of-epoch") else meta.get("step", 0)
-    return meta.get("epoch", -1), step, meta["unixtime"]
+    done = meta.get("done", meta.get("step", 0))
+    if meta.get("end-of-epoch"):
+        done = math.inf
+    return meta.get("epoch", -1), done, meta["unixtime"]
 
 
 def _meta_flaw(path):
@@ -400,8 +405,8 @@ def _meta_flaw(path):
         return f"{path.name} is no YAML"
     if not isinstance(meta, dict):
         return f"{path.name} has no keys"
-    for key, needed in (("unixtime", True), ("epoch", False), ("step", False)):
-        if not _is_number(meta.get(key, None if needed else 0)):
+    for key in ("unixtime", "epoch", "step", "done"):
+        if not _is_number(meta.get(key, None if key == "unixtime" else 0)):
             return f"{path.name} has {key} {meta.get(key)!r}, not a number"
     if not isinstance(meta.get("end-of-epoch"), bool):
         return f"{path.name} does not tell whether an epoch has ended"

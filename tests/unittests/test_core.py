@@ -10,11 +10,7 @@ from processes import on_processes
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 
-from speechbrain_ext.core import (
-    ResumableBrain,
-    average_last,
-    total_gradient_norm,
-)
+from speechbrain_ext.core import ResumableBrain, average_last
 from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 from speechbrain_ext.utils.checkpoints import WholeCheckpointer
@@ -87,22 +83,6 @@ def test_the_last_epochs_and_the_best_are_kept_and_averaged(brain):
     assert sorted(kept) == [2, 3, 4]
     assert average_last(brain.checkpointer, {"layer": layer}, 2) == 2
     assert layer.weight.eq(3.5).all()
-
-
-def norm_of_a_split_head():
-    """The norm of gradients 1 of a head of 5 * 4 weights, and of one 5."""
-    head = ShardedCosineClassifier(4, 5)
-    head.weight.grad = torch.ones_like(head.weight)
-    other = torch.nn.Parameter(torch.zeros(1))
-    other.grad = torch.tensor([4.0])
-    return total_gradient_norm([head.weight, other])
-
-
-def test_the_norm_is_that_of_all_classes():
-    wanted = torch.tensor(6.0)  # the root of 20 and 16
-    assert torch.equal(norm_of_a_split_head(), wanted)
-    for found in on_processes(norm_of_a_split_head, 2):
-        torch.testing.assert_close(found, wanted)
 
 
 def test_state_is_text_that_anyone_can_read(brain, tmp_path):
@@ -336,3 +316,13 @@ def test_unreadable_data_is_a_sentence_from_fit():
     data = torch.utils.data.DataLoader(Gone(), num_workers=1)
     with pytest.raises(OSError, match="^Cannot read a.wav$"):
         tiny().fit([1], data)
+
+
+def test_the_latest_within_an_epoch_is_kept_after_a_change_of_steps(brain):
+    brain.epoch = 2
+    for steps, step in ((40, 30), (5, 4)):
+        brain.train_sampler = ResumableBatches([[row] for row in range(steps)])
+        brain.step = step
+        brain._save_intra_epoch_ckpt()
+    (kept,) = brain.checkpointer.list_checkpoints()
+    assert (kept.meta["epoch"], kept.meta["step"]) == (2, 4)

@@ -425,17 +425,12 @@ def train(recipe, run_opts, hparams, text):
     if if_main_process():
         encoder, size = hparams["label_encoder"], hparams["embedding_size"]
         export_pretrained(folder, text, exported, encoder, size)
-        draw_curves(folder.parent)
+        history = read_history(folder.with_name("epochs.jsonl"))
+        if history:
+            training_curves(history, folder.with_name("training.png"))
         offer_verification(hparams, recipe, folder, cohort)
     part()
     return folder
-
-
-def draw_curves(folder):
-    """Draws the loss, the rate, the margin and the EER of all epochs."""
-    history = read_history(folder / "epochs.jsonl")
-    if history:
-        training_curves(history, folder / "training.png")
 
 
 def describe(hparams, brain, manifest):

@@ -104,9 +104,10 @@ class ResumableBrain(sb.Brain):
         if split and self.scaler.is_enabled():
             # an overflow in one process's classes is every process's
             self.scaler = ShardedGradScaler(self.device_type)
-            self.checkpointer.add_recoverable(
-                "scaler", self.scaler, optional_load=True
-            )
+            if self.checkpointer is not None:
+                self.checkpointer.add_recoverable(
+                    "scaler", self.scaler, optional_load=True
+                )
 
     def _wrap_distributed(self):
         if not self.distributed_launch:
@@ -243,11 +244,9 @@ class ResumableBrain(sb.Brain):
         FloatingPointError
             If the gradient is not finite, on all processes.
         """
-        if self.opt_class is None:
+        optimizers = self.freeze_optimizers(self._optimizers()).values()
+        if not optimizers:
             return
-        optimizers = self.freeze_optimizers(
-            self.optimizers_dict or {"opt_class": self.optimizer}
-        ).values()
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
         groups = [g for o in optimizers for g in o.param_groups]
@@ -298,10 +297,16 @@ class ResumableBrain(sb.Brain):
 
     def _place(self):
         """Where a run is, for a message."""
-        rate = self.optimizer.param_groups[0]["lr"]
-        return (
-            f"at epoch {self.epoch}, step {self.step}, learning rate {rate:.4g}"
-        )
+        place = f"at epoch {self.epoch}, step {self.step}"
+        for optimizer in self._optimizers().values():
+            place += f", learning rate {optimizer.param_groups[0]['lr']:.4g}"
+        return place
+
+    def _optimizers(self):
+        """The optimizers by name, wherever SpeechBrain's Brain has them."""
+        if self.optimizers_dict is None and self.opt_class is not None:
+            return {"opt_class": self.optimizer}
+        return self.optimizers_dict or {}
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         # at its end the epoch's own checkpoint comes

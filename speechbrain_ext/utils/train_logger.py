@@ -176,7 +176,9 @@ class EpochTensorboardLogger(TensorboardLogger):
             "train": dict.fromkeys(train_stats or {}, done),
             "valid": dict.fromkeys(valid_stats or {}, done),
         }
-        super().log_stats(stats_meta, train_stats, valid_stats)
+        skipped = ("epochs", "seconds left")
+        meta = {k: v for k, v in stats_meta.items() if k not in skipped}
+        super().log_stats(meta, train_stats, valid_stats)
         self.writer.flush()  # a killed run keeps its curves
 
 

@@ -31,6 +31,7 @@ from speechbrain_ext.dataio.dataloader import (
     ReadableBatches,
     ResumableBatches,
     crop_loader,
+    explain_reading,
 )
 from speechbrain_ext.dataio.encoder import LabelMapCheck, speaker_classes
 from speechbrain_ext.dataio.label_noise import write_corrupted
@@ -201,8 +202,9 @@ class SpeakerBrain(ResumableBrain):
         """The EER of the modules as they are."""
         self.on_stage_start(sb.Stage.VALID)
         self.modules.eval()
-        for batch in ReadableBatches(dev_set):
-            self.evaluate_batch(batch, sb.Stage.VALID)
+        with explain_reading():
+            for batch in ReadableBatches(dev_set):
+                self.evaluate_batch(batch, sb.Stage.VALID)
         return self.dev_eer()
 
 

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+import time
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -127,8 +128,9 @@ def explain_reading(reading=False):
     """
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        sentence = _sentence(str(error))
+    except (OSError, ValueError, RuntimeError, EOFError) as error:
+        said = _end_of_worker() if reading and _is_cut(error) else str(error)
+        sentence = _sentence(said)
         if sentence is None and reading:
             sentence = str(error)
         if sentence is None:
@@ -267,6 +269,22 @@ _ROOM = (
     "start Docker with a larger --shm-size (e.g. --shm-size=8g), or lower "
     "`num_workers` in `train_dataloader_opts` (0 needs no shared memory)"
 )
+
+
+def _end_of_worker():
+    """What torch says of the worker, a moment after its connection is cut."""
+    try:
+        time.sleep(2)  # torch raises by a signal, which must not come later
+    except RuntimeError as error:
+        return str(error)
+    return "DataLoader worker (pid 0) ended while it sent a batch"
+
+
+def _is_cut(error):
+    """Whether a worker was gone when its batch was to be fetched."""
+    if isinstance(error, FileNotFoundError):  # of its socket, without a name
+        return error.errno is not None and error.filename is None
+    return isinstance(error, (ConnectionError, EOFError))
 
 
 def _sentence(said):

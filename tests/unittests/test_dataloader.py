@@ -76,7 +76,7 @@ def read(happens, workers, **options):
         collate_fn=shared_batch,
         **options,
     )
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError) as caught, explain_reading():
         list(ReadableBatches(loader))
     return str(caught.value)
 
@@ -90,8 +90,26 @@ def test_unreadable_file_is_one_sentence(workers):
 
 def test_killed_worker_is_a_sentence():
     said = read(die, 1)
-    assert re.match("A DataLoader worker (is killed|exited unexpect)", said)
+    assert re.match("A DataLoader worker (is killed|exited|ended)", said)
     assert "memory" in said and "`num_workers`" in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        FileNotFoundError(2, "No such file or directory"),
+        EOFError(),
+    ],
+)
+def test_worker_that_dies_while_it_sends_is_a_sentence(error, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(OSError, match="^A DataLoader worker ended while"):
+        with explain_reading(reading=True):
+            raise error
+    with pytest.raises(OSError, match="missing.wav"):
+        with explain_reading(reading=True):
+            raise FileNotFoundError(2, "No such file", "missing.wav")
 
 
 def test_stuck_worker_is_a_sentence():

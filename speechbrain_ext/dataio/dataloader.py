@@ -10,6 +10,8 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.dataio.audio import AudioError
+
 logger = get_logger(__name__)
 
 SHARED_MEMORY = "/dev/shm"
@@ -85,8 +87,10 @@ class ReadableBatches:
 
         Raises
         ------
+        AudioError
+            If a file cannot be read.
         OSError
-            If one cannot be read, or a worker has ended or is stuck.
+            If data cannot be read, or a worker has ended or is stuck.
         """
         with explain_reading(reading=True):
             batches = iter(self.loader)
@@ -116,8 +120,10 @@ def explain_reading(reading=False):
 
     Raises
     ------
+    AudioError
+        If a file cannot be read.
     OSError
-        If a file cannot be read, or a worker has ended or is stuck.
+        If data cannot be read, or a worker has ended or is stuck.
 
     Example
     -------
@@ -128,6 +134,8 @@ def explain_reading(reading=False):
     """
     try:
         yield
+    except AudioError:
+        raise  # it is a sentence, from a worker too
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         said = _end_of_worker() if reading and _is_cut(error) else str(error)
         sentence = _sentence(said)

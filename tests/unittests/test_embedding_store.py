@@ -140,9 +140,7 @@ def test_verification_leaves_silence_out_of_the_cohort_alone(
     import speaker_verification_cosine as script
 
     encoder.device, encoder.noprogressbar = "cpu", True
-    monkeypatch.setattr(
-        script.EncoderClassifier, "from_hparams", lambda **_: encoder
-    )
+    monkeypatch.setattr(script, "pretrained_folder", lambda folder: folder)
     monkeypatch.setattr(script, "model_fingerprint", lambda _: "a" * 64)
     soundfile.write(manifest.wav[1], np.zeros(9000), 16000)
     hparams = {
@@ -151,13 +149,13 @@ def test_verification_leaves_silence_out_of_the_cohort_alone(
         **{"batch_seconds": 2.0, "num_workers": 0},
     }
     manifests = {"trial lists": manifest[2:], "cohort": manifest}
-    found = script.embed(hparams, {}, manifests)
+    found = script.embed(hparams, encoder, manifests)
     assert manifests["cohort"].ID.tolist() == ["0", "2", "3", "4", "5"]
     assert [len(part) for part in found] == [4, 5]
     assert torch.equal(found[0], found[1][1:])
     assert "Left out of the cohort: 1 utterance has no speech" in caplog.text
     with pytest.raises(NoSpeechError, match="no speech: 1 .digital"):
-        script.embed(hparams, {}, {"trial lists": manifest})
+        script.embed(hparams, encoder, {"trial lists": manifest})
 
 
 def test_what_was_done_before_an_unreadable_file_is_stored(

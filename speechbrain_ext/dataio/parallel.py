@@ -78,11 +78,13 @@ def ordered_map(function, items, workers=None, journal=None):
         if workers <= 1:
             results = map(function, items)
         else:
-            # Processes, because threads would take turns. Forked, because a
-            # spawned one imports torch for seconds.
+            # Processes, because threads would take turns. Forked where that
+            # exists, because a spawned one imports torch for seconds.
+            methods = multiprocessing.get_all_start_methods()
+            method = "fork" if "fork" in methods else "spawn"
             pool = concurrent.futures.ProcessPoolExecutor(
                 workers,
-                mp_context=multiprocessing.get_context("fork"),
+                mp_context=multiprocessing.get_context(method),
                 initializer=_end_with_parent,
                 initargs=(os.getpid(),),
             )

@@ -180,9 +180,7 @@ def model_fingerprint(folder):
         hidden = path.name.startswith(".")
         if path.is_file() and not hidden and path.name not in APART:
             digest.update(f"{path.name}\n".encode())
-            with open(path, "rb") as file:
-                content = hashlib.file_digest(file, "sha256")
-            digest.update(content.digest())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -39,7 +39,7 @@ FIXED = (
 )
 
 
-def load_recipe(path, overrides="", keys=()):
+def load_recipe(path, overrides="", keys=(), run_opts=None):
     """Loads a recipe with SpeechBrain's command-line overrides.
 
     All values are checked before anything is built, so that nothing is
@@ -54,6 +54,10 @@ def load_recipe(path, overrides="", keys=()):
     keys : iterable of str
         The keys that the calling script reads. A key that is missing, and a
         key that neither the script nor another key uses, is an error.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's own options. Those that were given on the command line
+        and are keys of the recipe too (``precision``) change the recipe, so
+        that it says what is done.
 
     Returns
     -------
@@ -86,6 +90,9 @@ def load_recipe(path, overrides="", keys=()):
             )
     used = _referenced(composed) | set(keys)
     overridden = _override(composed, overrides, path)
+    if run_opts is not None:
+        for key in run_opts.overridden_args & composed.keys():
+            composed[key] = run_opts[key]
     written = _dumped(composed)
     check_references(written, path)
     for key in composed:

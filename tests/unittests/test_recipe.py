@@ -6,6 +6,7 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 from processes import on_processes
 
+from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.recipe import (
     RecipeText,
     claim_folder,
@@ -229,3 +230,13 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
         require_resumable(tmp_path, other)
     saved.write_bytes(b"a: [\xff")  # damaged: said when it is loaded
     require_resumable(tmp_path, other)
+
+
+def test_run_options_of_the_command_line_are_in_the_recipe(write):
+    path = write("run.yaml", "precision: bf16\nmax_grad_norm: 1.0\n")
+    argv = [str(path), "--precision=fp32"]
+    recipe, run_opts, overrides = parse_command_line(argv, "train.py")
+    keys = ["precision", "max_grad_norm"]
+    hparams, text = load_recipe(recipe, overrides, keys, run_opts)
+    assert hparams == {"precision": "fp32", "max_grad_norm": 1.0}
+    assert "precision: fp32" in text

@@ -405,7 +405,9 @@ def main(argv):
     try:
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = join_processes(run_opts)
-        hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
+        hparams, text = fail_together(
+            load_recipe, recipe, overrides, KEYS, run_opts
+        )
         fail_together(find_files, hparams)
         fail_together(check, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])

@@ -388,7 +388,9 @@ def main(argv):
     with one_sentence("The same command resumes at the last checkpoint."):
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = join_processes(run_opts)
-        hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
+        hparams, text = fail_together(
+            load_recipe, recipe, overrides, KEYS, run_opts
+        )
         output_folder = pathlib.Path(hparams["output_folder"])
         fail_together(refuse_links, output_folder)
         fail_together(require_resumable, hparams["save_folder"], text)

@@ -1,7 +1,9 @@
 # make demo   trains, verifies and loads a speaker encoder on made-up voices
 # make test   all tests, on two cores
 # make test-lowest   all tests with the lowest versions that setup.py admits
-# make style  lints and formats the code
+# make lint   ruff, yamllint and codespell; make style mends what ruff can mend
+# make coverage   the share of the package that unit tests run, at least 90 %
+# make docs   the documents as a web site in site/ (its packages: .[docs])
 # The first of them sets up .venv, which is made again when the requirements
 # change.
 
@@ -33,7 +35,7 @@ DEMO_OPTIONS := \
 	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
-.PHONY: demo test test-lowest style venv clean
+.PHONY: demo test test-lowest lint style coverage docs venv clean
 
 demo: venv
 	$(PY) -m speechbrain_ext.dataio.toy_corpus $(DEMO)/corpus
@@ -61,8 +63,21 @@ test-lowest:
 	@$(call make_venv,.venv-lowest,$(LOWEST_PYTHON),requirements-lowest.txt)
 	$(subst .venv/,.venv-lowest/,$(TESTS))
 
+lint: venv
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	$(PY) -m yamllint --strict hparams .pre-commit-config.yaml
+	$(PY) -m codespell_lib
+
 style: venv
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+coverage: venv
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q --cov=speechbrain_ext \
+		--cov-fail-under=90 --doctest-modules speechbrain_ext tests/unittests
+
+docs: venv
+	$(PY) -m pip install -q -e .[docs]
+	$(PY) -m mkdocs build --strict
 
 venv:
 	@$(call make_venv,.venv,$(PYTHON),requirements.txt)

@@ -33,6 +33,10 @@ setup(
     extras_require={
         "tensorboard": ["tensorboard"],
         "shards": ["webdataset"],  # to read them elsewhere; ours need none
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
+        "test": [
+            *("pytest", "pytest-xdist", "pytest-cov", "hypothesis"),
+            *("ruff", "yamllint", "codespell"),
+        ],
     },
 )

@@ -1,4 +1,4 @@
-"""The linter and the formatter, so that a clean clone checks them too."""
+"""The linters of `make lint`, so that `make test` of a clean clone runs them."""
 
 import subprocess
 import sys
@@ -6,14 +6,21 @@ import sys
 import pytest
 from conftest import ROOT
 
+COMMANDS = {
+    "ruff": ["ruff", "check", "--no-cache", "."],
+    "format": ["ruff", "format", "--check", "--no-cache", "."],
+    "yamllint": ["yamllint", "--strict", "hparams"],
+    "codespell": ["codespell_lib"],
+}
 
-@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
-def test_ruff(command):
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_linter_finds_nothing(command):
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr

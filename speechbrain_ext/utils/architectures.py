@@ -51,6 +51,8 @@ POOLINGS = {
     ),
     "ASP": ("AttentiveStatisticsPooling", {"attention": "attention"}),
 }
+MOST_BANDS = 1024  # filterbanks; published networks have 40 to 81
+WRAPPED = ("state_dict", "model_state_dict", "model")
 # Keys of the training head and of front ends that hold no parameters
 LEFT_OUT = ("projection.", "torchfb.", "instancenorm.")
 
@@ -80,8 +82,9 @@ def described(family, architecture, state_dict, input_size=None):
     Raises
     ------
     ValueError
-        If the family or architecture is unknown, or a key is missing without
-        which its sizes cannot be told.
+        If the family or architecture is unknown, a key is missing without
+        which its sizes cannot be told, or a value is not a dense tensor of
+        finite numbers.
     """
     families = {
         "wespeaker": _wespeaker,
@@ -92,30 +95,84 @@ def described(family, architecture, state_dict, input_size=None):
         raise ValueError(
             f"`family` must be one of {sorted(families)}, got {family!r}."
         )
-    if not all(torch.is_tensor(value) for value in state_dict.values()):
-        raise ValueError("`state_dict` must hold tensors alone.")
-    state_dict = {
-        key.removeprefix("__S__."): value  # Clova's trainer wraps its network
-        for key, value in state_dict.items()
-    }
-    state_dict = {
-        key: value
-        for key, value in state_dict.items()
-        if not key.startswith(LEFT_OUT) and not key.startswith("__L__.")
-    }
+    if isinstance(input_size, bool) or not (
+        input_size is None
+        or (isinstance(input_size, int) and 1 <= input_size <= MOST_BANDS)
+    ):
+        raise ValueError(
+            f"`input_size` must be an integer from 1 to {MOST_BANDS}, got "
+            f"{input_size!r}; it is the number of filterbanks, usually 80."
+        )
+    state_dict = _tensors(state_dict)
 
-    def tensor(key):
+    def tensor(key, dimensions=2):
+        what = f"of family {family!r} and architecture {architecture!r}"
         if key not in state_dict:
             raise ValueError(
-                f"The checkpoint has no '{key}': it is not of family "
-                f"{family!r} and architecture {architecture!r}."
+                f"The checkpoint has no '{key}': it is not {what}."
+            )
+        shape = list(state_dict[key].shape)
+        if len(shape) != dimensions or 0 in shape:
+            raise ValueError(
+                f"The checkpoint's '{key}' must have {dimensions} dimensions, "
+                f"none of them 0, got the shape {shape}: it is not {what}."
             )
         return state_dict[key]
 
     blocks, keys = families[family](architecture, tensor, input_size)
+    bands = blocks["embedding_model"][1]["input_size"]
+    if not 1 <= bands <= MOST_BANDS:
+        raise ValueError(
+            f"By the sizes of its tensors the checkpoint has {bands} "
+            f"filterbanks, which must be 1 to {MOST_BANDS}; pass `input_size`, "
+            "or check family and architecture."
+        )
     return blocks, {
         _renamed(key, keys): (key, value) for key, value in state_dict.items()
     }
+
+
+def _tensors(state_dict):
+    """The tensors of a network, each checked by itself."""
+    for name in WRAPPED:  # what trainers put a state dict into
+        if isinstance(state_dict.get(name), dict):
+            state_dict = state_dict[name]
+    kept = {}
+    for key, value in state_dict.items():
+        if not isinstance(key, str):
+            raise ValueError(
+                f"`state_dict` must hold tensors alone, by their names, got "
+                f"the key {str(key)[:80]}."
+            )
+        key = key.removeprefix("__S__.")  # Clova's trainer wraps its network
+        if key.startswith((*LEFT_OUT, "__L__.")):
+            continue
+        problem = _problem(value)
+        if problem:
+            raise ValueError(
+                "`state_dict` must hold tensors alone, dense ones of finite "
+                f"numbers, but '{key[:80]}' {problem}."
+            )
+        kept[key] = value
+    return kept
+
+
+def _problem(value):
+    """Why a network cannot have a value, or None."""
+    if not torch.is_tensor(value):
+        return f"is of type {type(value).__name__}"
+    if value.layout != torch.strided or value.is_quantized or value.is_nested:
+        return "is sparse, nested or quantised; save it as a dense tensor"
+    if value.is_complex():
+        return "is complex"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"has fewer values than its shape {list(value.shape)} says"
+    if not value.is_floating_point() and value.ndim:
+        return f"has the type {str(value.dtype).removeprefix('torch.')}"
+    # some 8-bit types know no isfinite
+    if not value.double().isfinite().all():
+        return "is not finite (NaN or infinity)"
+    return None
 
 
 def _renamed(published, keys):
@@ -164,9 +221,11 @@ def _wespeaker(architecture, tensor, input_size):
         architecture = {"block_sizes": {**BASIC, **BOTTLENECK}[name]}
         architecture["block"] = kind
         pool_keys = _pooling(pool or "TSTP", architecture)
-    else:
+    elif isinstance(architecture, dict):
         pool_keys = {}
-    channels = tensor("conv1.weight").shape[0]
+    else:
+        _unknown(architecture, [*BASIC, *BOTTLENECK])
+    channels = tensor("conv1.weight", 4).shape[0]
     embedding = tensor("seg_1.weight")
     expansion = 4 if architecture.get("block") == "bottleneck" else 1
     widening = architecture.get(
@@ -199,7 +258,7 @@ def _golden_gemini(architecture, tensor, input_size):
 def _df_resnet(layers, tensor, embedding, epsilon, input_size):
     weight = tensor(f"{embedding}.weight")
     widths = [
-        tensor(f"downsample_layers.{index}.0.weight").shape[0]
+        tensor(f"downsample_layers.{index}.0.weight", 4).shape[0]
         for index in range(5)
     ]
     bins = weight.shape[1] // (2 * widths[-1])
@@ -236,7 +295,7 @@ def _clova(architecture, tensor, input_size):
         r"layer(\d)\.(.*)\.downsample\.(.*)": _stage_shortcut,
         r"layer(\d)\.(.*)": _stage,
     }
-    arguments["channels"] = tensor("conv1.weight").shape[0]
+    arguments["channels"] = tensor("conv1.weight", 4).shape[0]
     front = {}
     if name == "ResNetSE34L":
         arguments["input_size"] = input_size or 40

@@ -12,14 +12,16 @@ import functools
 import hashlib
 import pathlib
 import pickle
+import re
 import sys
+import zipfile
 
-import ruamel.yaml
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.utils.architectures import described
+from speechbrain_ext.utils.yaml_files import read_yaml
 
 
 def convert_checkpoint(family, architecture, state_dict, input_size=None):
@@ -66,22 +68,29 @@ def convert_checkpoint(family, architecture, state_dict, input_size=None):
 'wespeaker' and architecture 'ResNet34'.
     """
     blocks, tensors = described(family, architecture, state_dict, input_size)
+    # without memory first: the sizes are a stranger's
+    maker, arguments = blocks["embedding_model"]
+    with torch.device("meta"):
+        _check_fit(maker(**arguments), tensors)
     modules = {
         key: maker(**arguments) for key, (maker, arguments) in blocks.items()
     }
     # float64 stays float64, so that nothing of the published numbers is lost
-    dtype = next(iter(tensors.values()))[1].dtype
-    _load(modules["embedding_model"].to(dtype), tensors)
+    kinds = [v.dtype for _, v in tensors.values() if v.is_floating_point()]
+    dtype = functools.reduce(torch.promote_types, kinds)
+    modules["embedding_model"].to(dtype).load_state_dict(
+        {key: value for key, (_, value) in tensors.items()}
+    )
     return torch.nn.ModuleDict(modules)
 
 
-def _load(model, tensors):
-    """Fills a model, or names every key that does not fit.
+def _check_fit(model, tensors):
+    """Names every key that does not fit a model.
 
     Arguments
     ---------
     model : torch.nn.Module
-        The model to fill.
+        The model, its tensors perhaps without values.
     tensors : dict
         (published key, tensor) by the model's own key.
     """
@@ -95,12 +104,13 @@ def _load(model, tensors):
                 f"{published} of shape {list(value.shape)} instead of "
                 f"{list(own[key].shape)}"
             )
+        elif key.endswith("running_var") and (value < 0).any():
+            problems.append(f"{published} is a variance below 0")
     if problems:
         raise ValueError(
             f"The checkpoint does not fit the architecture in {len(problems)} "
             "places: " + "; ".join(problems) + "."
         )
-    model.load_state_dict({k: value for k, (_, value) in tensors.items()})
 
 
 CARD = """\
@@ -155,7 +165,8 @@ def export_checkpoint(
     Raises
     ------
     ValueError
-        If the file is missing, truncated, holds code, or does not fit.
+        If the file is missing, truncated, holds code or a number that is not
+        finite, or does not fit.
     """
     checkpoint = pathlib.Path(checkpoint)
     state_dict = read_checkpoint(checkpoint)
@@ -202,27 +213,59 @@ def read_checkpoint(path):
     Raises
     ------
     ValueError
-        If the file is missing, truncated, or holds more than tensors.
+        If the file is missing, unreadable or truncated, holds more than
+        tensors, or unpacks to far more than its size.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "model.pt"
+    >>> torch.save({"weight": torch.ones(2)}, path)
+    >>> read_checkpoint(path)
+    {'weight': tensor([1., 1.])}
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"The checkpoint {path} does not exist.")
+    if not path.is_file():
+        raise ValueError(f"The checkpoint {path} must be a file, not a folder.")
+    _refuse_inflation(path)
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    # torch's own words advise to load it unsafely: they are not repeated
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" (it would call {called[1]})" if called else ""
         raise ValueError(
-            f"{path} holds more than tensors, or is no checkpoint, and was "
-            f"not read: {reason}"
+            f"{path} holds more than tensors{what}, or is no checkpoint, and "
+            "was not read; ask its authors for a file of the weights alone."
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}).") from error
+    # a stranger's bytes can bring up any error
+    except Exception as error:
         raise ValueError(
-            f"{path} is truncated or no checkpoint: "
-            f"{str(error).splitlines()[0]}"
+            f"{path} is truncated or no checkpoint; download it again."
         ) from error
     if not isinstance(state_dict, dict) or not state_dict:
-        raise ValueError(f"{path} holds no state dict.")
+        raise ValueError(
+            f"{path} must hold a state dict (tensors by their names), got "
+            f"{type(state_dict).__name__}."
+        )
     return state_dict
+
+
+def _refuse_inflation(path):
+    """Raises where an archive holds far more than its file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except Exception:  # not an archive, or a broken one: torch.load knows
+        return
+    if size > 2 * path.stat().st_size + 2**20:
+        raise ValueError(
+            f"{path} unpacks to {size} bytes, far more than its own size; "
+            "checkpoints are not compressed, so it was not read."
+        )
 
 
 def _yaml(key, maker, arguments):
@@ -244,15 +287,23 @@ def _yaml(key, maker, arguments):
 
 def _config(path):
     """Architecture and number of filterbanks of a published config."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"The config {path} does not exist.")
-    config = ruamel.yaml.YAML(typ="safe").load(path.read_text("utf-8"))
-    if not isinstance(config, dict) or "model" not in config:
+    config = read_yaml(path)
+    if "model" not in config:
         raise ValueError(f"{path} has no key 'model'; pass --architecture.")
     arguments = config.get("model_args", config)
-    pool = arguments.get("pooling_func", arguments.get("encoder_type", ""))
+    if not isinstance(arguments, dict):
+        raise ValueError(
+            f"`model_args` of {path} must be a block of keys, got "
+            f"{arguments!r}; pass --architecture."
+        )
     name = config["model"]
+    pool = arguments.get("pooling_func", arguments.get("encoder_type")) or ""
+    for key, value in (("model", name), ("pooling_func", pool)):
+        if not isinstance(value, str):
+            raise ValueError(
+                f"`{key}` of {path} must be a name, got {value!r}; pass "
+                "--architecture."
+            )
     if pool and not name.startswith("Gemini"):
         name = f"{name}_{pool}"
     return name, arguments.get("feat_dim", arguments.get("n_mels"))
@@ -271,7 +322,9 @@ def main(argv=None):
     pathlib.Path
         The folder that was written.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("--family", required=True, choices=sorted(ORIGINS))
     named = parser.add_mutually_exclusive_group(required=True)
     named.add_argument("--config", help="the published YAML")
@@ -289,7 +342,7 @@ def main(argv=None):
             architecture,
             arguments.checkpoint,
             arguments.output_folder,
-            arguments.input_size or mels,
+            mels if arguments.input_size is None else arguments.input_size,
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -1,5 +1,6 @@
-"""Loading of recipes: YAMLs that extend others, checked key by key."""
+"""Loading of recipes: checked key by key, before anything is built."""
 
+import contextlib
 import difflib
 import io
 import pathlib
@@ -7,112 +8,41 @@ import re
 
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.utils.composition import (
+    COMMAND_LINE,
+    changed,
+    check_known,
+    compose_recipe,
+    recipe_files,
+)
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
+from speechbrain_ext.utils.values import RULES, check_value, tag_of
+from speechbrain_ext.utils.yaml_files import (
+    check_references,
+    parse_yaml,
+    read_yaml,
+)
 
 logger = get_logger(__name__)
 
 
-def compose_recipe(path):
-    """Reads a recipe with all that it extends.
-
-    A recipe may begin with ``extends: other.yaml`` (or a list of files, the
-    later ones having the last word, paths beside the recipe). Its own keys
-    replace those of these files; a key that they lack is an error, since it
-    would change nothing. A block without a tag changes single keys of the
-    block that was there, as SpeechBrain's command line does (an empty one
-    takes any, and one with a tag those that it can be built of); a block with a
-    tag (``!new:...``) replaces it whole, and ``without: [key, ...]`` takes out
-    what nothing uses any more.
-
-    Arguments
-    ---------
-    path : str
-        The recipe's YAML.
-
-    Returns
-    -------
-    ruamel.yaml.comments.CommentedMap
-        The keys with their tags, nothing resolved or built.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing or no YAML, or has a key that it cannot have.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(
-            f"The recipe {path} does not exist; run from the recipe's folder "
-            "or give the path of a YAML of hparams/."
-        )
-    try:
-        recipe = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
-    except ruamel.yaml.error.YAMLError as error:
-        raise ValueError(f"{path} is not a YAML: {error}") from error
-    parents = recipe.pop("extends", [])
-    dropped = recipe.pop("without", [])
-    if not parents:
-        return recipe
-    if isinstance(parents, str):
-        parents = [parents]
-    composed = compose_recipe(path.parent / parents[0])
-    fragments = [_fragment(path.parent / parent) for parent in parents[1:]]
-    for source, keys in [*fragments, (path, recipe)]:
-        for key in keys:
-            _check_known(key, composed, source)
-            composed[key] = _changed(composed[key], keys[key], source)
-    for key in dropped:
-        _check_known(key, composed, path)
-        del composed[key]
-    return composed
-
-
-def _changed(old, new, source):
-    """A block changed key by key, or replaced where the new one has a tag."""
-    if _tag(new) or not isinstance(new, dict) or not isinstance(old, dict):
-        return new
-    # what a tag builds knows its own keys; an empty block takes any
-    closed = bool(old) and not _tag(old)
-    for key in new:
-        if closed:
-            _check_known(key, old, source)
-        old[key] = _changed(old.get(key), new[key], source)
-    return old
-
-
-def _tag(block):
-    return getattr(getattr(block, "tag", None), "value", None)
-
-
-def _fragment(path):
-    """A YAML that only changes keys of whatever it is put upon."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, but a recipe extends it.")
-    keys = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
-    keys.pop("extends", None)
-    return path, keys
-
-
-def _check_known(key, known, source):
-    if key not in known:
-        close = difflib.get_close_matches(str(key), map(str, known), n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
-        raise ValueError(f"{source} has an unknown key '{key}'{hint}")
-
-
 def load_recipe(path, overrides="", keys=()):
     """Loads a recipe with SpeechBrain's command-line overrides.
+
+    All values are checked before anything is built, so that nothing is
+    written where one is wrong.
 
     Arguments
     ---------
     path : str
         The recipe's YAML.
     overrides : str
-        Overrides as YAML, as ``speechbrain.parse_arguments`` gives them.
+        Overrides as YAML, as ``parse_command_line`` gives them.
     keys : iterable of str
         The keys that the calling script reads. A key that is missing, and a
         key that neither the script nor another key uses, is an error.
@@ -127,36 +57,129 @@ def load_recipe(path, overrides="", keys=()):
     Raises
     ------
     ValueError
-        If a key is unknown, missing, or an argument does not fit.
+        If a key is unknown, missing or unused, a value does not fit, or an
+        object cannot be built.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("batch_size: 8\\nrate: !ref <batch_size> / 64\\n")
+    >>> load_recipe(path, "batch_size: 16", ["batch_size", "rate"])
+    ({'batch_size': 16, 'rate': 0.25}, 'batch_size: 16\\nrate: 0.25\\n')
     """
     composed = compose_recipe(path)
-    try:
-        changes = ruamel.yaml.YAML().load(overrides) if overrides else {}
-    except ruamel.yaml.error.YAMLError as error:
-        raise ValueError(
-            f"The command line is no YAML: {error.problem}."
-        ) from error
-    source = "The command line"
-    for key in changes:
-        _check_known(key, composed, source)
-        composed[key] = _changed(composed[key], changes[key], source)
-    stream = io.StringIO()
-    ruamel.yaml.YAML().dump(composed, stream)
-    written = stream.getvalue()
     for key in keys:
         if key not in composed:
             raise ValueError(f"{path} lacks the key '{key}', which is read.")
-    referenced = set(re.findall(r"<([A-Za-z_]\w*)", written)) | set(keys)
     for key in composed:
-        if key not in referenced and not key.startswith("__"):
-            _check_known(key, referenced, path)
+        if key in RULES and not tag_of(composed[key]):
+            composed[key] = check_value(
+                key, composed[key], remedy=f"change it in {path}"
+            )
+    used = _referenced(composed) | set(keys)
+    changed = _override(composed, overrides, path)
+    for key in composed:
+        if key not in used and not key.startswith("__"):
+            _refuse_unused(key, used, path)
+    used = _referenced(composed) | set(keys)
+    for key in changed:
+        if key not in used:
+            raise ValueError(
+                f"--{key} changes nothing: with the other options nothing "
+                "uses it; leave it out."
+            )
+    return _build(_dumped(composed), path)
+
+
+def _override(composed, overrides, path):
+    """Puts the command line's values into a recipe; returns their keys."""
+    if not overrides:
+        return []
+    changes = parse_yaml(overrides, COMMAND_LINE)
+    if not isinstance(changes, dict):
+        raise ValueError(
+            f"{COMMAND_LINE} must have --key=value, got {overrides!r}."
+        )
+    node = ruamel.yaml.YAML().compose(io.StringIO(overrides))
+    written = {  # without quotes: 007 may be a folder's name
+        key.value: value.value
+        for key, value in node.value
+        if isinstance(value, ruamel.yaml.ScalarNode) and not value.style
+    }
+    for key, new in changes.items():
+        check_known(key, composed, COMMAND_LINE)
+        own, raw = composed[key], written.get(key)
+        if raw == "" and not tag_of(new):
+            if not isinstance(own, bool):
+                raise ValueError(
+                    f"--{key} has no value; write --{key}=value, or "
+                    f"--{key}=null for none."
+                )
+            new, raw = True, None
+        if isinstance(own, dict) and isinstance(new, dict) and key not in RULES:
+            new = changed(own, new, COMMAND_LINE, key)
+        else:
+            remedy = "" if tag_of(own) else f"{path} has {own!r}"[:160]
+            new = check_value(key, new, own, raw, remedy)
+            new = changed(own, new, COMMAND_LINE, key)
+        composed[key] = new
+    return list(changes)
+
+
+def _dumped(composed):
+    stream = io.StringIO()
+    ruamel.yaml.YAML().dump(composed, stream)
+    return stream.getvalue()
+
+
+def _referenced(composed):
+    """The keys that other keys refer to."""
+    return set(re.findall(r"<([A-Za-z_]\w*)", _dumped(composed)))
+
+
+def _refuse_unused(key, used, path):
+    """Says of a key that nothing uses where it is, and what to do."""
+    *others, own = recipe_files(path)
+    for source in others:
+        if key in read_yaml(source):
+            raise ValueError(
+                f"{source} has the key '{key}', which nothing in {path} uses; "
+                f"take it out there with `without: [{key}]`."
+            )
+    if difflib.get_close_matches(key, used, n=1):
+        check_known(key, used, own)
+    raise ValueError(
+        f"{own} has the key '{key}', which nothing uses; refer to it with "
+        f"!ref <{key}>, or take it out."
+    )
+
+
+def _build(written, path):
+    """The objects of a recipe, and its text with references resolved."""
+    check_references(written, path)
     try:
         text = resolve_references(written).getvalue()
+        for key, value in parse_yaml(text, path).items():
+            if key in RULES:
+                check_value(key, value, remedy=f"change it in {path}")
         return load_hyperpyyaml(written), text
-    except (TypeError, KeyError, ValueError, ImportError) as error:
+    # what a YAML builds may raise anything
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{path}: {_said(error)}") from error
+
+
+def _said(error):
+    """An error of HyperPyYAML, or of what it built, on one line."""
+    if isinstance(error, OSError):
+        said = str(error)
+    elif isinstance(error, MarkedYAMLError):
+        said = error.problem
+    else:
         # hyperpyyaml adds the place in front of what the constructor said
         said = "; ".join(str(argument).strip() for argument in error.args)
-        raise ValueError(f"{path}: {said}") from error
+    said = " ".join(said.split())
+    named = isinstance(error, (ValueError, TypeError, ImportError, OSError))
+    return said if said and named else f"{type(error).__name__}: {said}"
 
 
 @checkpoints.register_checkpoint_hooks
@@ -201,6 +224,32 @@ class RecipeText:
             if old.get(key) != new.get(key)
         ]
 
+    def require_same_seed(self, path):
+        """Raises where a checkpoint was trained with another seed.
+
+        Splits and crops are drawn from the seed: what a resumed run adds with
+        another one would not go with what is there.
+
+        Arguments
+        ---------
+        path : str
+            The checkpoint's file.
+
+        Raises
+        ------
+        ValueError
+            If ``seed`` has changed.
+        """
+        for change in self.changes(path):
+            key, _, values = change.partition(": ")
+            if key == "seed":
+                old, _, new = values.partition(" -> ")
+                raise ValueError(
+                    f"{pathlib.Path(path).parent} was trained with seed {old}, "
+                    f"but this run has seed {new}; pass --seed={old} to resume "
+                    "it, or name another --output_folder."
+                )
+
     @checkpoints.mark_as_saver
     def _save(self, path):
         with open(path, "w", encoding="utf-8") as file:
@@ -208,6 +257,7 @@ class RecipeText:
 
     @checkpoints.mark_as_loader
     def _recover(self, path, end_of_epoch):
+        self.require_same_seed(path)
         for change in self.changes(path):
             logger.warning(f"The recipe has changed since, {change}")
 
@@ -224,6 +274,36 @@ def _leaves(node, name=""):
         yield name, str(list(node))
     else:
         yield name, str(getattr(node, "value", node))
+
+
+def require_same_seed(folder, text):
+    """Raises where a folder's checkpoints were trained with another seed.
+
+    Arguments
+    ---------
+    folder : str
+        The folder of the checkpoints, which need not be there.
+    text : str
+        The recipe of this run, resolved.
+
+    Raises
+    ------
+    ValueError
+        If ``seed`` has changed.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "CKPT+1"
+    >>> folder.mkdir()
+    >>> _ = (folder / "recipe.ckpt").write_text("seed: 1")
+    >>> require_same_seed(folder.parent, "seed: 2")
+    Traceback (most recent call last):
+    ValueError: ...CKPT+1 was trained with seed 1, but this run has seed 2;...
+    """
+    for path in sorted(pathlib.Path(folder).glob("CKPT*/recipe.ckpt")):
+        # a damaged one is dealt with when it is loaded
+        with contextlib.suppress(OSError, UnicodeDecodeError, YAMLError):
+            RecipeText(text).require_same_seed(path)
 
 
 def claim_folder(folder, text):

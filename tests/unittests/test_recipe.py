@@ -161,7 +161,7 @@ def test_what_has_changed_since_a_checkpoint_is_named(tmp_path, caplog):
 
 def refusal(folder):
     """What a process hears that claims a folder."""
-    with pytest.raises(ValueError, match="Another run") as error:
+    with pytest.raises(OSError, match="Another run") as error:
         claim_folder(folder, "seed: 2")
     return (str(error.value),)
 

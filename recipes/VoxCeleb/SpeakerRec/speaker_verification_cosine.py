@@ -51,6 +51,7 @@ from speechbrain_ext.processing.calibration import save_calibrations
 from speechbrain_ext.processing.score_matrix import write_score_matrix
 from speechbrain_ext.processing.trial_rows import TrialRows
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap
+from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.conditions import (
     condition_tables,
     utterance_conditions,
@@ -333,8 +334,8 @@ def main(argv):
     """Verifies by the command line and returns the results."""
     # on the screen until the output folder exists, which has a log of its own
     logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
-    recipe, run_opts, overrides = sb.parse_arguments(argv)
     try:
+        recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = join_processes(run_opts)
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
         fail_together(check, hparams)

@@ -38,6 +38,7 @@ from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import export_pretrained, load_pretrained
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
     fail_together,
     join_processes,
@@ -49,7 +50,12 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.metrics import EER
-from speechbrain_ext.utils.recipe import RecipeText, claim_folder, load_recipe
+from speechbrain_ext.utils.recipe import (
+    RecipeText,
+    claim_folder,
+    load_recipe,
+    require_same_seed,
+)
 
 logger = get_logger(__name__)
 
@@ -328,10 +334,11 @@ def main(argv):
     """Trains by the command line and returns the pretrained folder."""
     # on the screen until the output folder exists, which has a log of its own
     logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
-    recipe, run_opts, overrides = sb.parse_arguments(argv)
     try:
+        recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = join_processes(run_opts)
         hparams, text = fail_together(load_recipe, recipe, overrides, KEYS)
+        fail_together(require_same_seed, hparams["save_folder"], text)
         main_first(prepare, hparams, once_per_node=True)
         manifest, cohort = main_first(training_manifest, hparams)
         if hparams["shards"]:  # written once, whatever the labels are

@@ -1,0 +1,294 @@
+"""The command line of the recipe's scripts, and their help.
+
+SpeechBrain joins and splits the overrides at ``=``, so that ``=`` in a value
+becomes a space, and takes ``--dev`` for ``--device``. Here each argument is
+read by itself, and the answer is in SpeechBrain's form.
+"""
+
+import ast
+import io
+import json
+import pathlib
+import re
+import sys
+import textwrap
+
+import ruamel.yaml
+import torch
+from ruamel.yaml.error import YAMLError
+from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
+
+from speechbrain_ext.utils.recipe import compose_recipe, recipe_files
+from speechbrain_ext.utils.values import check_value, tag_of
+from speechbrain_ext.utils.yaml_files import read_text
+
+RUN_OPTIONS = RunOptions().as_dict()
+LISTS = ("jit_module_keys", "compile_module_keys")
+FLAGS = [name for name in HELP_TEXTS if RUN_OPTIONS.get(name) is False]
+VALUED = [
+    name for name in HELP_TEXTS if name in RUN_OPTIONS and name not in FLAGS
+]
+
+
+def parse_command_line(argv, script):
+    """Reads the command line of a script, as ``sb.parse_arguments`` does.
+
+    ``--key=value`` and ``--key value`` are the same. A value arrives whole,
+    whatever is in it. A name counts only if it is written in full.
+
+    Arguments
+    ---------
+    argv : list of str
+        The arguments, without the script's name.
+    script : str
+        The script's path, for ``--help``: what it is for is in its docstring,
+        its recipes are in ``hparams`` beside it.
+
+    Returns
+    -------
+    recipe : str
+        The YAML.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's own options.
+    overrides : str
+        The other options, as YAML.
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be understood.
+    SystemExit
+        With code 0, once ``--help`` is answered.
+
+    Example
+    -------
+    >>> argv = ["x.yaml", "--data_folder=/data/a=b", "--device", "cpu"]
+    >>> recipe, run_opts, overrides = parse_command_line(argv, "train.py")
+    >>> recipe, run_opts.device, overrides
+    ('x.yaml', 'cpu', 'data_folder: /data/a=b')
+    """
+    recipes, options, lists = _split(list(argv))
+    if "help" in options:
+        sys.stdout.write(_help(recipes[0] if recipes else None, script))
+        raise SystemExit(0)
+    if len(recipes) != 1:
+        got = " and ".join(recipes) or "none"
+        raise ValueError(
+            f"The command line must name one recipe (a YAML), got {got}; "
+            f"python {pathlib.Path(script).name} --help lists them."
+        )
+    chosen = {name: words for name, words in lists.items() if words}
+    overrides = []
+    for name, raw in options.items():
+        if name in FLAGS or name in VALUED:
+            chosen[name] = _run_option(name, raw)
+        else:
+            overrides.append(_line(name, raw))
+    if chosen.get("ckpt_interval_steps", 0) > 0:
+        # SpeechBrain takes but one of them, and the recipes have minutes
+        chosen.setdefault("ckpt_interval_minutes", 0)
+    run_opts = RunOptions(
+        **{**chosen, "param_file": recipes[0], "overridden_args": set(chosen)}
+    )
+    return recipes[0], run_opts, "\n".join(overrides)
+
+
+def _split(argv):
+    """Positional words, options by their names, and options of many words."""
+    positional, options, lists = [], {}, {}
+    while argv:
+        word = argv.pop(0)
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"The argument {word!r} must be UTF-8; rename what it names."
+            ) from error
+        if word in ("-h", "--help"):
+            options["help"] = None
+            continue
+        if not word.startswith("-"):
+            positional.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if not word.startswith("--") or not name.strip():
+            raise ValueError(
+                f"The command line has an unknown option '{word}'; write "
+                "--key=value, with two dashes."
+            )
+        if name in options or name in lists:
+            raise ValueError(f"The command line has --{name} twice.")
+        following = bool(argv) and not argv[0].startswith("--")
+        if name in LISTS:
+            lists[name] = value.split() if equals else []
+            while not equals and argv and not argv[0].startswith("-"):
+                lists[name].append(argv.pop(0))
+        elif equals:
+            options[name] = value
+        elif name in FLAGS or not following:
+            options[name] = None
+        else:
+            options[name] = argv.pop(0)
+    return positional, options, lists
+
+
+def _run_option(name, raw):
+    """The value of one of SpeechBrain's options, checked."""
+    if raw is None and name in FLAGS:
+        return True
+    if not raw:
+        raise ValueError(f"--{name} needs a value; write --{name}=value.")
+    if name == "device":
+        return _device(raw)
+    own = "" if RUN_OPTIONS[name] is None else RUN_OPTIONS[name]
+    value = ruamel.yaml.YAML().load(_line(name, raw))[name]
+    value = check_value(name, value, own, raw)
+    if type(own) is int and value == int(value):
+        return int(value)
+    return value
+
+
+def _device(name):
+    """A device that torch has here."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`device` must be cpu, cuda or cuda:0, got {name!r}."
+        ) from error
+    found = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.type not in ("cpu", "cuda", "mps", "xpu", "hpu", "npu"):
+        raise ValueError(f"`device` must be cpu, cuda or cuda:0, got {name!r}.")
+    if (device.index or 0) >= found:
+        raise ValueError(
+            f"`device` must be one of this machine's, got {name!r}, but "
+            f"PyTorch finds {found} GPUs; check the driver (nvidia-smi), or "
+            "pass --device=cpu."
+        )
+    return name
+
+
+def _line(name, raw):
+    """An option as a line of YAML, its value whole."""
+    key = name if re.fullmatch(r"\w+", name) else json.dumps(name)
+    if raw is None:
+        return f"{key}:"
+    if not raw.strip():
+        raise ValueError(
+            f"--{name}= has no value; write --{name}=null for none."
+        )
+    if raw.lstrip()[0] in "[{!\"'":  # YAML's own signs
+        try:
+            ruamel.yaml.YAML().load(raw)
+        except YAMLError as error:
+            problem = getattr(error, "problem", None) or "it is not YAML"
+            raise ValueError(
+                f"--{name} must have a whole value, got {raw!r} ({problem}); "
+                f"for a text with such signs, write --{name}='\"...\"'."
+            ) from error
+        return f"{key}: " + raw.replace("\n", "\n  ")
+    return f"{key}: {raw if _is_plain(raw) else json.dumps(raw)}"
+
+
+def _is_plain(raw):
+    """Whether YAML takes a text as one value, as it stands."""
+    try:
+        node = ruamel.yaml.YAML().compose(io.StringIO(f"key: {raw}"))
+        return len(node.value) == 1 and node.value[0][1].value == raw
+    except YAMLError:
+        return False
+
+
+def _help(recipe, script):
+    """What ``--help`` answers: how to call a script, or a recipe's keys."""
+    script = pathlib.Path(script)
+    docstring = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
+    if recipe is not None:
+        return _help_on_recipe(recipe, script.name)
+    recipes = []
+    for path in sorted((script.parent / "hparams").glob("*.yaml")):
+        header = path.read_text("utf-8").partition("\n\n")[0]
+        if f"{script.name} " in header:
+            about = header.splitlines()[0].lstrip("# ")
+            recipes += [f"  hparams/{path.name}", f"      {about}"]
+    return "\n".join(
+        [
+            f"usage: python {script.name} RECIPE [--key=value ...]",
+            "",
+            re.sub(r"(?<=\S) {3,}", " ", docstring),
+            "",
+            f"python {script.name} RECIPE --help lists what can be changed.",
+            "",
+            "Recipes:",
+            *recipes,
+            "",
+        ]
+    )
+
+
+def _help_on_recipe(recipe, script):
+    """A recipe's keys by section, and SpeechBrain's options."""
+    tree = compose_recipe(recipe)
+    texts = [read_text(path) for path in recipe_files(recipe)]
+    comments = {}
+    for text in texts:  # the last file that has a key comments on it
+        comments.update({key: said for _, key, said in _described_keys(text)})
+    header = texts[-1].partition("\n\n")[0].splitlines()
+    lines = [f"usage: python {script} {recipe} [--key=value ...]", ""]
+    lines += [line.removeprefix("#").removeprefix(" ") for line in header]
+    lines += ["", "Keys of this recipe; --key=value changes one."]
+    for section, key, _ in _described_keys(texts[0]):
+        if section is not None:
+            lines += ["", section]
+        if key in tree:
+            lines += _entry(key, tree[key], comments[key])
+    lines += ["", "SpeechBrain's run options"]
+    for name in [*FLAGS, *VALUED]:
+        if name in tree:
+            continue
+        value = "" if name in FLAGS else f"={RUN_OPTIONS[name]}"
+        value = value.replace("=None", "=...")
+        said = textwrap.shorten(HELP_TEXTS[name], 76, placeholder=" ...")
+        lines += [f"  --{name}{value}", f"      {said}"]
+    return "\n".join([*lines, ""])
+
+
+def _described_keys(text):
+    """Section (None in the middle of one), name and comment of each key."""
+    section, found = [], []
+    _, _, body = text.partition("\n\n")
+    for line in (body if text.startswith("#") else text).splitlines():
+        key = re.match(r"([A-Za-z]\w*):", line)
+        said = re.search(r"(?:^|\s)#+ ?(.*)", line)
+        if key:
+            heading = " ".join(section) if section else None
+            found.append([heading, key[1], [said[1]] if said else []])
+            section = []
+        elif line.startswith("#"):
+            section.append(said[1])
+        elif not line.strip():
+            section = []
+        elif said and said.start() == 0 or line.lstrip().startswith("#"):
+            found[-1][2].append(said[1])  # goes on below its key
+    return [(heading, key, " ".join(said)) for heading, key, said in found]
+
+
+def _entry(key, value, comment):
+    """Lines of help on a key: its value, and what is said of it."""
+    stream = io.StringIO()
+    yaml = ruamel.yaml.YAML()
+    yaml.width = 10**6
+    yaml.dump({key: value}, stream)
+    lines = [
+        f"  {line}"
+        for line in stream.getvalue().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    if tag_of(value) == "!PLACEHOLDER":
+        lines[0] = f"  {key}: (must be given)"
+    elif value is None:
+        lines[0] = f"  {key}: null"
+    if comment:
+        first = lines[0].partition(" #")[0].rstrip()
+        lines[0] = f"{first + '  ':<34}# {comment}"
+    return lines

@@ -1,0 +1,265 @@
+"""YAML files that users wrote: what is wrong is said with file and line."""
+
+import io
+import os
+import pathlib
+import re
+import stat
+
+import ruamel.yaml
+
+LARGEST_FILE = 2**20  # bytes; a recipe has a few thousand
+LARGEST_TREE = 10**6  # characters, once anchors and references are filled in
+
+REFERENCE = re.compile(r"<([^<>]*)>")
+
+
+def read_yaml(path):
+    """Reads a YAML of keys, with its tags and comments; builds nothing.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file.
+
+    Returns
+    -------
+    ruamel.yaml.comments.CommentedMap
+        The keys, nothing resolved.
+
+    Raises
+    ------
+    ValueError
+        If it is not a readable file of keys and values.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "recipe.yaml"
+    >>> _ = path.write_text("seed: 42  # of everything\\n")
+    >>> read_yaml(path)["seed"]
+    42
+    """
+    text = read_text(path)
+    tree = parse_yaml(text, path)
+    if tree is None:
+        raise ValueError(f"{path} is empty; it must hold `key: value` lines.")
+    if not isinstance(tree, dict):
+        kind = "a list" if isinstance(tree, list) else "a single value"
+        raise ValueError(
+            f"{path} holds {kind}; it must hold `key: value` lines."
+        )
+    for key in tree:
+        if not isinstance(key, str):
+            raise ValueError(
+                f"{path} has the key {key!r}, which is not a name; put quotes "
+                "around it or rename it."
+            )
+    return tree
+
+
+def read_text(path):
+    """Reads a small text file.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The file, UTF-8 with or without a byte order mark.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Raises
+    ------
+    ValueError
+        If it is missing, not a plain file, unreadable, too large or not UTF-8.
+
+    Example
+    -------
+    >>> read_text(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ValueError: ... is a folder; name a file.
+    """
+    path = pathlib.Path(path)
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ValueError(f"{path} is a folder; name a file.")
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} is not a plain file; name a file.")
+        if status.st_size > LARGEST_FILE:
+            raise ValueError(
+                f"{path} must have at most {LARGEST_FILE} bytes, got "
+                f"{status.st_size}; is it the right file?"
+            )
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} does not exist; give the path of a file."
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); check its path and "
+            "its permissions."
+        ) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from error
+
+
+def parse_yaml(text, source):
+    """Parses a YAML with its tags and comments; builds nothing.
+
+    Arguments
+    ---------
+    text : str
+        The YAML.
+    source : str
+        What it is called in an error.
+
+    Returns
+    -------
+    object
+        Maps, lists and scalars of ruamel.yaml.
+
+    Raises
+    ------
+    ValueError
+        If it is broken, nested too deeply, or its anchors form a loop or
+        multiply each other.
+
+    Example
+    -------
+    >>> parse_yaml("a: [1", "x.yaml")
+    Traceback (most recent call last):
+    ValueError: x.yaml is not a YAML (line 1): expected ',' or ']', but got ...
+    """
+    try:
+        # anchors first: a map that holds itself would be built without an end
+        if "&" in text:
+            check_references(text, source, follow=False)
+        return ruamel.yaml.YAML().load(text)
+    except ruamel.yaml.error.YAMLError as error:
+        raise ValueError(_fault(error, source)) from error
+    except RecursionError as error:
+        raise ValueError(f"{source} is nested too deeply.") from error
+
+
+def _fault(error, source):
+    """A parser's error in one sentence, with its line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    # what follows are hints about the parser's own settings
+    problem = problem.strip().splitlines()[0].rstrip(".")
+    if "\\t" in problem:
+        problem += "; indent with spaces, not with tabs"
+    where = f" (line {mark.line + 1})" if mark else ""
+    return f"{source} is not a YAML{where}: {problem}."
+
+
+def check_references(text, source, follow=True):
+    """Raises where anchors or references form a loop or multiply each other.
+
+    Arguments
+    ---------
+    text : str
+        The YAML.
+    source : str
+        What it is called in an error.
+    follow : bool
+        Whether ``!ref`` and ``!copy`` are followed; else anchors alone.
+
+    Raises
+    ------
+    ValueError
+        If there is a loop, a reference to nothing, or more than a million
+        characters when all is filled in.
+
+    Example
+    -------
+    >>> check_references("a: !ref <b>\\nb: !ref <a>", "x.yaml")
+    Traceback (most recent call last):
+    ValueError: x.yaml: the references a -> b -> a form a loop.
+    """
+    try:
+        root = ruamel.yaml.YAML().compose(io.StringIO(text))
+        if root is not None:
+            _Sizes(root, source, follow).of(root)
+    except RecursionError as error:
+        raise ValueError(f"{source} is nested too deeply.") from error
+
+
+class _Sizes:
+    """How large the parts of a YAML are, once all is filled in."""
+
+    def __init__(self, root, source, follow):
+        self.root, self.source, self.follow = root, source, follow
+        self.known, self.path = {}, []
+
+    def of(self, node, name=None):
+        """The characters of a node with all that it refers to."""
+        if id(node) in self.known:
+            if self.known[id(node)] is None:
+                self.refuse_loop(node)
+            return self.known[id(node)]
+        self.known[id(node)] = None  # until it is counted
+        self.path.append((id(node), name))
+        size = 1
+        for child, child_name in self.children(node):
+            size += self.of(child, child_name)
+        if isinstance(node, ruamel.yaml.ScalarNode):
+            size += len(node.value)
+        if size > LARGEST_TREE:
+            raise ValueError(
+                f"{self.source} must have at most {LARGEST_TREE} characters "
+                f"when anchors and references are filled in, but '{name}' "
+                "has more; take repeated ones out."
+            )
+        self.path.pop()
+        self.known[id(node)] = size
+        return size
+
+    def children(self, node):
+        """What a node holds or refers to, with names."""
+        if isinstance(node, ruamel.yaml.MappingNode):
+            return [(value, key.value) for key, value in node.value]
+        if isinstance(node, ruamel.yaml.SequenceNode):
+            return [(value, None) for value in node.value]
+        if self.follow and str(node.tag) in ("!ref", "!copy"):
+            found = REFERENCE.findall(node.value)
+            return [(self.target(reference), reference) for reference in found]
+        return []
+
+    def target(self, reference):
+        """The node that `a[b]` or `a.attribute` stands for."""
+        node = self.root
+        for part in reference.partition(".")[0].split("["):
+            inside = dict(_items(node))
+            if part.rstrip("]") not in inside:
+                raise ValueError(
+                    f"{self.source} refers to <{reference}>, but has no such "
+                    "key; add it or correct the reference."
+                )
+            node = inside[part.rstrip("]")]
+        return node
+
+    def refuse_loop(self, node):
+        names = [name for seen, name in self.path if seen == id(node)]
+        start = [seen for seen, _ in self.path].index(id(node))
+        names = [name for _, name in self.path[start:] if name] + names[:1]
+        words = " -> ".join(filter(None, names)) or "(without names)"
+        raise ValueError(f"{self.source}: the references {words} form a loop.")
+
+
+def _items(node):
+    """Names and nodes of a map, with those that `<<` merges into it."""
+    if not isinstance(node, ruamel.yaml.MappingNode):
+        return
+    for key, value in node.value:
+        if key.value == "<<":
+            yield from _items(value)
+    yield from ((str(key.value), value) for key, value in node.value)

@@ -1,6 +1,7 @@
 # make demo   trains, verifies and loads a speaker encoder on made-up voices
 # make test   all tests, on two cores
 # make test-lowest   all tests with the lowest versions that setup.py admits
+# make hparams   writes the recipes in hparams/ from hparams/templates/
 # make style  lints and formats the code
 # The first of them sets up .venv, which is made again when the requirements
 # change.
@@ -33,7 +34,7 @@ DEMO_OPTIONS := \
 	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
-.PHONY: demo test test-lowest style venv clean
+.PHONY: demo test test-lowest hparams style venv clean
 
 demo: venv
 	$(PY) -m speechbrain_ext.dataio.toy_corpus $(DEMO)/corpus
@@ -60,6 +61,9 @@ test: venv
 test-lowest:
 	@$(call make_venv,.venv-lowest,$(LOWEST_PYTHON),requirements-lowest.txt)
 	$(subst .venv/,.venv-lowest/,$(TESTS))
+
+hparams: venv
+	$(PY) hparams/templates/generate.py
 
 style: venv
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .

@@ -21,6 +21,8 @@ import ruamel.yaml
 
 HERE = pathlib.Path(__file__).parent
 KEY = re.compile(r"^([A-Za-z_]\w*):")
+WIDTH = 76
+MARK = "Written by `make hparams` from hparams/templates/."
 COMMANDS = {
     "training": "train_speaker_embeddings.py",
     "verification": "speaker_verification_cosine.py",
@@ -47,23 +49,27 @@ def read_blocks(text):
     Raises
     ------
     ValueError
-        If a key stands there twice.
+        If a key occurs twice, a line belongs to no key, or a comment stands
+        below the last key.
     """
-    blocks, waiting = {}, []
-    key = None
+    blocks, waiting, key = {}, [], None
     for line in text.splitlines():
         found = KEY.match(line)
         if found:
             key = found[1]
             if key in blocks:
-                raise ValueError(f"The key '{key}' stands there twice.")
+                raise ValueError(f"The key '{key}' occurs twice.")
             blocks[key] = [*waiting, line]
             waiting = []
-        elif key and line.startswith((" ", "\t")):
+        elif key and line.startswith(" "):
             blocks[key] += [*waiting, line]
             waiting = []
-        else:
+        elif not line or line.startswith("#"):
             waiting.append(line)
+        else:
+            raise ValueError(f"This line belongs to no key: {line!r}")
+    if any(waiting):
+        raise ValueError(f"No key follows this comment: {waiting}")
     return blocks
 
 
@@ -108,11 +114,10 @@ def drop_block(base, key):
     """
     if key not in base:
         raise ValueError(f"`without` names '{key}', which the base lacks.")
-    keys = list(base)
-    following = keys[keys.index(key) + 1]
+    following = list(base)[list(base).index(key) + 1 :]
     heading = _heading(base.pop(key))
-    if any(map(_is_heading, heading)) and not _heading(base[following]):
-        base[following] = heading + base[following]
+    if following and not _heading(base[following[0]]):
+        base[following[0]] = heading + base[following[0]]
 
 
 def _is_heading(line):
@@ -153,7 +158,8 @@ def compose(name, recipe):
         drop_block(blocks, key)
     lines = [line for block in blocks.values() for line in block]
     body = "\n".join(line[1:] if _is_heading(line) else line for line in lines)
-    return f"{header(name, kind, recipe)}\n{body.strip()}\n".replace("NAME", name)
+    body = body.replace("results/NAME/", f"results/{name}/")
+    return f"{header(name, kind, recipe)}\n{body.strip()}\n"
 
 
 def header(name, kind, recipe):
@@ -173,24 +179,27 @@ def header(name, kind, recipe):
     str
         Lines that begin with ``#``.
     """
-    command = f"  python {COMMANDS[kind]} hparams/{name}.yaml"
-    options = ["--data_folder=/data/VoxCeleb", *recipe.get("options", [])]
+    command = [f"  python {COMMANDS[kind]} hparams/{name}.yaml"]
+    if len(command[0]) > WIDTH:
+        command = [f"  python {COMMANDS[kind]}", f"      hparams/{name}.yaml"]
+    folder = recipe.get("data_folder", "/data/VoxCeleb")
+    for option in (f"--data_folder={folder}", *recipe.get("options", [])):
+        command.append(f"      {option}")
     lines = [*_wrapped(recipe["title"]), ""]
-    lines += [
-        f"{command} \\",
-        *(f"      {option} \\" for option in options[:-1]),
-        f"      {options[-1]}",
-    ]
+    lines += [f"{line} \\" for line in command[:-1]] + command[-1:] + [""]
     for label in ("data", "published", "hardware", "note"):
         if label in recipe:
-            lines += ["", *_wrapped(f"{label.capitalize()}: {recipe[label]}")]
-    lines += ["", "Written by `make hparams` from hparams/templates/."]
+            lines += _wrapped(f"{label.capitalize()}: {recipe[label]}")
+    lines += ["", MARK]
     return "\n".join(f"# {line}".rstrip() for line in lines) + "\n"
 
 
 def _wrapped(text):
     return textwrap.wrap(
-        " ".join(text.split()), width=77, break_on_hyphens=False
+        " ".join(text.split()),
+        width=WIDTH,
+        subsequent_indent="    " if ": " in text else "",
+        break_on_hyphens=False,
     )
 
 
@@ -203,44 +212,84 @@ def read_recipes():
         Maps names to entries.
     """
     table = ruamel.yaml.YAML(typ="safe").load(HERE / "recipes.yaml")
-    recipes = {}
+    defaults, recipes = table["defaults"], {}
     for name, entry in table["recipes"].items():
         small = entry.pop("small", None)
-        recipes[name] = {**table["defaults"][entry.get("base", "training")]}
-        recipes[name] |= entry
+        recipes[name] = defaults[entry.get("base", "training")] | entry
         if small is not None:
-            twin = {**table["defaults"]["small"], "base": "training"}
-            twin["title"] = f"{entry['title'].rstrip('.')}: small, for two cores."
-            twin["parts"] = [*entry.get("parts", []), "small"]
-            twin["keys"] = entry.get("keys", "") + (small.get("keys") or "")
-            twin["without"] = entry.get("without", [])
-            recipes[f"{name}_small"] = twin
+            recipes[f"{name}_small"] = {
+                **defaults["small"],
+                **small,
+                "title": f"{entry['title'].rstrip('.')}, small.",
+                "parts": [*entry.get("parts", []), "small"],
+                "keys": entry.get("keys", "") + small.get("keys", ""),
+                "without": entry.get("without", []),
+            }
     return recipes
 
 
-def main(argv=None):
-    """Writes all recipes, or checks that they are as the templates say."""
+def compare(folder, texts):
+    """Compares the recipes of a folder with what the templates make.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder of the recipes.
+    texts : dict
+        Maps names of files to their texts.
+
+    Returns
+    -------
+    different : list of str
+        Names of files that are missing or have another text.
+    unknown : list of str
+        Names of files that the templates do not make.
+    """
+    found = {path.name: path for path in sorted(folder.glob("*.yaml"))}
+    different = [
+        name
+        for name, text in texts.items()
+        if name not in found or found[name].read_text("utf-8") != text
+    ]
+    return different, [name for name in found if name not in texts]
+
+
+def main(argv=None, folder=HERE.parent):
+    """Writes all recipes, or checks that they are as the templates say.
+
+    Arguments
+    ---------
+    argv : list of str
+        The command line.
+    folder : pathlib.Path
+        The folder of the recipes.
+
+    Returns
+    -------
+    int
+        1 if something is left to do by hand, else 0.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing")
     check = parser.parse_args(argv).check
-    made = {f"{n}.yaml": compose(n, r) for n, r in read_recipes().items()}
-    folder = HERE.parent
-    different = [
-        name
-        for name, text in made.items()
-        if not (folder / name).is_file()
-        or (folder / name).read_text("utf-8") != text
-    ]
-    strange = sorted({p.name for p in folder.glob("*.yaml")} - set(made))
-    if check:
-        for name in different:
-            print(f"{name} differs from its template: run `make hparams`.")
-        for name in strange:
-            print(f"{name} has no entry in recipes.yaml.")
-        return int(bool(different or strange))
+    recipes = read_recipes()
+    texts = {f"{name}.yaml": compose(name, recipes[name]) for name in recipes}
+    different, unknown = compare(folder, texts)
+    left = bool(unknown)
     for name in different:
-        (folder / name).write_text(made[name], "utf-8")
-    return 0
+        path = folder / name
+        if check:
+            print(f"{name} differs from its template. Run `make hparams`.")
+            left = True
+        elif path.exists() and MARK not in path.read_text("utf-8"):
+            print(f"{name} was not written by `make hparams`. Move it away.")
+            left = True
+        else:
+            print(f"{'rewrote' if path.exists() else 'wrote'} {name}")
+            path.write_text(texts[name], "utf-8")
+    for name in unknown:
+        print(f"{name} has no entry in recipes.yaml. Add one or delete it.")
+    return int(left)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def read_recipes():
             recipes[f"{name}_small"] = {
                 **defaults["small"],
                 **small,
-                "title": f"{entry['title'].rstrip('.')}, small.",
+                "title": f"{entry['title'].rstrip('.')}, for two cores.",
                 "parts": [*entry.get("parts", []), "small"],
                 "keys": entry.get("keys", "") + small.get("keys", ""),
                 "without": entry.get("without", []),

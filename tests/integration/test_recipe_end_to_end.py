@@ -261,7 +261,7 @@ def test_speeds_triple_the_classes_and_fine_tuning_keeps_them(
     assert done.returncode == 0, done.stderr
     assert "6 speakers (18 classes)" in done.stdout
     options |= {"start_from": first / "pretrained", "sentence_len": 1.0}
-    yaml = "resnet_csphereface2_lm.yaml"
+    yaml = "resnet_csphereface2_large_margin.yaml"
     done = train(recipe, corpus, tmp_path / "lm", yaml=yaml, **options)
     assert done.returncode == 0, done.stderr
     for folder in (first, tmp_path / "lm"):
@@ -316,7 +316,7 @@ def test_fine_tuning_goes_on_from_a_trained_encoder_and_its_head(
 ):
     start = trained[0] / "pretrained"
     options = {
-        "yaml": "resnet_csphereface2_lm.yaml",
+        "yaml": "resnet_csphereface2_large_margin.yaml",
         "start_from": start,
         "sentence_len": 1.0,
         "number_of_epochs": 1,

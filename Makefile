@@ -4,6 +4,7 @@
 # make lint   ruff, yamllint and codespell; make style mends what ruff can mend
 # make coverage   the share of the package that unit tests run, at least 90 %
 # make docs   the documents as a web site in site/ (its packages: .[docs])
+# make hparams   writes the recipes in hparams/ from hparams/templates/
 # The first of them sets up .venv, which is made again when the requirements
 # change.
 
@@ -35,7 +36,7 @@ DEMO_OPTIONS := \
 	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
-.PHONY: demo test test-lowest lint style coverage docs venv clean
+.PHONY: demo test test-lowest hparams lint style coverage docs venv clean
 
 demo: venv
 	$(PY) -m speechbrain_ext.dataio.toy_corpus $(DEMO)/corpus
@@ -67,6 +68,9 @@ lint: venv
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	$(PY) -m yamllint --strict hparams .pre-commit-config.yaml
 	$(PY) -m codespell_lib
+
+hparams: venv
+	$(PY) hparams/templates/generate.py
 
 style: venv
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .

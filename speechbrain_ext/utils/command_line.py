@@ -17,7 +17,7 @@ import torch
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
-from speechbrain_ext.utils.recipe import compose_recipe, recipe_files
+from speechbrain_ext.utils.recipe import read_recipe
 from speechbrain_ext.utils.values import check_value, tag_of
 from speechbrain_ext.utils.yaml_files import read_text
 
@@ -222,8 +222,9 @@ def _help(recipe, script):
     for path in sorted((script.parent / "hparams").glob("*.yaml")):
         header = path.read_text("utf-8").partition("\n\n")[0]
         if f"{script.name} " in header:
-            about = header.splitlines()[0].lstrip("# ")
-            recipes += [f"  hparams/{path.name}", f"      {about}"]
+            title = header.partition("\n#\n")[0].splitlines()
+            about = [f"      {line.lstrip('# ')}" for line in title]
+            recipes += [f"  hparams/{path.name}", *about]
     return "\n".join(
         [
             f"usage: python {script.name} RECIPE [--key=value ...]",
@@ -241,20 +242,14 @@ def _help(recipe, script):
 
 def _help_on_recipe(recipe, script):
     """A recipe's keys by section, and SpeechBrain's options."""
-    tree = compose_recipe(recipe)
-    texts = [read_text(path) for path in recipe_files(recipe)]
-    comments = {}
-    for text in texts:  # the last file that has a key comments on it
-        comments.update({key: said for _, key, said in _described_keys(text)})
-    header = texts[-1].partition("\n\n")[0].splitlines()
+    tree, text = read_recipe(recipe), read_text(recipe)
+    header = text.partition("\n\n")[0].splitlines()
     lines = [f"usage: python {script} {recipe} [--key=value ...]", ""]
     lines += [line.removeprefix("#").removeprefix(" ") for line in header]
     lines += ["", "Keys of this recipe; --key=value changes one."]
-    for section, key, _ in _described_keys(texts[0]):
-        if section is not None:
-            lines += ["", section]
-        if key in tree:
-            lines += _entry(key, tree[key], comments[key])
+    for above, key, comment in _described_keys(text):
+        lines += above
+        lines += _entry(key, tree[key], comment)
     lines += ["", "SpeechBrain's run options"]
     for name in [*FLAGS, *VALUED]:
         if name in tree:
@@ -267,23 +262,24 @@ def _help_on_recipe(recipe, script):
 
 
 def _described_keys(text):
-    """Section (None in the middle of one), name and comment of each key."""
-    section, found = [], []
+    """Headings and comments above each key, the key, and its own comment."""
+    above, found, apart = [], [], True
     _, _, body = text.partition("\n\n")
     for line in (body if text.startswith("#") else text).splitlines():
         key = re.match(r"([A-Za-z]\w*):", line)
         said = re.search(r"(?:^|\s)#+ ?(.*)", line)
         if key:
-            heading = " ".join(section) if section else None
-            found.append([heading, key[1], [said[1]] if said else []])
-            section = []
+            found.append([above, key[1], [said[1]] if said else []])
+            above = []
         elif line.startswith("#"):
-            section.append(said[1])
-        elif not line.strip():
-            section = []
-        elif said and said.start() == 0 or line.lstrip().startswith("#"):
-            found[-1][2].append(said[1])  # goes on below its key
-    return [(heading, key, " ".join(said)) for heading, key, said in found]
+            if apart:  # a heading, and what is said below it
+                above += ["", said[1]]
+            else:
+                above.append(said[1] if "" in above else f"  # {said[1]}")
+        elif found and said and line.lstrip().startswith("#"):
+            found[-1][2].append(said[1])  # continues below its key
+        apart = not line.strip()
+    return [(above, key, " ".join(said)) for above, key, said in found]
 
 
 def _entry(key, value, comment):

@@ -13,14 +13,8 @@ from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.utils.composition import (
-    COMMAND_LINE,
-    changed,
-    check_known,
-    compose_recipe,
-    recipe_files,
-)
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
+from speechbrain_ext.utils.overrides import apply_overrides, check_known
 from speechbrain_ext.utils.values import RULES, check_value, tag_of
 from speechbrain_ext.utils.yaml_files import (
     check_references,
@@ -37,6 +31,43 @@ FIXED = (
     *("embedding_model.input_size", "embedding_model.lin_neurons"),
     *("embedding_model.width", "classifier tag"),
 )
+
+
+def read_recipe(path):
+    """Reads a recipe; builds nothing.
+
+    Arguments
+    ---------
+    path : str
+        The recipe's YAML.
+
+    Returns
+    -------
+    ruamel.yaml.comments.CommentedMap
+        The keys with their tags, nothing resolved.
+
+    Raises
+    ------
+    ValueError
+        If it is not a readable YAML of keys, or extends another recipe, as
+        recipes once could.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("extends: b.yaml\\nrate: 0.1\\n")
+    >>> read_recipe(path)
+    Traceback (most recent call last):
+    ValueError: ... `extends` is no longer supported; ...
+    """
+    recipe = read_yaml(path)
+    if "extends" in recipe:
+        raise ValueError(
+            f"{path}: `extends` is no longer supported; copy a standalone "
+            "recipe of hparams/ and change its keys there, or pass them on "
+            "the command line as --key=value."
+        )
+    return recipe
 
 
 def load_recipe(path, overrides="", keys=(), run_opts=None):
@@ -79,26 +110,26 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     >>> load_recipe(path, "batch_size: 16", ["batch_size", "rate"])
     ({'batch_size': 16, 'rate': 0.25}, 'batch_size: 16\\nrate: 0.25\\n')
     """
-    composed = compose_recipe(path)
+    recipe = read_recipe(path)
     for key in keys:
-        if key not in composed:
+        if key not in recipe:
             raise ValueError(f"{path} lacks the key '{key}', which is read.")
-    for key in composed:
-        if key in RULES and not tag_of(composed[key]):
-            composed[key] = check_value(
-                key, composed[key], remedy=f"change it in {path}"
+    for key in recipe:
+        if key in RULES and not tag_of(recipe[key]):
+            recipe[key] = check_value(
+                key, recipe[key], remedy=f"change it in {path}"
             )
-    used = _referenced(composed) | set(keys)
-    overridden = _override(composed, overrides, path)
+    used = _referenced(recipe) | set(keys)
+    overridden = apply_overrides(recipe, overrides, path)
     if run_opts is not None:
-        for key in run_opts.overridden_args & composed.keys():
-            composed[key] = run_opts[key]
-    written = _dumped(composed)
+        for key in run_opts.overridden_args & recipe.keys():
+            recipe[key] = run_opts[key]
+    written = _dumped(recipe)
     check_references(written, path)
-    for key in composed:
+    for key in recipe:
         if key not in used and not key.startswith("__"):
             _refuse_unused(key, used, path)
-    used = _referenced(composed) | set(keys)
+    used = _referenced(recipe) | set(keys)
     for key in overridden:
         if key not in used:
             raise ValueError(
@@ -108,62 +139,23 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     return _build(written, path)
 
 
-def _override(composed, overrides, path):
-    """Puts the command line's values into a recipe; returns their keys."""
-    if not overrides:
-        return []
-    changes = parse_yaml(overrides, COMMAND_LINE)
-    if not isinstance(changes, dict):
-        raise ValueError(
-            f"{COMMAND_LINE} must have --key=value, got {overrides!r}."
-        )
-    node = ruamel.yaml.YAML().compose(io.StringIO(overrides))
-    written = {  # without quotes: 007 may be a folder's name
-        key.value: value.value
-        for key, value in node.value
-        if isinstance(value, ruamel.yaml.ScalarNode) and not value.style
-    }
-    for key, new in changes.items():
-        check_known(key, composed, COMMAND_LINE)
-        own, raw = composed[key], written.get(key)
-        if raw == "" and not tag_of(new):
-            if not isinstance(own, bool):
-                raise ValueError(
-                    f"--{key} has no value; write --{key}=value, or "
-                    f"--{key}=null for none."
-                )
-            new, raw = True, None
-        if key in RULES or not isinstance(new, dict):
-            remedy = "" if tag_of(own) else f"{path} has {own!r}"[:160]
-            new = check_value(key, new, own, raw, remedy)
-        composed[key] = changed(own, new, COMMAND_LINE, key, composed)
-    return list(changes)
-
-
-def _dumped(composed):
+def _dumped(recipe):
     stream = io.StringIO()
-    ruamel.yaml.YAML().dump(composed, stream)
+    ruamel.yaml.YAML().dump(recipe, stream)
     return stream.getvalue()
 
 
-def _referenced(composed):
+def _referenced(recipe):
     """The keys that other keys refer to."""
-    return set(re.findall(r"<([A-Za-z_]\w*)", _dumped(composed)))
+    return set(re.findall(r"<([A-Za-z_]\w*)", _dumped(recipe)))
 
 
 def _refuse_unused(key, used, path):
-    """Says of a key that nothing uses where it is, and what to do."""
-    *others, own = recipe_files(path)
-    for source in others:
-        if key in read_yaml(source):
-            raise ValueError(
-                f"{source} has the key '{key}', which nothing in {path} uses; "
-                f"take it out there with `without: [{key}]`."
-            )
+    """Says of a key that nothing uses what to do."""
     if difflib.get_close_matches(key, used, n=1):
-        check_known(key, used, own)
+        check_known(key, used, path)
     raise ValueError(
-        f"{own} has the key '{key}', which nothing uses; refer to it with "
+        f"{path} has the key '{key}', which nothing uses; refer to it with "
         f"!ref <{key}>, or take it out."
     )
 

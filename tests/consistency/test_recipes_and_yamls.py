@@ -6,19 +6,19 @@ import importlib
 import inspect
 import re
 import shlex
+import shutil
 from dataclasses import fields
 
 import pytest
 import ruamel.yaml
 from conftest import RECIPE, ROOT
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ext.nnet import losses
-from speechbrain_ext.utils.recipe import compose_recipe
+from speechbrain_ext.utils.recipe import load_recipe, read_recipe
 
-FRAGMENTS = {"small.yaml", "lm.yaml"}  # not recipes: others extend them
-YAMLS = sorted((ROOT / "hparams").glob("*.yaml"))
-RECIPES = [path for path in YAMLS if path.name not in FRAGMENTS]
+RECIPES = sorted((ROOT / "hparams").glob("*.yaml"))
 CSV = ROOT / "tests" / "recipes" / "VoxCeleb.csv"
 SCRIPTS = {
     "train": "train_speaker_embeddings.py",
@@ -50,6 +50,56 @@ def keys_read(script):
     raise AssertionError(f"{script} has no KEYS")
 
 
+def modules_used(script):
+    """The modules of the Brain that a script's code uses."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(script.read_text()))
+        if isinstance(node, ast.Attribute)
+        and getattr(node.value, "attr", "") == "modules"
+        and node.attr not in ("eval", "train", "parameters")
+    }
+
+
+def nodes(tree):
+    """A YAML's tree and all that is in it, tags included."""
+    yield tree
+    if isinstance(tree, (dict, list)):
+        for child in tree.values() if isinstance(tree, dict) else tree:
+            yield from nodes(child)
+
+
+def tag_and_value(node):
+    """The tag of a node and the text behind it, both perhaps empty."""
+    tag = getattr(getattr(node, "tag", None), "value", None) or ""
+    return tag, getattr(node, "value", "")
+
+
+def referenced(recipe):
+    """The keys that other keys of a recipe refer to."""
+    found = set()
+    for node in nodes(recipe):
+        tag, text = tag_and_value(node)
+        if tag in ("!ref", "!copy"):
+            found |= set(re.findall(r"<([A-Za-z_]\w*)", text))
+    return found
+
+
+def faults(recipe, read, used_modules):
+    """What breaks the rules of SpeechBrain's tests/utils/check_yaml.py.
+
+    Every key is used, every key that the script reads is there, and the
+    modules that the Brain uses are in the block of that name.
+    """
+    own = {key for key in recipe if not key.startswith("__")}
+    found = [f"{key} is not used" for key in own - read - referenced(recipe)]
+    found += [f"{key} is missing" for key in read - own]
+    # the script adds it, as wide as the data has classes
+    modules = {*recipe.get("modules", {}), "classifier"}
+    found += [f"modules.{key} is missing" for key in used_modules - modules]
+    return sorted(found)
+
+
 def keys_used(script):
     """The keys that a script's code does read."""
     found = set()
@@ -64,15 +114,12 @@ def keys_used(script):
     return found
 
 
-def tagged(node):
+def tagged(tree):
     """All nodes that a tag names a callable for, with it."""
-    tag = getattr(getattr(node, "tag", None), "value", None) or ""
-    if tag.startswith(("!new:", "!name:", "!apply:")):
-        yield tag.split(":", 1)[1], node
-    children = node.values() if isinstance(node, dict) else node
-    if isinstance(node, (dict, list)):
-        for child in children:
-            yield from tagged(child)
+    for node in nodes(tree):
+        tag, _ = tag_and_value(node)
+        if tag.startswith(("!new:", "!name:", "!apply:")):
+            yield tag.split(":", 1)[1], node
 
 
 def misfits(recipe):
@@ -106,7 +153,7 @@ def test_csv_and_recipes_agree_in_both_directions():
 
 def test_every_loss_has_a_recipe():
     named = {
-        compose_recipe(path)["loss"].tag.value.rsplit(".", 1)[1]
+        read_recipe(path)["loss"].tag.value.rsplit(".", 1)[1]
         for path in RECIPES
         if script_of(path).name == SCRIPTS["train"]
     }
@@ -117,7 +164,7 @@ def test_every_loss_has_a_recipe():
 def test_csv_rows_name_real_things(row):
     for key in ("Script_file", "Hparam_file", "Data_prep_file", "Readme_file"):
         assert (ROOT / row[key]).is_file(), row[key]
-    recipe = compose_recipe(ROOT / row["Hparam_file"])
+    recipe = read_recipe(ROOT / row["Hparam_file"])
     for flag in shlex.split(row["test_debug_flags"]):
         key = flag.removeprefix("--").split("=")[0]
         assert key in recipe or key == "device", flag
@@ -130,20 +177,25 @@ class TestYaml:
     """What holds for every recipe's YAML."""
 
     def test_every_block_binds_to_its_signature(self, path):
-        assert misfits(compose_recipe(path)) == []
+        assert misfits(read_recipe(path)) == []
 
-    def test_every_key_is_read_and_every_read_key_is_there(self, path):
-        recipe = compose_recipe(path)
-        read = keys_read(script_of(path))
-        assert read <= set(recipe)
-        stream = ruamel.yaml.compat.StringIO()
-        ruamel.yaml.YAML().dump(recipe, stream)
-        referenced = set(re.findall(r"<([a-z_]+)", stream.getvalue()))
-        own = {key for key in recipe if not key.startswith("__")}
-        assert own <= read | referenced
+    def test_rules_of_speechbrain_hold(self, path):
+        script = script_of(path)
+        found = faults(
+            read_recipe(path), keys_read(script), modules_used(script)
+        )
+        assert found == []
+
+    def test_hyperpyyaml_alone_builds_it(self, path, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)  # the logger makes its folder
+        with open(path) as file:
+            hparams = load_hyperpyyaml(file, {"data_folder": "x"})
+        assert hparams["data_folder"] == "x"
+        keys = {key for key in read_recipe(path) if not key.startswith("__")}
+        assert set(hparams) == keys
 
     def test_output_folder_is_of_the_recipe_and_its_seed(self, path):
-        folder = compose_recipe(path)["output_folder"]
+        folder = read_recipe(path)["output_folder"]
         assert (folder.tag.value, folder.value) == (
             "!ref",
             f"results/{path.stem}/<seed>",
@@ -153,8 +205,24 @@ class TestYaml:
         header = path.read_text().split("\n\n")[0]
         lines = [line.lstrip("# ") for line in header.splitlines()]
         command = " ".join(lines)
-        assert f"hparams/{path.name}" in command
+        assert f" hparams/{path.name}" in command.replace("\\", " ")
+        for word in ("Data:", "Hardware:"):
+            assert word in command
+        if "verification" not in path.name:
+            assert "Published:" in command
         assert f"python {script_of(path).name}" in command
+
+
+@pytest.mark.parametrize("name", ["resnet_aam", "verification_resnet_small"])
+def test_a_recipe_copied_alone_loads(name, tmp_path, monkeypatch):
+    """tests/integration/test_recipes_csv.py starts every one so."""
+    monkeypatch.chdir(tmp_path)
+    source = ROOT / "hparams" / f"{name}.yaml"
+    path = shutil.copy(source, tmp_path)
+    keys = keys_read(script_of(source))
+    hparams, text = load_recipe(path, "data_folder: x", keys)
+    assert hparams["data_folder"] == "x"
+    assert load_hyperpyyaml(text).keys() == hparams.keys()
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS.values()))
@@ -164,6 +232,21 @@ def test_scripts_read_just_the_keys_that_they_name(name):
     assert used <= named
     # what is left SpeechBrain's Brain reads by itself
     assert named - used <= {option.name for option in fields(RunOptions)}
+
+
+def test_rules_fail_on_a_broken_sample():
+    broken = ruamel.yaml.YAML().load(
+        "__seed: 1\n"
+        "a: 1  # not <b>\n"
+        "b: 2\n"
+        "c: !new:x.Y\n    d: [!ref <a>/2]\n"
+        "modules: {f: !ref <c>}\n"
+    )
+    assert faults(broken, {"e", "modules"}, {"f", "g"}) == [
+        "b is not used",
+        "e is missing",
+        "modules.g is missing",
+    ]
 
 
 def test_binding_check_fails_on_a_broken_sample():
@@ -184,7 +267,7 @@ def test_binding_check_fails_on_a_broken_sample():
         *ROOT.glob("*.md"),
         *RECIPE.glob("*.md"),
         *RECIPE.glob("*.py"),
-        *YAMLS,
+        *RECIPES,
     ],
     ids=lambda path: path.name,
 )

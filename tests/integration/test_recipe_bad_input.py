@@ -176,7 +176,10 @@ def test_verification_says_what_is_missing(recipe, corpus, trained, tmp_path):
 
 
 def test_start_that_does_not_fit_is_said(recipe, corpus, trained, tmp_path):
-    options = {"yaml": "resnet_csphereface2_lm.yaml", "sentence_len": 0.6}
+    options = {
+        "yaml": "resnet_csphereface2_large_margin.yaml",
+        "sentence_len": 0.6,
+    }
     line = one_clear_line(train(recipe, corpus, tmp_path / "a", **options))
     assert "`start_from`" in line
     assert "results/resnet_csphereface2/42/pretrained" in line

@@ -185,73 +185,6 @@ def test_stopped_run_goes_on_to_the_same_weights(
         assert torch.equal(value, weights(tmp_path)[key]), key
 
 
-LOSSES = [
-    *("asphereface2", "aam", "aam_subcenter", "am", "softmax"),
-    *("csphereface2_face", "asphereface2_face", "msphereface2_face"),
-    *("angularprototypical", "softmax_angularprototypical", "prototypical"),
-    *("ge2e", "triplet", "contrastive"),
-]
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_trains_with_the_one_brain(loss, recipe, corpus, tmp_path):
-    done = train(
-        recipe,
-        corpus,
-        tmp_path,
-        yaml=f"resnet_{loss}_small.yaml",
-        number_of_epochs=1,
-        dev_speakers=0,
-    )
-    assert done.returncode == 0, done.stderr
-    log = (tmp_path / "train_log.txt").read_text()
-    assert "EER" not in log
-    assert (tmp_path / "pretrained" / "hyperparams.yaml").is_file()
-
-
-# One of each kind of network; what makes it tiny
-NETWORKS = {
-    "resnet50_aam": {"block_sizes": [1, 1, 1, 1]},
-    "resnet34_gemini_aam": {"block_sizes": [1, 1, 1, 1]},
-    "dfresnet60_aam": {
-        "block_sizes": [1, 1, 1, 1],
-        "channels": [4, 4, 4, 8, 8],
-    },
-    "fastresnetse34_angularprototypical": {"channels": 8},
-    "fastresnetse34_am": {"channels": 8},
-    "thinresnetse34_angularprototypical": {"channels": 8},
-    "resnetse34v2_softmax_angularprototypical": {"channels": 8},
-    "vggm40_angularprototypical": {"channels": 0.06},
-    "osv_resnet34_am": {},
-    "osv_seresnet34_am": {"channels": 16},
-    "osv_resnet34_msea_am": {},
-    "osv_ressetdnn_am": {"channels": 8},
-}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_trains_with_the_one_brain(
-    name, recipe, corpus, tmp_path
-):
-    options = {
-        "number_of_epochs": 1,
-        "sentence_len": 0.7,
-        "dev_speakers": 0,
-        **NETWORKS[name],
-    }
-    if name.startswith("osv"):
-        options["warmup_epochs"] = None  # their rate falls in steps
-    done = train(recipe, corpus, tmp_path, yaml=f"{name}.yaml", **options)
-    assert done.returncode == 0, done.stderr
-    assert "train loss" in (tmp_path / "train_log.txt").read_text()
-    encoder = EncoderClassifier.from_hparams(
-        source=str(tmp_path / "pretrained"), run_opts={"device": "cpu"}
-    )
-    embeddings = encoder.encode_batch(0.1 * torch.randn(2, 16000))
-    assert embeddings.shape == (2, 1, 16)
-    assert embeddings.isfinite().all()
-
-
 def test_speeds_triple_the_classes_and_fine_tuning_keeps_them(
     recipe, corpus, tmp_path
 ):
@@ -261,7 +194,7 @@ def test_speeds_triple_the_classes_and_fine_tuning_keeps_them(
     assert done.returncode == 0, done.stderr
     assert "6 speakers (18 classes)" in done.stdout
     options |= {"start_from": first / "pretrained", "sentence_len": 1.0}
-    yaml = "resnet_csphereface2_lm.yaml"
+    yaml = "resnet_csphereface2_large_margin.yaml"
     done = train(recipe, corpus, tmp_path / "lm", yaml=yaml, **options)
     assert done.returncode == 0, done.stderr
     for folder in (first, tmp_path / "lm"):
@@ -316,7 +249,7 @@ def test_fine_tuning_goes_on_from_a_trained_encoder_and_its_head(
 ):
     start = trained[0] / "pretrained"
     options = {
-        "yaml": "resnet_csphereface2_lm.yaml",
+        "yaml": "resnet_csphereface2_large_margin.yaml",
         "start_from": start,
         "sentence_len": 1.0,
         "number_of_epochs": 1,

@@ -1,4 +1,4 @@
-"""Recipes that extend others, and what is wrong with those that are wrong."""
+"""Recipes are loaded, and what is wrong with those that are wrong."""
 
 import io
 
@@ -10,8 +10,8 @@ from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.recipe import (
     RecipeText,
     claim_folder,
-    compose_recipe,
     load_recipe,
+    read_recipe,
     require_resumable,
 )
 
@@ -39,23 +39,19 @@ def write(tmp_path):
 KEYS = ("log", "counter")
 
 
-def test_child_changes_keys_and_references_follow(write):
-    path = write("child.yaml", "extends: base.yaml\nfolder: results/child\n")
-    hparams, text = load_recipe(path, keys=KEYS)
-    assert hparams["log"] == "results/child/log.txt"
-    assert hparams["counter"] == {"a": 3}
+def test_a_recipe_is_plain_hyperpyyaml(write):
+    path = write("plain.yaml", BASE)
+    assert load_recipe(path, keys=KEYS)[0] == load_hyperpyyaml(BASE)
+
+
+def test_the_command_line_changes_keys_and_references_follow(write):
+    path = write("plain.yaml", BASE)
+    overrides = "folder: results/other\nsize: 7"
+    hparams, text = load_recipe(path, overrides, KEYS)
+    assert hparams["log"] == "results/other/log.txt"
+    assert hparams["counter"] == {"a": 7}
     # the text stands alone
     assert load_hyperpyyaml(io.StringIO(text)) == hparams
-
-
-def test_later_parents_and_the_command_line_have_the_last_word(write):
-    write("small.yaml", "size: 1\nfolder: results/small\n")
-    path = write(
-        "both.yaml", "extends: [base.yaml, small.yaml]\nfolder: results/both\n"
-    )
-    hparams, _ = load_recipe(path, "size: 7", KEYS)
-    assert hparams["counter"] == {"a": 7}
-    assert hparams["log"] == "results/both/log.txt"
 
 
 def test_command_line_changes_blocks_key_by_key_and_fills_empty_ones(write):
@@ -73,37 +69,25 @@ def test_command_line_changes_blocks_key_by_key_and_fills_empty_ones(write):
 
 
 def test_block_with_a_tag_is_replaced_whole(write):
-    path = write(
-        "child.yaml",
-        "extends: base.yaml\ncounter: !new:collections.Counter\n    b: 2\n",
-    )
-    assert load_recipe(path, keys=("log", "counter", "size"))[0]["counter"] == {
-        "b": 2
-    }
+    path = write("base.yaml", BASE)
+    overrides = "counter: !new:collections.Counter {b: 2}"
+    hparams, _ = load_recipe(path, overrides, ("log", "counter", "size"))
+    assert hparams["counter"] == {"b": 2}
 
 
-def test_block_without_a_tag_changes_single_keys(write):
-    path = write("child.yaml", "extends: base.yaml\ncounter:\n    b: 2\n")
-    assert load_recipe(path, keys=KEYS)[0]["counter"] == {"a": 3, "b": 2}
-
-
-def test_child_takes_out_what_nothing_uses_any_more(write):
-    path = write(
-        "child.yaml",
-        "extends: base.yaml\nwithout: [size]\n"
-        "counter: !new:collections.Counter\n    b: 2\n",
-    )
-    assert load_recipe(path, keys=KEYS)[0]["counter"] == {"b": 2}
-    with pytest.raises(ValueError, match="unknown key 'size'"):
-        load_recipe(path, "size: 4", KEYS)
-    path = write("other.yaml", "extends: base.yaml\nwithout: [sise]\n")
-    with pytest.raises(ValueError, match="unknown key 'sise'.*'size'"):
+@pytest.mark.parametrize(
+    "parents", ["base.yaml", "[base.yaml, more.yaml]", "none.yaml", "null"]
+)
+def test_a_recipe_that_extends_another_is_told_what_to_do(write, parents):
+    text = f"extends: {parents}\nwithout: [size]\nfolder: results/child\n"
+    path = write("child.yaml", text)
+    with pytest.raises(ValueError) as error:
         load_recipe(path, keys=KEYS)
-
-
-def test_without_extends_it_is_plain_hyperpyyaml(write):
-    path = write("plain.yaml", BASE)
-    assert load_recipe(path, keys=KEYS)[0] == load_hyperpyyaml(BASE)
+    assert str(error.value) == (
+        f"{path}: `extends` is no longer supported; copy a standalone recipe "
+        "of hparams/ and change its keys there, or pass them on the command "
+        "line as --key=value."
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,9 +101,6 @@ def test_without_extends_it_is_plain_hyperpyyaml(write):
         ),
         (BASE, "sice: 4", "command line has an unknown key 'sice'.*'size'"),
         (BASE.replace("log:", "lok:"), "", "lacks the key 'log'"),
-        ("extends: base.yaml\nsise: 4\n", "", "unknown key 'sise'.*'size'"),
-        ("extends: none.yaml\n", "", "none.yaml does not exist"),
-        ("extends: [base.yaml, none.yaml]\n", "", "none.yaml does not exist"),
         ("a: [", "", "is not a YAML"),
         (BASE.replace("3", "!PLACEHOLDER"), "", "'size' is a !PLACEHOLDER"),
         (BASE.replace("Counter", "Counting"), "", "Counting"),
@@ -138,7 +119,7 @@ def test_what_is_wrong_is_said(write, text, overrides, message):
 
 def test_missing_recipe_is_said(tmp_path):
     with pytest.raises(ValueError, match="gone.yaml does not exist"):
-        compose_recipe(tmp_path / "gone.yaml")
+        read_recipe(tmp_path / "gone.yaml")
 
 
 def test_option_given_twice_is_refused(write):
@@ -187,17 +168,6 @@ def test_a_wrong_value_is_said_before_anything_is_built(write, tmp_path):
     with pytest.raises(ValueError, match="got -8; change it in .*make.yaml"):
         load_recipe(path, keys=keys)
     assert not made.exists()
-
-
-def test_a_key_that_a_parent_has_and_nothing_uses_is_said_so(write):
-    write("parent.yaml", BASE + "rate: 4\nscale: !ref <rate>\n")
-    path = write("child.yaml", "extends: parent.yaml\nscale: 2\n")
-    with pytest.raises(ValueError) as error:
-        load_recipe(path, keys=(*KEYS, "scale"))
-    said = str(error.value)
-    assert "parent.yaml has the key 'rate', which nothing in" in said
-    assert "`without: [rate]`" in said
-    assert "unknown" not in said and "did you mean" not in said
 
 
 def test_the_command_line_may_leave_a_key_without_use(write):

@@ -39,7 +39,7 @@ DEMO_OPTIONS := \
 .PHONY: demo test test-lowest hparams lint style coverage docs venv clean
 
 demo: venv
-	$(PY) -m speechbrain_ext.dataio.toy_corpus $(DEMO)/corpus
+	$(PY) -m speechbrain_ext.synthetic.toy_corpus $(DEMO)/corpus
 	cd $(RECIPE) && $(PY) train_speaker_embeddings.py \
 		hparams/resnet_$(LOSS)_small.yaml $(DEMO_OPTIONS)
 	cd $(RECIPE) && $(PY) speaker_verification_cosine.py \

@@ -14,13 +14,14 @@ import torch
 from record import finish, parser, print_header
 from torch.utils.flop_counter import FlopCounterMode
 
+from speechbrain_ext.integrations.golden_gemini import DF
+from speechbrain_ext.integrations.wespeaker import BASIC, BOTTLENECK
 from speechbrain_ext.lobes.models.DFResNet import DFResNet
 from speechbrain_ext.lobes.models.ResNet import GOLDEN_GEMINI, ResNet
 from speechbrain_ext.lobes.models.SEResNet import SEResNet
 from speechbrain_ext.lobes.models.TDNN import ResSETDNN
 from speechbrain_ext.lobes.models.VGG import VGG
 from speechbrain_ext.nnet.pooling import AttentiveStatisticsPooling
-from speechbrain_ext.utils.architectures import BASIC, BOTTLENECK, DF
 
 V2 = {
     "channels": 32,

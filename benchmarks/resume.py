@@ -9,7 +9,8 @@ and while it trains, and started again with the same command. Its weights must
 then be those of a run that was left alone, bit by bit: on one and on two
 processes, with no and with two workers, checkpoints every third update.
 Of two processes one is killed: torchrun must end within a minute, and with
---max-restarts=1 finish with the same weights. Besides, tests/kill_points.py
+--max-restarts=1 finish with the same weights. Besides,
+tests/helpers/kill_points.py
 stops training, export and verification at ten calls each that change the
 disk, fills the disk at five, and trains on five disks that are too small
 (as root); weights and scores must then be those of a run left alone.
@@ -29,7 +30,7 @@ import time
 import torch
 from record import ROOT, finish, parser, print_header, print_row, row
 
-from speechbrain_ext.dataio.toy_corpus import synthesise_corpus
+from speechbrain_ext.synthetic.toy_corpus import synthesise_corpus
 
 RECIPE = ROOT / "recipes" / "VoxCeleb" / "SpeakerRec"
 OPTIONS = {
@@ -159,15 +160,20 @@ def kill_one(corpus, folder, *torchrun):
 
 
 def stop_everywhere(corpus, folder, quick):
-    """Runs stopped at chosen calls, see tests/kill_points.py."""
+    """Runs stopped at chosen calls, see tests/helpers/kill_points.py."""
     folder.mkdir()
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     counts = (1, 1, 0) if quick else (10, 5, 5 if root else 0)
     names = ("points", "full", "tmpfs")
     flags = [f"--{n}={v}" for n, v in zip(names, counts, strict=True)]
-    path = os.pathsep.join(map(str, (ROOT / "tests", ROOT)))
+    path = os.pathsep.join(map(str, (ROOT / "tests/helpers", ROOT)))
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "kill_points.py", corpus, folder]
+        [
+            sys.executable,
+            ROOT / "tests" / "helpers" / "kill_points.py",
+            corpus,
+            folder,
+        ]
         + [*flags, "--verify"],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,

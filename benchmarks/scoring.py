@@ -241,7 +241,7 @@ def bootstrap_seconds(number, replicates):
 
     def run():
         made = SpeakerBootstrap(enrol == test, enrol, test, replicates)
-        made.figures(scores, figures)
+        made.evaluate(scores, figures)
 
     return seconds(run)
 
@@ -279,7 +279,7 @@ def coverage(runs, speakers, trials):
         scores, enrol, test = simulated(speakers, 10, trials, rng)
         target = enrol == test
         made = SpeakerBootstrap(target, enrol, test, 300, seed=run)
-        drawn = made.figures(scores, {"EER": ErrorCurve.eer})["EER"]
+        drawn = made.evaluate(scores, {"EER": ErrorCurve.eer})["EER"]
         low, high = interval(drawn)
         held += low <= truth <= high
         drawn = []

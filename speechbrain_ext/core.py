@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from speechbrain_ext.dataio.dataloader import ReadableBatches, explain_reading
 from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.checkpoints import checkpoint_order
-from speechbrain_ext.utils.distributed import mean_over_processes, world_size
+from speechbrain_ext.utils.distributed import all_reduce_mean, world_size
 from speechbrain_ext.utils.gradients import total_gradient_norm
 from speechbrain_ext.utils.tensors import read_tensors
 
@@ -63,7 +63,7 @@ class ResumableBrain(sb.Brain):
         As SpeechBrain's.
     run_opts : dict
         As SpeechBrain's.
-    checkpointer : speechbrain_ext.utils.checkpoints.WholeCheckpointer
+    checkpointer : speechbrain_ext.utils.checkpoints.AtomicCheckpointer
         As SpeechBrain's.
 
     Raises
@@ -224,7 +224,7 @@ class ResumableBrain(sb.Brain):
         FloatingPointError
             If it is not finite on one process, on all of them.
         """
-        self.global_loss = mean_over_processes(loss.detach())
+        self.global_loss = all_reduce_mean(loss.detach())
         if not torch.isfinite(self.global_loss):
             mine = [] if torch.isfinite(loss) else self.batch_ids
             raise FloatingPointError(

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from speechbrain_ext.dataio.crops import stable_seed
 from speechbrain_ext.nnet.lengths import keep_framing
+from speechbrain_ext.utils.seed import stable_seed
 
 
 class SpecAugment(torch.nn.Module):

@@ -11,7 +11,7 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 
 from speechbrain_ext.dataio.audio_headers import RATES
 from speechbrain_ext.dataio.input_files import require_regular
-from speechbrain_ext.dataio.tar_members import opened
+from speechbrain_ext.dataio.shards import open_member
 
 # Without the deletion the preparation finds nothing to do.
 AGAIN = "delete prepare.json in the save folder and run the preparation again"
@@ -140,7 +140,7 @@ def read_audio(
 def _load(path, start, frames):
     """Samples as they are in the file, [time, channels], and its rate."""
     try:
-        with opened(str(path)) as source:
+        with open_member(str(path)) as source:
             if isinstance(source, str):
                 require_regular(source)
             return audio_io.load(

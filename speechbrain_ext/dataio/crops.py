@@ -4,42 +4,19 @@ What is drawn depends on (seed, epoch, utterance) alone: a sampler hands out
 ``Draw`` tuples, and the dataset derives everything random from them.
 """
 
-import hashlib
 from collections import namedtuple
 
 import numpy as np
 import torch
 
 from speechbrain_ext.dataio.audio import read_audio
+from speechbrain_ext.utils.seed import stable_seed
 
 # `seconds`: the length of the crop, or None for that of the dataset;
 # `speed`: that of the crop, or None for one that the dataset draws
 Draw = namedtuple(
     "Draw", ["row", "epoch", "repeat", "seconds", "speed"], defaults=[None] * 2
 )
-
-
-def stable_seed(*parts):
-    """A seed from any values, the same on every machine.
-
-    Arguments
-    ---------
-    *parts : tuple
-        Values whose text names what is drawn.
-
-    Returns
-    -------
-    int
-        In [0, 2**63).
-
-    Example
-    -------
-    >>> stable_seed(1986, 3, "id10001/x/00001") == stable_seed(1986, 3, "b")
-    False
-    """
-    text = "\0".join(str(part) for part in parts)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def drawn_speed(seed, epoch, repeat, utterance, speeds):

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
-from speechbrain_ext.dataio.crops import Draw, drawn_speed, stable_seed
+from speechbrain_ext.dataio.crops import Draw, drawn_speed
 from speechbrain_ext.dataio.samplers import EpochSampler
+from speechbrain_ext.utils.seed import stable_seed
 
 
 class DynamicSampler(EpochSampler):

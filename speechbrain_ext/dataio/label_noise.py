@@ -13,9 +13,9 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from speechbrain_ext.dataio.crops import stable_seed
 from speechbrain_ext.dataio.manifests import write_manifest
 from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.seed import stable_seed
 
 NEEDED = ("ID", "spk_id", "wav")
 

@@ -8,7 +8,8 @@ epoch and the same on every process.
 import numpy as np
 import torch
 
-from speechbrain_ext.dataio.crops import Draw, stable_seed
+from speechbrain_ext.dataio.crops import Draw
+from speechbrain_ext.utils.seed import stable_seed
 
 
 class EpochSampler(torch.utils.data.Sampler):

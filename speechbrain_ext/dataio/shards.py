@@ -1,16 +1,17 @@
 """Tar shards in webdataset's form, of which single crops can be read."""
 
+import contextlib
 import glob
 import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.crops import stable_seed
 from speechbrain_ext.dataio.input_files import (
     content_fingerprint,
     file_fingerprints,
@@ -22,8 +23,10 @@ from speechbrain_ext.utils.files import (
     locked_folder,
     require_own,
 )
+from speechbrain_ext.utils.seed import stable_seed
 
 logger = get_logger(__name__)
+PLACE = re.compile(r"(?s)(.*\.tar)#([0-9]{1,18})\+([0-9]{1,18})")
 
 
 def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
@@ -272,3 +275,85 @@ def _key(name):
     """An ID as a key: webdataset ends it at the first dot of the last part."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.replace(".", "%2E")
+
+
+@contextlib.contextmanager
+def open_member(place):
+    """Opens a sound within a tar file, as a file in which one can seek.
+
+    Only the bytes that are asked for are read from the tar file.
+
+    Arguments
+    ---------
+    place : str
+        ``<name>.tar#<offset>+<bytes>``, or the path of a plain file.
+
+    Yields
+    ------
+    str or io.BufferedReader
+        The file object, or the path itself if it is one of a plain file.
+
+    Raises
+    ------
+    OSError
+        If the tar file cannot be opened.
+    ValueError
+        If the tar file is no regular file, or ends before the sound does.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "shard.tar"
+    >>> _ = path.write_bytes(b"header sound padding")
+    >>> with open_member(f"{path}#7+5") as sound:
+    ...     sound.read()
+    b'sound'
+    """
+    found = PLACE.fullmatch(place)
+    if not found:
+        yield place
+        return
+    path, offset, size = found.groups()
+    require_regular(path)
+    with io.BufferedReader(_Member(path, int(offset), int(size))) as sound:
+        yield sound
+
+
+class _Member(io.RawIOBase):
+    """A part of a file as a file."""
+
+    def __init__(self, path, offset, size):
+        self.stream = open(path, "rb", buffering=0)
+        self.offset, self.size, self.place = offset, size, 0
+        held = self.stream.seek(0, io.SEEK_END)
+        if held < offset + size:
+            self.stream.close()
+            raise ValueError(
+                f"{path} has {held} bytes, fewer than the {offset + size} "
+                "that its index says"
+            )
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, place, whence=io.SEEK_SET):
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.place}
+        self.place = max(0, start.get(whence, self.size) + place)
+        return self.place
+
+    def tell(self):
+        return self.place
+
+    def readinto(self, buffer):
+        wanted = max(0, min(len(buffer), self.size - self.place))
+        self.stream.seek(self.offset + self.place)
+        held = self.stream.read(wanted)
+        buffer[: len(held)] = held
+        self.place += len(held)
+        return len(held)
+
+    def close(self):
+        self.stream.close()
+        super().close()

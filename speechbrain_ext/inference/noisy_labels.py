@@ -6,11 +6,11 @@ import pathlib
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from speechbrain_ext.dataio.crops import stable_seed
 from speechbrain_ext.dataio.label_noise import corrupt_labels
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
+from speechbrain_ext.utils.seed import stable_seed
 
 # What a YAML's `label_noise` may hold
 KEYS = (

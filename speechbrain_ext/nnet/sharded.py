@@ -13,7 +13,7 @@ import torch
 from speechbrain.utils.autocast import fwd_default_precision
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier, LinearClassifier
-from speechbrain_ext.utils.distributed import gathered, rank, world_size
+from speechbrain_ext.utils.distributed import all_gather, rank, world_size
 
 
 class Shard:
@@ -200,7 +200,7 @@ class ShardedCosineClassifier(_ShardedHead):
             Cosines of shape [processes * batch, 1, own classes].
         """
         _check_size(embeddings, self.weight)
-        every = gathered(embeddings.squeeze(1), weight=world_size())
+        every = all_gather(embeddings.squeeze(1), weight=world_size())
         cosines = _Cosines.apply(
             torch.nn.functional.normalize(every, dim=-1), self.weight
         ).unsqueeze(1)
@@ -260,7 +260,7 @@ class ShardedLinearClassifier(_ShardedHead):
             Logits of shape [processes * batch, 1, own classes].
         """
         _check_size(embeddings, self.weight)
-        every = gathered(embeddings, weight=world_size())
+        every = all_gather(embeddings, weight=world_size())
         return torch.nn.functional.linear(every, self.weight, self.bias)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from speechbrain_ext.processing.calibration import quality_measures
 from speechbrain_ext.processing.plda import PLDAScorer
-from speechbrain_ext.processing.score_norm import (
+from speechbrain_ext.processing.score_normalization import (
     cohort_measures,
     normalise_scores,
 )
@@ -23,14 +23,14 @@ SCORINGS = {
     "tnorm": ("t-norm", "t", False, "own"),
     "snorm": ("s-norm", "s", False, "own"),
     "asnorm": ("AS-norm", "s", True, "own"),
-    "asnorm_cross": ("AS-norm by the other's nearest", "s", True, "other"),
+    "asnorm2": ("AS-norm by the other's nearest", "s", True, "other"),
     "plda": ("PLDA", None, False, "own"),
 }
 MEAN = "_mean"  # after a name: the training set's mean is subtracted first
 LONGEST = 20.0  # seconds, of a quality measure
 
 
-def scoring_words(name):
+def scoring_label(name):
     """What a scoring is called in tables.
 
     Arguments
@@ -50,7 +50,7 @@ def scoring_words(name):
 
     Example
     -------
-    >>> scoring_words("asnorm_mean")
+    >>> scoring_label("asnorm_mean")
     'AS-norm, mean subtracted'
     """
     base = name.removesuffix(MEAN)
@@ -205,7 +205,7 @@ class BackEnd:
             If the scoring is unknown or lacks a cohort.
         """
         base, embeddings, cohort, top_n = self._parts(name, embeddings)
-        _, kind, nearest, chooser = SCORINGS[base]
+        _, kind, nearest, selection = SCORINGS[base]
         if base == "plda":
             if self.plda is None:
                 self.plda = PLDAScorer(
@@ -216,11 +216,11 @@ class BackEnd:
         if kind is None:
             return scores
         trials = (scores, enrol, test, embeddings, cohort, top_n)
-        if kind == "s" and chooser == "own" and speakers is None:
+        if kind == "s" and selection == "own" and speakers is None:
             return adaptive_s_norm(*trials, block_size=self.block_size)
         names = None if speakers is None else self.cohort_speakers
         return normalise_scores(
-            *trials, kind, chooser, speakers=speakers, cohort_speakers=names
+            *trials, kind, selection, speakers=speakers, cohort_speakers=names
         )
 
     def qualities(self, name, embeddings, enrol, test, seconds, speakers=None):
@@ -273,7 +273,7 @@ class BackEnd:
 
     def _parts(self, name, embeddings):
         """Base name, embeddings and cohort less the mean, and top_n."""
-        scoring_words(name)
+        scoring_label(name)
         base = name.removesuffix(MEAN)
         if needs_cohort([name]) and self.cohort is None:
             raise ValueError(

@@ -5,7 +5,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.trials import make_trials
-from speechbrain_ext.processing.back_end import scoring_words
+from speechbrain_ext.processing.back_end import scoring_label
 from speechbrain_ext.processing.calibration import fit_calibration
 
 logger = get_logger(__name__)
@@ -172,12 +172,12 @@ def scores_by_name(
     given, plain = (embeddings, enrol, test), {}
     for name in scorings:
         plain[name] = back_end.scores(name, *given).double().cpu().numpy()
-        yield name, scoring_words(name), plain[name], False
+        yield name, scoring_label(name), plain[name], False
     for name, calibration in calibrations.items():
         base = name.removesuffix(QUALITY)
         if base not in plain:
             plain[base] = back_end.scores(base, *given).double().cpu().numpy()
-        words = f"{scoring_words(base)}, calibrated"
+        words = f"{scoring_label(base)}, calibrated"
         if name == base:
             yield f"{base}_calibrated", words, calibration(plain[base]), True
         else:

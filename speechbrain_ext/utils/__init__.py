@@ -1,1 +1,1 @@
-"""Metrics, plots and conversion of published checkpoints."""
+"""Metrics, plots, checkpoints, processes and files."""

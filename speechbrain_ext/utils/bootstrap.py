@@ -51,7 +51,7 @@ class SpeakerBootstrap:
     >>> test = np.where(np.arange(500) % 2, enrol, test)
     >>> scores = (enrol == test) + rng.normal(size=500)
     >>> bootstrap = SpeakerBootstrap(enrol == test, enrol, test, 100)
-    >>> drawn = bootstrap.figures(scores, {"EER": ErrorCurve.eer})
+    >>> drawn = bootstrap.evaluate(scores, {"EER": ErrorCurve.eer})
     >>> low, high = interval(drawn["EER"])
     >>> bool(low < drawn["EER"].mean() < high)
     True
@@ -93,14 +93,14 @@ class SpeakerBootstrap:
             )
         self.counts = self._draw(len(names), replicates, seed)
 
-    def figures(self, scores, figures):
+    def evaluate(self, scores, functions):
         """Figures of each draw.
 
         Arguments
         ---------
         scores : np.ndarray
             Scores of the trials, [trials].
-        figures : dict
+        functions : dict
             Maps a name to a function of an ``ErrorCurve`` that returns a
             number, or a tuple that begins with it.
 
@@ -147,11 +147,11 @@ class SpeakerBootstrap:
             curve = ErrorCurve(
                 thresholds, accepted, rejected, negatives, positives
             )
-            return [np.ravel(figure(curve))[0] for figure in figures.values()]
+            return [np.ravel(figure(curve))[0] for figure in functions.values()]
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go
             drawn = np.array(list(pool.map(of_draw, self.counts)))
-        return dict(zip(figures, drawn.T, strict=True))
+        return dict(zip(functions, drawn.T, strict=True))
 
     def _draw(self, speakers, replicates, seed):
         """Counts of each speaker and a last column of ones, [replicates, n]."""
@@ -245,7 +245,7 @@ def interval(values, confidence=0.95):
     return float(ends[0]), float(ends[1])
 
 
-def compare(bootstrap, first, second, figures, confidence=0.95):
+def compare(bootstrap, first, second, functions, confidence=0.95):
     """The difference of two systems on the same trials, with its interval.
 
     Arguments
@@ -256,8 +256,8 @@ def compare(bootstrap, first, second, figures, confidence=0.95):
         Scores of the first system, [trials].
     second : np.ndarray
         Scores of the second system, [trials].
-    figures : dict
-        Same as in ``SpeakerBootstrap.figures``.
+    functions : dict
+        Same as in ``SpeakerBootstrap.evaluate``.
     confidence : float
         Same as in ``interval``.
 
@@ -283,9 +283,11 @@ def compare(bootstrap, first, second, figures, confidence=0.95):
         ErrorCurve.from_scores(scores[targets], scores[~targets])
         for scores in (np.asarray(first), np.asarray(second))
     ]
-    drawn = [bootstrap.figures(scores, figures) for scores in (first, second)]
+    drawn = [
+        bootstrap.evaluate(scores, functions) for scores in (first, second)
+    ]
     found = {}
-    for name, figure in figures.items():
+    for name, figure in functions.items():
         values = [np.ravel(figure(curve))[0].item() for curve in curves]
         one, other = (draws[name] for draws in drawn)
         smaller = min(np.mean(one >= other), np.mean(one <= other))

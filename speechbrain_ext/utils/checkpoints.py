@@ -13,10 +13,10 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.utils.distributed import fail_together
+from speechbrain_ext.utils.distributed import raise_on_all
 from speechbrain_ext.utils.files import explain_disk_full
 from speechbrain_ext.utils.seals import seal, seal_flaw, to_disk
-from speechbrain_ext.utils.tensors import is_split, load_whole, save_whole
+from speechbrain_ext.utils.tensors import is_split, load_sharded, save_unsharded
 
 logger = get_logger(__name__)
 
@@ -24,7 +24,7 @@ logger = get_logger(__name__)
 PREFIX = f"{checkpoints.CKPT_PREFIX}+"
 
 
-class WholeCheckpointer(checkpoints.Checkpointer):
+class AtomicCheckpointer(checkpoints.Checkpointer):
     """SpeechBrain's Checkpointer, whose checkpoints survive any kill.
 
     A checkpoint is written beside, with the size and the checksum of each
@@ -47,9 +47,9 @@ class WholeCheckpointer(checkpoints.Checkpointer):
     >>> import torch
     >>> folder = getfixture("tmp_path")
     >>> layer = torch.nn.Linear(2, 3)
-    >>> checkpointer = WholeCheckpointer(folder, {"layer": layer})
+    >>> checkpointer = AtomicCheckpointer(folder, {"layer": layer})
     >>> checkpoint = checkpointer.save_checkpoint()
-    >>> damage(checkpoint.path) is None
+    >>> find_corruption(checkpoint.path) is None
     True
     """
 
@@ -81,12 +81,12 @@ class WholeCheckpointer(checkpoints.Checkpointer):
             Whether a checkpoint may lack it.
         """
         if is_split(obj):
-            custom_load_hook, custom_save_hook = load_whole, save_whole
+            custom_load_hook, custom_save_hook = load_sharded, save_unsharded
         default = checkpoints.get_default_hook(
             obj, checkpoints.DEFAULT_LOAD_HOOKS
         )
         if custom_load_hook is None and default is checkpoints.torch_recovery:
-            custom_load_hook = load_whole
+            custom_load_hook = load_sharded
         super().add_recoverable(
             name, obj, custom_load_hook, custom_save_hook, optional_load
         )
@@ -272,7 +272,7 @@ class WholeCheckpointer(checkpoints.Checkpointer):
             chosen = self.find_checkpoint(*arguments, **options)
         chosen = ddp_broadcast(chosen)
         if chosen is not None:
-            fail_together(self.load_checkpoint, chosen)
+            raise_on_all(self.load_checkpoint, chosen)
         return chosen
 
     def load_checkpoint(self, checkpoint):
@@ -303,7 +303,9 @@ class WholeCheckpointer(checkpoints.Checkpointer):
 
     def _set_damaged_aside(self):
         """Renames damaged checkpoints and says what is used instead."""
-        flaws = {path: damage(path) for path in sorted(self._folders())}
+        flaws = {
+            path: find_corruption(path) for path in sorted(self._folders())
+        }
         flaws = {path: flaw for path, flaw in flaws.items() if flaw}
         whole = len(self._folders()) > len(flaws)
         then = "the one before it is used"
@@ -345,7 +347,7 @@ class WholeCheckpointer(checkpoints.Checkpointer):
         return path.with_name(f".{path.name}")
 
 
-def damage(path):
+def find_corruption(path):
     """What is wrong with the files of a checkpoint.
 
     Arguments

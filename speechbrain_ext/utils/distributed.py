@@ -60,7 +60,7 @@ def world_size():
     return torch.distributed.get_world_size()
 
 
-def join_processes(run_opts):
+def init_processes(run_opts):
     """Checks the device and joins the processes that torchrun started.
 
     Without a GPU they talk by gloo.
@@ -84,7 +84,7 @@ def join_processes(run_opts):
     Example
     -------
     >>> from speechbrain.utils.run_opts import RunOptions
-    >>> join_processes(RunOptions(device="cpu"))["device"]
+    >>> init_processes(RunOptions(device="cpu"))["device"]
     'cpu'
     """
     _check_device(run_opts["device"])
@@ -157,10 +157,10 @@ class CommonFailureError(ValueError):
     """An error that every process has raised, which one need report."""
 
 
-def fail_together(function, *arguments):
+def raise_on_all(function, *arguments):
     """Calls a function on every process; if one fails, all end with its error.
 
-    Within the function ``fail_together(bool)`` waits for the other processes,
+    Within the function ``raise_on_all(bool)`` waits for the other processes,
     and hears of one that has failed.
 
     Arguments
@@ -183,7 +183,7 @@ def fail_together(function, *arguments):
 
     Example
     -------
-    >>> fail_together(max, 1, 2)
+    >>> raise_on_all(max, 1, 2)
     2
     """
     result, said = None, None
@@ -205,7 +205,7 @@ def fail_together(function, *arguments):
     return result
 
 
-def main_first(function, *arguments, once_per_node=False):
+def main_process_first(function, *arguments, once_per_node=False):
     """Calls a function on the main process, then on the others.
 
     What the main one has written the others find. If it fails on one, all
@@ -234,7 +234,7 @@ def main_first(function, *arguments, once_per_node=False):
 
     Example
     -------
-    >>> main_first(max, 1, 2)
+    >>> main_process_first(max, 1, 2)
     2
     """
     main = if_main_process()
@@ -243,14 +243,14 @@ def main_first(function, *arguments, once_per_node=False):
     )
     result = None
     for turn in (main, other):
-        made = fail_together(
+        made = raise_on_all(
             lambda turn=turn: function(*arguments) if turn else None
         )
         result = made if turn else result
     return result
 
 
-def leave(error):
+def exit_with_error(error):
     """Ends this process with code 1 and a message.
 
     Of several processes that fail, the first one's message is shown.
@@ -273,7 +273,7 @@ def leave(error):
         sys.stderr.flush()
     if common:
         # torchrun ends all once one has left: not before it is said
-        part()
+        shut_down_processes()
     sys.exit(1)
 
 
@@ -291,19 +291,19 @@ def _fails_first(error):
         return True
 
 
-def part():
-    """Ends what ``join_processes`` began, once all have come here.
+def shut_down_processes():
+    """Ends what ``init_processes`` began, once all have come here.
 
     Example
     -------
-    >>> part()
+    >>> shut_down_processes()
     """
     if is_distributed_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
-def mean_over_processes(value):
+def all_reduce_mean(value):
     """The mean of a number over the processes, without a gradient.
 
     Arguments
@@ -318,7 +318,7 @@ def mean_over_processes(value):
 
     Example
     -------
-    >>> mean_over_processes(torch.tensor(2.0))
+    >>> all_reduce_mean(torch.tensor(2.0))
     tensor(2.)
     """
     if world_size() == 1:
@@ -328,7 +328,7 @@ def mean_over_processes(value):
     return value / world_size()
 
 
-def gathered(x, weight=1):
+def all_gather(x, weight=1):
     """The rows of all processes, with gradients that travel back.
 
     Every process must hold as many rows. The gradient of a row is the sum
@@ -349,13 +349,13 @@ def gathered(x, weight=1):
 
     Example
     -------
-    >>> gathered(torch.ones(2, 3)).shape
+    >>> all_gather(torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
     return x if world_size() == 1 else _Gather.apply(x, weight)
 
 
-def summed(x):
+def all_reduce_sum(x):
     """The sum over the processes, the gradient being that of one's own part.
 
     Arguments
@@ -370,7 +370,7 @@ def summed(x):
 
     Example
     -------
-    >>> summed(torch.tensor(2.0))
+    >>> all_reduce_sum(torch.tensor(2.0))
     tensor(2.)
     """
     return x if world_size() == 1 else _Sum.apply(x)

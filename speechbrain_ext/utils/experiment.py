@@ -14,7 +14,7 @@ from speechbrain.utils.quirks import log_applied_quirks
 
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
 from speechbrain_ext.utils.journal import continue_file
-from speechbrain_ext.utils.recipe import claim_folder
+from speechbrain_ext.utils.recipe import write_recipe
 
 logger = get_logger(__name__)
 
@@ -69,7 +69,7 @@ def start_experiment(folder, text, script, logs=()):
         for name, held in copies.items():
             with atomic_write(folder / name) as stream:
                 stream.write(held)
-    claim_folder(folder, text)
+    write_recipe(folder, text)
     if if_main_process():
         file = {"filename": str(folder / "log.txt")}
         setup_logging(DEFAULT_LOG_CONFIG, {"handlers": {"file_handler": file}})

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from speechbrain_ext.utils.distributed import leave, rank
+from speechbrain_ext.utils.distributed import exit_with_error, rank
 
 
 @contextlib.contextmanager
@@ -84,4 +84,4 @@ def _end(error):
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
-    leave(error)
+    exit_with_error(error)

@@ -313,7 +313,7 @@ def require_resumable(folder, text):
             RecipeText(text).require_resumable(path)
 
 
-def claim_folder(folder, text, patience=10.0):
+def write_recipe(folder, text, patience=10.0):
     """Locks an output folder and writes the recipe into it.
 
     The main process holds the lock until it ends, however it ends; the others
@@ -339,7 +339,7 @@ def claim_folder(folder, text, patience=10.0):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> claim_folder(folder, "seed: 1")
+    >>> write_recipe(folder, "seed: 1")
     >>> (folder / "hyperparams.yaml").read_text()
     'seed: 1'
     """

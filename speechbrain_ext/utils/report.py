@@ -66,13 +66,13 @@ class Picture(NamedTuple):
     alt: str
 
 
-def figures_table(results):
+def results_table(results):
     """The figures of all lists and scorings, with their intervals, as text.
 
     Arguments
     ---------
     results : list of dict
-        Rows as ``speechbrain_ext.utils.figures.figures`` makes them, with
+        Rows as ``speechbrain_ext.utils.evaluation.evaluate`` makes them, with
         what they are of.
 
     Returns
@@ -83,7 +83,7 @@ def figures_table(results):
     Example
     -------
     >>> row = {"scoring": "cosine", "EER %": 1.234, "EER % interval": (1, 2)}
-    >>> figures_table([row]).loc[0, "EER %"]
+    >>> results_table([row]).loc[0, "EER %"]
     '1.23 [1.00, 2.00]'
     """
     columns = list(dict.fromkeys(key for row in results for key in row))

@@ -84,7 +84,7 @@ def require_no_nan(state, path, name=""):
             raise ValueError(f"{path.name} has values in {name} that are NaN.")
 
 
-def save_whole(obj, path):
+def save_unsharded(obj, path):
     """Saves a module or an optimiser as one that is not split.
 
     Every process must call this; the main one writes.
@@ -115,8 +115,8 @@ def save_whole(obj, path):
         torch.save(state, path)
 
 
-def load_whole(obj, path, end_of_epoch=True):
-    """Loads this process's part of what ``save_whole`` saved, or anything.
+def load_sharded(obj, path, end_of_epoch=True):
+    """Loads this process's part of what ``save_unsharded`` saved, or anything.
 
     Arguments
     ---------

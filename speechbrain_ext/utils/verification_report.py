@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from speechbrain_ext.utils.report import Picture, Table, figures_table
+from speechbrain_ext.utils.report import Picture, Table, results_table
 from speechbrain_ext.utils.training_settings import training_settings
 
 MAIN = "AS-norm"  # the scoring of an overview, where it is there
@@ -32,7 +32,7 @@ def result_tables(results, caption=""):
     Arguments
     ---------
     results : list of dict
-        Rows of the list, see ``figures_table``. What is in ``notes`` (list of
+        Rows of the list, see ``results_table``. What is in ``notes`` (list of
         str) of a row stands below the table; of a note that all rows have no
         scoring is named.
     caption : str
@@ -50,7 +50,7 @@ def result_tables(results, caption=""):
     >>> [list(table.frame) for table in tables]
     [['scoring', 'EER %'], ['scoring', 'Cllr', 'minCllr']]
     """
-    frame = figures_table(results).drop(columns="trials", errors="ignore")
+    frame = results_table(results).drop(columns="trials", errors="ignore")
     second = [name for name in frame if name.split()[0] in CALIBRATED]
     note, scorings = calibration_note(results), {}
     for row in results:
@@ -77,7 +77,7 @@ def calibration_note(results):
     Arguments
     ---------
     results : list of dict
-        Rows of one list, see ``figures_table``.
+        Rows of one list, see ``results_table``.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def list_section(
     row : dict
         What ``list_counts`` made.
     results : list of dict
-        Rows of the list, see ``figures_table``.
+        Rows of the list, see ``results_table``.
     det : pathlib.Path
         Its DET plot.
     histograms : list of pathlib.Path
@@ -296,7 +296,7 @@ def report_sections(results, counted, sections, det, pretrained_folder):
     Arguments
     ---------
     results : list of dict
-        Rows of all lists, see ``figures_table``.
+        Rows of all lists, see ``results_table``.
     counted : list of dict
         What ``list_counts`` made of each list.
     sections : list of tuple

@@ -18,10 +18,15 @@ POINTS, FULL = 3, 3
 @pytest.fixture(scope="module")
 def runs(corpus, tmp_path_factory):
     """What became of each run that was stopped, and run again."""
-    places = [TESTS, TESTS.parent, os.environ.get("PYTHONPATH", "")]
+    places = [
+        TESTS,
+        TESTS / "helpers",
+        TESTS.parent,
+        os.environ.get("PYTHONPATH", ""),
+    ]
     done = subprocess.run(
         [
-            *(sys.executable, TESTS / "kill_points.py", corpus),
+            *(sys.executable, TESTS / "helpers" / "kill_points.py", corpus),
             *(tmp_path_factory.mktemp("killed"), f"--points={POINTS}"),
             f"--full={FULL}",
         ],

@@ -57,7 +57,7 @@ def start(recipe, corpus, folder, yaml, processes, *torchrun, **options):
                 *(f"--{k}={v}" for k, v in (OPTIONS | options).items()),
             ],
             cwd=recipe,
-            env=os.environ | {"PYTHONPATH": f"{tests.parent}:{tests}"},
+            env=os.environ | {"PYTHONPATH": f"{tests.parent}:{tests}/helpers"},
             stdout=said,
             stderr=said,
         )

@@ -24,7 +24,7 @@ from speechbrain_ext.processing import calibrated
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.distributed import (
     CommonFailureError,
-    fail_together,
+    raise_on_all,
 )
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
@@ -345,7 +345,7 @@ def one_fails(recipe_folder, hparams, path):
     encoder = load_encoder(hparams["pretrained_folder"], {"device": "cpu"})
     manifests = {"trial lists": read_manifest(path)}
     try:
-        fail_together(script.embed, hparams, encoder, manifests)
+        raise_on_all(script.embed, hparams, encoder, manifests)
     except CommonFailureError as error:
         return [str(error)]
 

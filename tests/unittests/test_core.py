@@ -13,7 +13,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain_ext.core import ResumableBrain, average_last
 from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
-from speechbrain_ext.utils.checkpoints import WholeCheckpointer
+from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.distributed import rank
 
 
@@ -25,7 +25,7 @@ def brain(tmp_path):
         {"layer": layer},
         opt_class=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
         run_opts={"device": "cpu", "max_grad_norm": 1.0},
-        checkpointer=WholeCheckpointer(tmp_path / "save", {"layer": layer}),
+        checkpointer=AtomicCheckpointer(tmp_path / "save", {"layer": layer}),
     )
     brain.init_optimizers()
     brain.train_sampler = ResumableBatches([[0], [1], [2]])
@@ -148,7 +148,7 @@ def loader(values, name="u"):
 def tiny(layer=None, save=None, **run_opts):
     """A TinyBrain with SpeechBrain's plain arguments."""
     layer = torch.nn.Linear(2, 1) if layer is None else layer
-    checkpointer = save and WholeCheckpointer(save, {"layer": layer})
+    checkpointer = save and AtomicCheckpointer(save, {"layer": layer})
     return TinyBrain(
         {"layer": layer},
         opt_class=lambda parameters: torch.optim.SGD(parameters, lr=0.01),

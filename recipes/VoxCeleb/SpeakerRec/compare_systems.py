@@ -22,7 +22,7 @@ import pandas as pd
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, compare
-from speechbrain_ext.utils.figures import figure_functions
+from speechbrain_ext.utils.evaluation import metric_functions
 from speechbrain_ext.utils.files import atomic_write, require_own
 from speechbrain_ext.utils.plots import det_plot
 
@@ -256,7 +256,7 @@ def main(argv=None):
         bootstrap = SpeakerBootstrap(
             *(targets, *speakers, arguments.replicates, arguments.seed)
         )
-        functions = figure_functions(arguments.p_targets, arguments.calibrated)
+        functions = metric_functions(arguments.p_targets, arguments.calibrated)
         found = compare(
             bootstrap, first, second, functions, arguments.confidence
         )

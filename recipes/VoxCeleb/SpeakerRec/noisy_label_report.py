@@ -24,7 +24,7 @@ from speechbrain_ext.dataio.manifests import (
 from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.loading import explain_torch_errors, load_encoder
 from speechbrain_ext.nnet.classifiers import CosineClassifier
-from speechbrain_ext.processing.labels import (
+from speechbrain_ext.processing.label_error_detection import (
     label_cosines,
     wrong_label_detection,
 )

@@ -53,7 +53,7 @@ from speechbrain_ext.processing.back_end import (
     BackEnd,
     needs_cohort,
     require_cohort,
-    scoring_words,
+    scoring_label,
 )
 from speechbrain_ext.processing.calibrated import (
     QUALITY,
@@ -66,7 +66,7 @@ from speechbrain_ext.processing.seen_speakers import (
     seen_speakers,
     speaker_sentences,
 )
-from speechbrain_ext.processing.trial_rows import TrialRows
+from speechbrain_ext.processing.trial_embeddings import TrialEmbeddings
 from speechbrain_ext.utils.bootstrap import speaker_bootstrap
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.conditions import (
@@ -74,20 +74,20 @@ from speechbrain_ext.utils.conditions import (
     utterance_conditions,
 )
 from speechbrain_ext.utils.distributed import (
-    fail_together,
-    join_processes,
-    leave,
-    main_first,
+    exit_with_error,
+    init_processes,
+    main_process_first,
+    raise_on_all,
     rank,
     world_size,
 )
-from speechbrain_ext.utils.experiment import start_experiment
-from speechbrain_ext.utils.figures import (
-    figure_functions,
-    figure_notes,
-    figures,
+from speechbrain_ext.utils.evaluation import (
+    evaluate,
+    evaluation_notes,
     log_notes,
+    metric_functions,
 )
+from speechbrain_ext.utils.experiment import start_experiment
 from speechbrain_ext.utils.files import (
     atomic_write,
     explain_disk_full,
@@ -95,7 +95,7 @@ from speechbrain_ext.utils.files import (
 )
 from speechbrain_ext.utils.plots import det_plot, histogram_plot
 from speechbrain_ext.utils.recipe import load_recipe
-from speechbrain_ext.utils.report import figures_table, write_report
+from speechbrain_ext.utils.report import results_table, write_report
 from speechbrain_ext.utils.verification_report import (
     decision_thresholds,
     interval_words,
@@ -135,7 +135,7 @@ def check(hparams):
     """Checks what can be known before anything is read."""
     names = [name.removesuffix(QUALITY) for name in hparams["calibrate"]]
     for name in [*hparams["scorings"], *names]:
-        scoring_words(name)
+        scoring_label(name)
     odd = sorted(set(hparams["score_forms"]) - set(FORMS))
     if odd:
         raise ValueError(
@@ -253,7 +253,7 @@ def embed(hparams, encoder, manifests):
     store = EmbeddingStore(
         hparams["embeddings_folder"], model_fingerprint(folder)
     )
-    main_first(lock_on_main, store)
+    main_process_first(lock_on_main, store)
     found = []
     embeddings_of = functools.partial(
         stored_embeddings,
@@ -264,7 +264,7 @@ def embed(hparams, encoder, manifests):
         progressbar=not encoder.noprogressbar,
         share=(rank(), world_size()),
         # a process that fails is heard of by those that wait
-        gather=lambda: fail_together(bool),
+        gather=lambda: raise_on_all(bool),
     )
     for name, manifest in manifests.items():
         logger.info(f"Embedding {len(manifest)} utterances of the {name}.")
@@ -325,8 +325,8 @@ def verify(
             *numbers,
             utterances.seconds,
         ):
-            functions = figure_functions(hparams["p_targets"], ratios)
-            row = figures(
+            functions = metric_functions(hparams["p_targets"], ratios)
+            row = evaluate(
                 scores, targets, functions, bootstrap, hparams["confidence"]
             )
             written = f"scores_{path.stem}_{name}"
@@ -338,7 +338,7 @@ def verify(
                 )
             row["scores"] = f"{written}.txt"
             row["speakers"] = counts
-            row["notes"] = seen + figure_notes(row, targets, counts["list"])
+            row["notes"] = seen + evaluation_notes(row, targets, counts["list"])
             rows.append({"trials": path.stem, "scoring": words, **row})
             pair = scores[targets], scores[~targets]
             if not ratios or name.endswith(QUALITY):
@@ -404,21 +404,21 @@ def main(argv):
     logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
     try:
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
-        run_opts = join_processes(run_opts)
-        hparams, text = fail_together(
+        run_opts = init_processes(run_opts)
+        hparams, text = raise_on_all(
             load_recipe, recipe, overrides, KEYS, run_opts
         )
-        fail_together(find_files, hparams)
-        fail_together(check, hparams)
+        raise_on_all(find_files, hparams)
+        raise_on_all(check, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
-        fail_together(refuse_links, output_folder)
-        main_first(prepare, hparams)
-        main_first(start_experiment, output_folder, text, __file__)
-        manifests, *others = fail_together(read_inputs, hparams)
-        encoder = fail_together(
+        raise_on_all(refuse_links, output_folder)
+        main_process_first(prepare, hparams)
+        main_process_first(start_experiment, output_folder, text, __file__)
+        manifests, *others = raise_on_all(read_inputs, hparams)
+        encoder = raise_on_all(
             load_encoder, hparams["pretrained_folder"], run_opts
         )
-        embeddings = fail_together(embed, hparams, encoder, manifests)
+        embeddings = raise_on_all(embed, hparams, encoder, manifests)
         if not if_main_process():
             return None
         trained = training_speakers(encoder)
@@ -430,10 +430,10 @@ def main(argv):
                 hparams, output_folder, manifests, embeddings, trained, *others
             )
     except (ValueError, OSError) as error:
-        leave(error)
+        exit_with_error(error)
     except KeyboardInterrupt:
-        leave(ValueError(INTERRUPTED))
-    print(figures_table(results).to_string(index=False))
+        exit_with_error(ValueError(INTERRUPTED))
+    print(results_table(results).to_string(index=False))
     logger.info(
         f"Scores, results.json, report.html and det.png are in {output_folder}."
     )
@@ -468,7 +468,9 @@ def score(
     )
     fitted = calibrations(hparams, back_end, manifests.get("cohort"), speakers)
     models = hparams["enrolment"] and read_enrolment(hparams["enrolment"])
-    utterances = TrialRows(manifests["trial lists"], embeddings[0], models)
+    utterances = TrialEmbeddings(
+        manifests["trial lists"], embeddings[0], models
+    )
     results, counted, sections = verify(
         *(hparams, output_folder, back_end, fitted, utterances),
         *(conditions, trained),

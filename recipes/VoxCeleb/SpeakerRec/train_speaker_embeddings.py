@@ -33,10 +33,10 @@ from speechbrain_ext.dataio.dataloader import (
     crop_loader,
     explain_reading,
 )
-from speechbrain_ext.dataio.encoder import LabelMapCheck, speaker_classes
 from speechbrain_ext.dataio.label_noise import write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
+from speechbrain_ext.dataio.speaker_labels import LabelMapCheck, speaker_classes
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import (
@@ -50,12 +50,12 @@ from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
-    fail_together,
-    join_processes,
-    main_first,
-    part,
+    all_reduce_sum,
+    init_processes,
+    main_process_first,
+    raise_on_all,
     rank,
-    summed,
+    shut_down_processes,
     world_size,
 )
 from speechbrain_ext.utils.experiment import start_experiment
@@ -173,7 +173,7 @@ class SpeakerBrain(ResumableBrain):
         """The EER of the embeddings at hand on the development trials."""
         enrol, test, target = self.dev_trials
         # each process has filled in the rows of its batches
-        embeddings = summed(self.embeddings.to(self.device)).cpu()
+        embeddings = all_reduce_sum(self.embeddings.to(self.device)).cpu()
         scores = cosine_scores(embeddings, enrol, test)
         return EER(scores[target], scores[~target])[0]
 
@@ -387,27 +387,27 @@ def main(argv):
     quiet_libraries()
     with one_sentence("The same command resumes at the last checkpoint."):
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
-        run_opts = join_processes(run_opts)
-        hparams, text = fail_together(
+        run_opts = init_processes(run_opts)
+        hparams, text = raise_on_all(
             load_recipe, recipe, overrides, KEYS, run_opts
         )
         output_folder = pathlib.Path(hparams["output_folder"])
-        fail_together(refuse_links, output_folder)
-        fail_together(require_resumable, hparams["save_folder"], text)
-        fail_together(check_options, hparams)
+        raise_on_all(refuse_links, output_folder)
+        raise_on_all(require_resumable, hparams["save_folder"], text)
+        raise_on_all(check_options, hparams)
         with explain_disk_full(output_folder):
             return train(recipe, run_opts, hparams, text)
 
 
 def train(recipe, run_opts, hparams, text):
     """Trains, exports, and returns the pretrained folder."""
-    main_first(prepare, hparams, once_per_node=True)
-    manifest, cohort = main_first(
+    main_process_first(prepare, hparams, once_per_node=True)
+    manifest, cohort = main_process_first(
         training_manifest, hparams, run_opts.get("device", "cpu")
     )
     if hparams["shards"]:  # written once, whatever the labels are
-        manifest = main_first(write_shards, manifest, hparams["shards"])
-    labels = main_first(
+        manifest = main_process_first(write_shards, manifest, hparams["shards"])
+    labels = main_process_first(
         speaker_classes,
         manifest["spk_id"],
         hparams["label_encoder"],
@@ -417,11 +417,11 @@ def train(recipe, run_opts, hparams, text):
     )
     output_folder = pathlib.Path(hparams["output_folder"])
     logs = ["train_log.txt"]
-    main_first(start_experiment, output_folder, text, __file__, logs)
-    main_first(require_exportable, output_folder / "pretrained")
-    brain = fail_together(make_brain, hparams, text, run_opts)
-    train_set = fail_together(train_loader, hparams, brain, manifest, labels)
-    dev_set = fail_together(dev_loader, hparams, brain)
+    main_process_first(start_experiment, output_folder, text, __file__, logs)
+    main_process_first(require_exportable, output_folder / "pretrained")
+    brain = raise_on_all(make_brain, hparams, text, run_opts)
+    train_set = raise_on_all(train_loader, hparams, brain, manifest, labels)
+    dev_set = raise_on_all(dev_loader, hparams, brain)
     describe(hparams, brain, manifest)
     brain.fit(hparams["epoch_counter"], train_set, dev_set)
     exported = finish(hparams, brain, dev_set)
@@ -433,7 +433,7 @@ def train(recipe, run_opts, hparams, text):
         if history:
             training_curves(history, folder.with_name("training.png"))
         offer_verification(hparams, recipe, folder, cohort)
-    part()
+    shut_down_processes()
     return folder
 
 

@@ -30,6 +30,7 @@ from speechbrain_ext.dataio.corpus import (
     split_names,
 )
 from speechbrain_ext.dataio.file_lists import list_utterances
+from speechbrain_ext.dataio.fingerprinted_files import FingerprintedFiles
 from speechbrain_ext.dataio.kaldi import write_kaldi
 from speechbrain_ext.dataio.manifests import (
     COLUMNS,
@@ -39,7 +40,6 @@ from speechbrain_ext.dataio.manifests import (
 )
 from speechbrain_ext.dataio.parallel import removed_on_error
 from speechbrain_ext.dataio.splits import hold_out_speakers, require_speakers
-from speechbrain_ext.dataio.stamped_files import StampedFiles
 from speechbrain_ext.dataio.text_files import find_file, shorten
 from speechbrain_ext.dataio.trials import (
     make_trials,
@@ -202,7 +202,9 @@ def prepare_voxceleb(
         "fingerprint": corpus_fingerprint(files, lists),
     }
     wanted = _wanted(options)
-    files_of = StampedFiles(save_folder, options, [*OUTPUTS.values(), DONE])
+    files_of = FingerprintedFiles(
+        save_folder, options, [*OUTPUTS.values(), DONE]
+    )
     names = [OUTPUTS[name] for name in wanted]
     files_of.require_free()
     if files_of.are_done(names, DONE):

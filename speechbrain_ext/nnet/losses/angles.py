@@ -27,7 +27,7 @@ def sine(cosines):
     return squared.clamp(min=torch.finfo(cosines.dtype).eps).sqrt()
 
 
-def shifted_up(cosines, margin):
+def cos_plus_margin(cosines, margin):
     """cos(theta + margin), continued linearly where theta + margin > pi.
 
     The continuation is c - (1 + cos(pi - margin)), as in WeSpeaker and in
@@ -50,7 +50,7 @@ def shifted_up(cosines, margin):
     return torch.where(cosines > threshold, shifted, cosines - (1 + threshold))
 
 
-def shifted_down(cosines, margin):
+def cos_minus_margin(cosines, margin):
     """cos(theta - margin), also where theta < margin.
 
     Arguments

@@ -14,12 +14,15 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, normalize
 
 from speechbrain_ext.nnet.classifiers import LinearClassifier
-from speechbrain_ext.nnet.losses.contract import EmbeddingLoss, Loss
-from speechbrain_ext.nnet.losses.pairs import places, squared_distances
+from speechbrain_ext.nnet.losses.base import Loss, MetricLoss
+from speechbrain_ext.nnet.losses.pairs import (
+    index_within_speaker,
+    squared_distances,
+)
 from speechbrain_ext.nnet.losses.softmax import Softmax
 
 
-class Prototypical(EmbeddingLoss):
+class Prototypical(MetricLoss):
     """Distance of one utterance to the mean of its speaker's others.
 
     The first utterance of each speaker in the batch is the query x_s, the
@@ -43,7 +46,7 @@ class Prototypical(EmbeddingLoss):
         return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
 
-class AngularPrototypical(EmbeddingLoss):
+class AngularPrototypical(MetricLoss):
     """Scaled cosine of one utterance to the mean of its speaker's others.
 
     As ``Prototypical`` with logits w cos(x_s, c_k) + b. Reference code:
@@ -79,7 +82,7 @@ class AngularPrototypical(EmbeddingLoss):
         return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
 
-class GE2E(EmbeddingLoss):
+class GE2E(MetricLoss):
     """Scaled cosine of every utterance to every speaker's centroid.
 
     Wan et al., "Generalized End-to-End Loss for Speaker Verification", ICASSP
@@ -192,7 +195,7 @@ class _LearnedScale(torch.nn.Module):
 
 def _queries_and_prototypes(x, speakers, counts):
     """The first utterance of each speaker, and the mean of its others."""
-    first = places(speakers) == 0
+    first = index_within_speaker(speakers) == 0
     queries = x[first][speakers[first].argsort()]
     sums = x.new_zeros(len(counts), x.shape[1]).index_add(0, speakers, x)
     return queries, (sums - queries) / (counts - 1).unsqueeze(1)

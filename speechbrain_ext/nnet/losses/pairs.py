@@ -11,11 +11,11 @@ import math
 import torch
 from torch.nn.functional import normalize
 
-from speechbrain_ext.dataio.crops import stable_seed
-from speechbrain_ext.nnet.losses.contract import EmbeddingLoss, transformed
+from speechbrain_ext.nnet.losses.base import MetricLoss, transformed
+from speechbrain_ext.utils.seed import stable_seed
 
 
-class Triplet(EmbeddingLoss):
+class Triplet(MetricLoss):
     """Hinge on squared distances of an anchor, its own and another speaker.
 
     Of each speaker's utterances the first is the anchor a and the second the
@@ -87,7 +87,7 @@ class Triplet(EmbeddingLoss):
 
     def _loss(self, x, speakers, counts):
         unit = normalize(x)
-        place = places(speakers)
+        place = index_within_speaker(speakers)
         anchors, positives = unit[place == 0], unit[place == 1]
         distances = squared_distances(anchors, positives)
         nearest = distances.diagonal()
@@ -122,7 +122,7 @@ class Triplet(EmbeddingLoss):
         ).squeeze(1)
 
 
-class Contrastive(EmbeddingLoss):
+class Contrastive(MetricLoss):
     """Pulls pairs of a speaker together and pushes others apart.
 
     Over all pairs of the batch, on embeddings of unit length: the mean of
@@ -170,7 +170,7 @@ class Contrastive(EmbeddingLoss):
         return squared[pairs & same].mean() + apart.square().mean()
 
 
-def places(speakers):
+def index_within_speaker(speakers):
     """Which of its speaker's utterances each is.
 
     Arguments
@@ -185,7 +185,7 @@ def places(speakers):
 
     Example
     -------
-    >>> places(torch.tensor([5, 2, 5, 5, 2]))
+    >>> index_within_speaker(torch.tensor([5, 2, 5, 5, 2]))
     tensor([0, 0, 1, 2, 1])
     """
     same = speakers.unsqueeze(0) == speakers.unsqueeze(1)

@@ -5,14 +5,14 @@ from torch.nn.functional import cross_entropy, pad
 
 from speechbrain_ext.nnet.losses.angles import (
     check_angle,
-    shifted_down,
-    shifted_up,
+    cos_minus_margin,
+    cos_plus_margin,
 )
-from speechbrain_ext.nnet.losses.contract import ClassLoss
-from speechbrain_ext.utils.distributed import gathered, rank, summed
+from speechbrain_ext.nnet.losses.base import ClassificationLoss
+from speechbrain_ext.utils.distributed import all_gather, all_reduce_sum, rank
 
 
-class Softmax(ClassLoss):
+class Softmax(ClassificationLoss):
     """Cross-entropy of a linear layer's logits, without any margin.
 
     Its classifier is ``speechbrain_ext.nnet.classifiers.LinearClassifier``.
@@ -34,7 +34,7 @@ class Softmax(ClassLoss):
         return _shard_cross_entropy(cosines, rows, columns)
 
 
-class AMSoftmax(ClassLoss):
+class AMSoftmax(ClassificationLoss):
     """Softmax with an additive margin on the cosine (CosFace).
 
     Wang et al., "Additive Margin Softmax for Face Verification", 2018,
@@ -93,7 +93,7 @@ class AMSoftmax(ClassLoss):
         return _shard_cross_entropy(logits, rows, columns)
 
 
-class AAMSoftmax(ClassLoss):
+class AAMSoftmax(ClassificationLoss):
     """Softmax with an additive angular margin (ArcFace).
 
     Deng et al., "ArcFace", CVPR 2019, https://arxiv.org/abs/1801.07698.
@@ -154,7 +154,7 @@ class AAMSoftmax(ClassLoss):
         self._margin = margin
 
     def _loss(self, cosines, targets):
-        positive = shifted_up(cosines.gather(1, targets), self.margin)
+        positive = cos_plus_margin(cosines.gather(1, targets), self.margin)
         top_k = min(self.top_k, cosines.shape[1] - 1)
         if top_k:
             cosines = self._penalised(cosines, targets, top_k)
@@ -162,7 +162,7 @@ class AAMSoftmax(ClassLoss):
         return cross_entropy(logits, targets.squeeze(1))
 
     def _shard_loss(self, cosines, targets, rows, columns):
-        positive = shifted_up(cosines[rows, columns], self.margin)
+        positive = cos_plus_margin(cosines[rows, columns], self.margin)
         top_k = min(self.top_k, self.shard.classes - 1)
         if top_k:
             cosines = self._shard_penalised(cosines, rows, columns, top_k)
@@ -177,14 +177,14 @@ class AAMSoftmax(ClassLoss):
         missing = top_k - values.shape[1]
         every = pad(values, (0, missing), value=-torch.inf)
         # [batch, processes * top_k]
-        every = gathered(every).unflatten(0, (-1, len(cosines)))
+        every = all_gather(every).unflatten(0, (-1, len(cosines)))
         every = every.transpose(0, 1).flatten(1)
         chosen = torch.zeros_like(every, dtype=torch.bool)
         chosen = chosen.scatter(1, every.topk(top_k, dim=1).indices, True)
         own = chosen[:, rank() * top_k :][:, : values.shape[1]]
         penalty = self.top_k_penalty * self.margin / 0.2
         before = cosines.gather(1, nearest)
-        after = torch.where(own, shifted_down(before, penalty), before)
+        after = torch.where(own, cos_minus_margin(before, penalty), before)
         return cosines.scatter(1, nearest, after)
 
     def _penalised(self, cosines, targets, top_k):
@@ -193,7 +193,7 @@ class AAMSoftmax(ClassLoss):
         nearest = others.topk(top_k, dim=1).indices
         penalty = self.top_k_penalty * self.margin / 0.2
         return cosines.scatter(
-            1, nearest, shifted_down(cosines.gather(1, nearest), penalty)
+            1, nearest, cos_minus_margin(cosines.gather(1, nearest), penalty)
         )
 
 
@@ -208,7 +208,7 @@ def _shard_cross_entropy(logits, rows, columns):
         torch.distributed.all_reduce(top, torch.distributed.ReduceOp.MAX)
     sums = torch.exp(logits - top.unsqueeze(1)).sum(dim=1)
     true = torch.zeros_like(top).index_put((rows,), logits[rows, columns])
-    sums, true = summed(torch.stack([sums, true]))
+    sums, true = all_reduce_sum(torch.stack([sums, true]))
     return (sums.log() + top - true).mean()
 
 

@@ -13,19 +13,19 @@ from torch.nn.functional import logsigmoid
 
 from speechbrain_ext.nnet.losses.angles import (
     check_angle,
-    shifted_down,
-    shifted_up,
+    cos_minus_margin,
+    cos_plus_margin,
     sine,
 )
-from speechbrain_ext.nnet.losses.contract import ClassLoss, transformed
-from speechbrain_ext.utils.distributed import replicated, summed
+from speechbrain_ext.nnet.losses.base import ClassificationLoss, transformed
+from speechbrain_ext.utils.distributed import all_reduce_sum, replicated
 
 logger = get_logger(__name__)
 
 WORTH_COMPILING = 2**20  # cosines in a batch
 
 
-class SphereFace2(ClassLoss):
+class SphereFace2(ClassificationLoss):
     """Binary classification of every class, in both published forms.
 
     With the cosine c_i to class i, the true class y and
@@ -195,13 +195,13 @@ class SphereFace2(ClassLoss):
         # binary classifiers: the loss is the sum of the classes' losses
         bias = replicated(self.bias.to(cosines.dtype))
         part = _OneVsAll.apply(cosines, bias, targets, rows, columns, self)
-        return summed(part)
+        return all_reduce_sum(part)
 
     def _by_autograd(self, cosines, targets):
         """The loss in operations that torch.func transforms; takes longer."""
         negative = cosines
         if self.margin_type == "A" and self.form == "speaker":
-            negative = shifted_down(cosines, self.margin)
+            negative = cos_minus_margin(cosines, self.margin)
         negative = self.scale * self._similarity(negative)
         if self.margin_type == "C":
             negative = negative + self.scale * self.margin
@@ -225,7 +225,7 @@ class SphereFace2(ClassLoss):
             return self.scale * (self._similarity(cosines) - self.margin)
         if self.form == "speaker":
             return self.scale * self._similarity(
-                shifted_up(cosines, self.margin)
+                cos_plus_margin(cosines, self.margin)
             )
         angles = cosines.clamp(-1, 1).acos()
         if self.margin_type == "A":

@@ -1,0 +1,156 @@
+"""Files whose names bear the fingerprint of what they were made of."""
+
+import hashlib
+import json
+import os
+import re
+
+from speechbrain_ext.utils.files import (
+    atomic_link,
+    atomic_write,
+    remove_own,
+    require_own,
+)
+from speechbrain_ext.utils.journal import is_own
+
+DIGITS = 12  # of the fingerprint that file names show
+
+
+class FingerprintedFiles:
+    """Files of a folder, by plain names that link to stamped ones.
+
+    ``train.csv`` is a link to ``train-1a2b3c4d5e6f.csv``: another setting has
+    another fingerprint and never uses the file. A file of the user's that has
+    one of the names is never replaced.
+
+    Arguments
+    ---------
+    folder : str
+        The folder.
+    options : dict
+        What the files are made of, as JSON can hold it.
+    names : list of str
+        Every plain name that a setting may make.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> files = FingerprintedFiles(folder, {"seed": 1}, ["a.txt", "done.json"])
+    >>> with open(files.path("a.txt"), "w") as stream:
+    ...     _ = stream.write("x")
+    >>> files.mark_done("done.json", "summary")
+    >>> files.link(["a.txt", "done.json"])
+    >>> files.are_done(["a.txt"], "done.json"), (folder / "a.txt").read_text()
+    (True, 'x')
+    """
+
+    def __init__(self, folder, options, names):
+        self.folder = folder
+        self.options = options
+        self.names = names
+        said = json.dumps(options).encode()
+        self.stamp = hashlib.sha256(said).hexdigest()[:DIGITS]
+
+    def path(self, name):
+        """The path that bears the fingerprint.
+
+        Arguments
+        ---------
+        name : str
+            The plain name.
+
+        Returns
+        -------
+        str
+            The path.
+        """
+        return os.path.join(self.folder, self._stamped(name))
+
+    def are_done(self, names, mark):
+        """Whether a former run with these options made everything.
+
+        Arguments
+        ---------
+        names : list of str
+            Plain names of what is wanted.
+        mark : str
+            Plain name of the mark, which is written last.
+
+        Returns
+        -------
+        bool
+            False where a file, the mark or its link is missing or broken.
+        """
+        if not all(os.path.exists(self.path(name)) for name in names):
+            return False
+        if not os.path.lexists(os.path.join(self.folder, mark)):
+            return False
+        if not os.path.isfile(self.path(mark)):
+            return False  # a pipe would be waited for
+        try:
+            with open(self.path(mark), encoding="utf-8") as stream:
+                done = json.load(stream)
+        except (OSError, ValueError):
+            return False  # no mark or a broken one: it has to be done again
+        return isinstance(done, dict) and self.options == {
+            name: value for name, value in done.items() if name != "summary"
+        }
+
+    def mark_done(self, mark, summary):
+        """Writes the mark that everything is whole.
+
+        Arguments
+        ---------
+        mark : str
+            Its plain name.
+        summary : dict
+            What it shall tell beside the options.
+        """
+        with atomic_write(self.path(mark)) as stream:
+            json.dump({**self.options, "summary": summary}, stream, indent=2)
+            stream.write("\n")
+
+    def link(self, names):
+        """Points plain names at these files, and takes the others away.
+
+        Arguments
+        ---------
+        names : list of str
+            The plain names that this setting makes.
+
+        Raises
+        ------
+        FileExistsError
+            Same as in ``require_free``.
+        """
+        self.require_free()
+        for name in self.names:
+            link = os.path.join(self.folder, name)
+            target = self._stamped(name)
+            if os.path.islink(link) and not is_own(link):
+                os.unlink(link)  # of a version without a journal
+            if name not in names:
+                # must not look as if these options had made it
+                remove_own(link)
+            elif not os.path.islink(link) or os.readlink(link) != target:
+                atomic_link(link, target)
+
+    def require_free(self):
+        """Raises where a plain name is a file of the user's.
+
+        Raises
+        ------
+        FileExistsError
+            If one is neither a link to a stamped file nor missing.
+        """
+        for name in self.names:
+            link = os.path.join(self.folder, name)
+            form = re.escape(self._stamped(name))
+            form = form.replace(self.stamp, f"[0-9a-f]{{{DIGITS}}}")
+            if os.path.islink(link) and re.fullmatch(form, os.readlink(link)):
+                continue
+            require_own(link)
+
+    def _stamped(self, name):
+        stem, ending = os.path.splitext(name)
+        return f"{stem}-{self.stamp}{ending}"

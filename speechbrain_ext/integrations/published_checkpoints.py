@@ -1,0 +1,366 @@
+"""Published checkpoints as SpeechBrain modules and pretrained folders.
+
+    python -m speechbrain_ext.utils.conversion --family wespeaker \
+        --config config.yaml --checkpoint avg_model.pt --output_folder DIR
+
+Only tensors are read, never code. The result is modules, or a list of all
+keys that do not fit.
+"""
+
+import argparse
+import functools
+import hashlib
+import pathlib
+import sys
+
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from speechbrain_ext.inference.export import (
+    export_pretrained,
+    require_exportable,
+)
+from speechbrain_ext.integrations import clova, golden_gemini, wespeaker
+from speechbrain_ext.integrations.state_dicts import (
+    MOST_BANDS,
+    network_tensors,
+    read_checkpoint,
+    renamed_key,
+)
+from speechbrain_ext.utils.yaml_files import read_yaml
+
+CARD = """\
+# {architecture}, converted
+
+A speaker encoder for SpeechBrain, converted by speechbrain_ext from a
+checkpoint of {origin}. The weights are its authors' and stand under their
+licence.
+
+| | |
+|---|---|
+| family | {family} |
+| architecture | {architecture} |
+| checkpoint | {checkpoint} |
+| SHA-256 | {digest} |
+| parameters | {parameters} |
+| front end | {front} |
+
+    from speechbrain.inference.speaker import SpeakerRecognition
+    SpeakerRecognition.from_hparams(source="path/of/this/folder")
+"""
+ORIGINS = {
+    "wespeaker": "WeSpeaker (github.com/wenet-e2e/wespeaker)",
+    "golden_gemini": "Golden Gemini (Liu et al., TASLP 2024)",
+    "clova": "Clova's trainer (github.com/clovaai/voxceleb_trainer)",
+}
+
+
+def describe_checkpoint(family, architecture, state_dict, input_size=None):
+    """Describes the modules of a published checkpoint.
+
+    Arguments
+    ---------
+    family : str
+        ``wespeaker``, ``golden_gemini`` or ``clova``.
+    architecture : str or dict
+        The published name, or the arguments of a ``ResNet``.
+    state_dict : dict
+        Tensors by their published keys.
+    input_size : int
+        Number of filterbanks, where it cannot be told from the tensors.
+
+    Returns
+    -------
+    blocks : dict
+        (maker, arguments) of compute_features, mean_var_norm and
+        embedding_model.
+    tensors : dict
+        (published key, tensor) by the key of the embedding model.
+
+    Raises
+    ------
+    ValueError
+        If the family or architecture is unknown, a key is missing without
+        which its sizes cannot be told, or a value is not a dense tensor of
+        finite numbers.
+    """
+    families = {
+        "wespeaker": wespeaker.describe,
+        "golden_gemini": golden_gemini.describe,
+        "clova": clova.describe,
+    }
+    if family not in families:
+        raise ValueError(
+            f"`family` must be one of {sorted(families)}, got {family!r}."
+        )
+    if isinstance(input_size, bool) or not (
+        input_size is None
+        or (isinstance(input_size, int) and 1 <= input_size <= MOST_BANDS)
+    ):
+        raise ValueError(
+            f"`input_size` must be an integer from 1 to {MOST_BANDS}, got "
+            f"{input_size!r}; it is the number of filterbanks, usually 80."
+        )
+    state_dict = network_tensors(state_dict)
+
+    def tensor(key, dimensions=2):
+        what = f"of family {family!r} and architecture {architecture!r}"
+        if key not in state_dict:
+            raise ValueError(
+                f"The checkpoint has no '{key}': it is not {what}."
+            )
+        shape = list(state_dict[key].shape)
+        if len(shape) != dimensions or 0 in shape:
+            raise ValueError(
+                f"The checkpoint's '{key}' must have {dimensions} dimensions, "
+                f"none of them 0, got the shape {shape}: it is not {what}."
+            )
+        return state_dict[key]
+
+    blocks, keys = families[family](architecture, tensor, input_size)
+    bands = blocks["embedding_model"][1]["input_size"]
+    if not 1 <= bands <= MOST_BANDS:
+        raise ValueError(
+            f"By the sizes of its tensors the checkpoint has {bands} "
+            f"filterbanks, which must be 1 to {MOST_BANDS}; pass `input_size`, "
+            "or check family and architecture."
+        )
+    return blocks, {
+        renamed_key(key, keys): (key, value)
+        for key, value in state_dict.items()
+    }
+
+
+def convert_checkpoint(family, architecture, state_dict, input_size=None):
+    """Builds the modules of a published checkpoint and fills them.
+
+    Arguments
+    ---------
+    family : str
+        Where the checkpoint comes from: ``wespeaker``, ``golden_gemini`` or
+        ``clova``.
+    architecture : str or dict
+        The published name, with the pooling behind it where it is another
+        than the usual: ``ResNet34``, ``ResNet34_ASTP``,
+        ``Gemini_DF_ResNet114``; ``Gemini_df_resnet60``; ``ResNetSE34L_SAP``,
+        ``ResNetSE34V2_ASP``, ``VGGVox_MAX``. For WeSpeaker also the arguments
+        of a ``ResNet`` as a dict.
+    state_dict : dict
+        Tensors by their published keys. A training head (``projection.*``)
+        is left out.
+    input_size : int
+        Number of filterbanks, where it cannot be told from the tensors: they
+        are taken to be a multiple of 8 (of 16 for DF-ResNets), or 40 and 64
+        for Clova's.
+
+    Returns
+    -------
+    torch.nn.ModuleDict
+        ``compute_features``, ``mean_var_norm`` and ``embedding_model``, as
+        SpeechBrain's pretrained interface calls them.
+
+    Raises
+    ------
+    ValueError
+        If the family or architecture is unknown, or keys are missing, left
+        over or of another shape: all of them are named.
+
+    Example
+    -------
+    >>> state = {"conv1.weight": torch.zeros(4, 1, 3, 3)}
+    >>> convert_checkpoint("wespeaker", "ResNet34", state)
+    Traceback (most recent call last):
+        ...
+    ValueError: The checkpoint has no 'seg_1.weight': it is not of family \
+'wespeaker' and architecture 'ResNet34'.
+    """
+    blocks, tensors = describe_checkpoint(
+        family, architecture, state_dict, input_size
+    )
+    # without memory first: the sizes are a stranger's
+    maker, arguments = blocks["embedding_model"]
+    with torch.device("meta"):
+        _check_fit(maker(**arguments), tensors)
+    modules = {
+        key: maker(**arguments) for key, (maker, arguments) in blocks.items()
+    }
+    # float64 stays float64, so that nothing of the published numbers is lost
+    kinds = [v.dtype for _, v in tensors.values() if v.is_floating_point()]
+    dtype = functools.reduce(torch.promote_types, kinds)
+    modules["embedding_model"].to(dtype).load_state_dict(
+        {key: value for key, (_, value) in tensors.items()}
+    )
+    return torch.nn.ModuleDict(modules)
+
+
+def _check_fit(model, tensors):
+    """Names every key that does not fit a model.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        The model, its tensors perhaps without values.
+    tensors : dict
+        (published key, tensor) by the model's own key.
+    """
+    own = model.state_dict()
+    problems = [f"missing {key}" for key in own if key not in tensors]
+    for key, (published, value) in tensors.items():
+        if key not in own:
+            problems.append(f"left over {published}")
+        elif own[key].shape != value.shape:
+            problems.append(
+                f"{published} of shape {list(value.shape)} instead of "
+                f"{list(own[key].shape)}"
+            )
+        elif key.endswith("running_var") and (value < 0).any():
+            problems.append(f"{published} is a variance below 0")
+    if problems:
+        raise ValueError(
+            f"The checkpoint does not fit the architecture in {len(problems)} "
+            "places: " + "; ".join(problems) + "."
+        )
+
+
+def export_checkpoint(
+    family, architecture, checkpoint, folder, input_size=None
+):
+    """Writes a pretrained folder from the file of a published checkpoint.
+
+    Arguments
+    ---------
+    family : str
+        As for ``convert_checkpoint``.
+    architecture : str
+        As for ``convert_checkpoint``.
+    checkpoint : str
+        The file, of which tensors alone are read.
+    folder : str
+        The folder to write, which ``SpeakerRecognition.from_hparams`` loads.
+    input_size : int
+        As for ``convert_checkpoint``.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, truncated, holds code or a number that is not
+        finite, or does not fit.
+    FileExistsError
+        If the folder holds what may not be replaced.
+    """
+    checkpoint = pathlib.Path(checkpoint)
+    require_exportable(folder, card=True)
+    state_dict = read_checkpoint(checkpoint)
+    blocks, _ = describe_checkpoint(
+        family, architecture, state_dict, input_size
+    )
+    modules = convert_checkpoint(
+        family, architecture, state_dict, input_size
+    ).float()
+    model = modules["embedding_model"]
+    size = model.embedding.out_features
+    recipe = "".join(_yaml(key, *block) for key, block in blocks.items())
+    recipe += "classifier: !name:torch.nn.Identity\n"
+    card = CARD.format(
+        family=family,
+        architecture=architecture,
+        origin=ORIGINS[family],
+        checkpoint=checkpoint.name,
+        digest=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
+        front=type(modules["compute_features"]).__name__,
+    )
+    return export_pretrained(
+        folder,
+        recipe,
+        {"embedding_model": model, "classifier": torch.nn.Identity()},
+        CategoricalEncoder(),
+        size,
+        card,
+    )
+
+
+def _yaml(key, maker, arguments):
+    """A module as a block of a YAML."""
+    lines = [f"{key}: !new:{maker.__module__}.{maker.__qualname__}"]
+    for name, value in arguments.items():
+        if isinstance(value, functools.partial):
+            value, more = value.func, value.keywords
+        else:
+            more = {}
+        if isinstance(value, type):
+            value = f"!name:{value.__module__}.{value.__qualname__}"
+        elif isinstance(value, (list, tuple)):
+            value = [list(v) if isinstance(v, tuple) else v for v in value]
+        lines.append(f"    {name}: {value}")
+        lines += [f"        {k}: {v!r}" for k, v in more.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _config(path):
+    """Architecture and number of filterbanks of a published config."""
+    config = read_yaml(path)
+    if "model" not in config:
+        raise ValueError(f"{path} has no key 'model'; pass --architecture.")
+    arguments = config.get("model_args", config)
+    if not isinstance(arguments, dict):
+        raise ValueError(
+            f"`model_args` of {path} must be a block of keys, got "
+            f"{arguments!r}; pass --architecture."
+        )
+    name = config["model"]
+    pool = arguments.get("pooling_func", arguments.get("encoder_type")) or ""
+    for key, value in (("model", name), ("pooling_func", pool)):
+        if not isinstance(value, str):
+            raise ValueError(
+                f"`{key}` of {path} must be a name, got {value!r}; pass "
+                "--architecture."
+            )
+    if pool and not name.startswith("Gemini"):
+        name = f"{name}_{pool}"
+    return name, arguments.get("feat_dim", arguments.get("n_mels"))
+
+
+def main(argv=None):
+    """Converts by the command line.
+
+    Arguments
+    ---------
+    argv : list of str
+        The command line; None for this process's own.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder that was written.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("--family", required=True, choices=sorted(ORIGINS))
+    named = parser.add_mutually_exclusive_group(required=True)
+    named.add_argument("--config", help="the published YAML")
+    named.add_argument("--architecture", help="the published name")
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--output_folder", required=True)
+    parser.add_argument("--input_size", type=int, help="filterbanks")
+    arguments = parser.parse_args(argv)
+    try:
+        architecture, mels = arguments.architecture, None
+        if arguments.config:
+            architecture, mels = _config(arguments.config)
+        folder = export_checkpoint(
+            arguments.family,
+            architecture,
+            arguments.checkpoint,
+            arguments.output_folder,
+            mels if arguments.input_size is None else arguments.input_size,
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    return folder

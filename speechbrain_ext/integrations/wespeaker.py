@@ -1,0 +1,97 @@
+"""ResNets and Gemini DF-ResNets of WeSpeaker."""
+
+from speechbrain_ext.integrations.golden_gemini import DF, df_resnet
+from speechbrain_ext.integrations.state_dicts import (
+    module_blocks,
+    pooling_keys,
+    raise_unknown,
+    stage_key,
+)
+from speechbrain_ext.lobes.models.ResNet import ResNet
+from speechbrain_ext.nnet import pooling as poolings
+
+BASIC = {"ResNet18": (2, 2, 2, 2), "ResNet34": (3, 4, 6, 3)}
+BOTTLENECK = {
+    "ResNet50": (3, 4, 6, 3),
+    "ResNet101": (3, 4, 23, 3),
+    "ResNet152": (3, 8, 36, 3),
+    "ResNet221": (6, 16, 48, 3),
+    "ResNet293": (10, 20, 64, 3),
+}
+
+
+def describe(architecture, tensor, input_size):
+    """Describes one of WeSpeaker's networks.
+
+    Arguments
+    ---------
+    architecture : str | dict
+        ``ResNet34``, ``ResNet34_ASTP``, ``Gemini_DF_ResNet114`` and the like,
+        or the arguments of a ``ResNet``.
+    tensor : callable
+        Returns the tensor of a published key, given also its dimensions.
+    input_size : int
+        Number of filterbanks; None to tell it from the tensors.
+
+    Returns
+    -------
+    blocks : dict
+        See ``module_blocks``.
+    keys : dict
+        See ``renamed_key``.
+
+    Raises
+    ------
+    ValueError
+        If the architecture is unknown, or a tensor is missing.
+
+    Example
+    -------
+    >>> import torch
+    >>> shapes = {"conv1.weight": (4, 1, 3, 3), "seg_1.weight": (6, 640)}
+    >>> def tensor(key, dimensions=2):
+    ...     return torch.zeros(shapes[key])
+    >>> blocks, _ = describe("ResNet34", tensor, None)
+    >>> blocks["compute_features"][1]
+    {'n_mels': 80}
+    """
+    if isinstance(architecture, str):
+        name, _, pool = architecture.partition("_")
+        if name == "Gemini":
+            layers = pool.removeprefix("DF_ResNet")
+            if layers not in DF:
+                raise_unknown(
+                    architecture, [f"Gemini_DF_ResNet{n}" for n in DF]
+                )
+            return df_resnet(layers, tensor, "seg_1", 1e-7, input_size)
+        if name not in {**BASIC, **BOTTLENECK}:
+            df = [f"Gemini_DF_ResNet{n}" for n in DF]
+            raise_unknown(architecture, [*BASIC, *BOTTLENECK, *df])
+        kind = "basic" if name in BASIC else "bottleneck"
+        architecture = {"block_sizes": {**BASIC, **BOTTLENECK}[name]}
+        architecture["block"] = kind
+        pool_keys = pooling_keys(pool or "TSTP", architecture)
+    elif isinstance(architecture, dict):
+        pool_keys = {}
+    else:
+        raise_unknown(architecture, [*BASIC, *BOTTLENECK])
+    channels = tensor("conv1.weight", 4).shape[0]
+    embedding = tensor("seg_1.weight")
+    expansion = 4 if architecture.get("block") == "bottleneck" else 1
+    widening = architecture.get(
+        "pooling", poolings.TemporalStatisticsPooling
+    ).widening
+    # of 8 * channels maps with an eighth of the filterbanks
+    bins = embedding.shape[1] // (8 * channels * expansion * widening)
+    arguments = {
+        "input_size": input_size or 8 * bins,
+        "channels": channels,
+        "lin_neurons": embedding.shape[0],
+        **architecture,
+    }
+    keys = {
+        r"seg_1\.(.*)": r"embedding.\1",
+        r"layer(\d)\.(.*)": stage_key,
+        **pool_keys,
+    }
+    return module_blocks(ResNet, arguments), keys

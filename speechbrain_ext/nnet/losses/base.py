@@ -1,0 +1,337 @@
+"""SpeechBrain's contract of a loss, checked and written once."""
+
+import abc
+import os
+
+import torch
+from speechbrain.utils.autocast import fwd_default_precision
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.utils.distributed import all_gather
+
+logger = get_logger(__name__)
+
+FIRST_BATCHES = 10  # whose values are checked where that makes a GPU wait
+UNTRAINED_BATCHES = 250  # after which parameters that stand still are named
+HOW_TO_LIST = (
+    "If the YAML names the loss `compute_cost`, add the line `compute_cost: "
+    "!ref <compute_cost>` twice: under `modules:`, so that it is moved and "
+    "trained, and under the checkpointer's `recoverables:`, so that it is "
+    "saved."
+)
+
+
+class Loss(torch.nn.Module, abc.ABC):
+    """What every loss shares: its precision and its checks.
+
+    A loss implements ``_compute(outputs, targets, check)``, with outputs in
+    float32 or float64 and targets in int64, whatever came in, and whether
+    their values are checked.
+
+    ``check_inputs`` says whether the values are checked: class numbers in
+    their range, cosines in [-1, 1]. A GPU has to wait for each check. True
+    checks every batch and False none. None, the default, checks every batch
+    on a CPU and the first 10 elsewhere. After these a class number out of its
+    range stops CUDA by a "device-side assert": run again with the environment
+    variable CUDA_LAUNCH_BLOCKING=1, which checks every batch and says in a
+    sentence what is wrong. Nothing is checked inside torch.compile and
+    torch.func, where there are no values to look at.
+
+    A loss whose parameters never change although gradients reach them logs
+    once how a recipe has to list it.
+    """
+
+    check_inputs = None
+    waits_anyway = False  # a GPU waits for every batch, checked or not
+    _batches = 0
+    _trained = 0
+    _first_values = None
+
+    @fwd_default_precision
+    def forward(self, outputs, targets, length=None):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        outputs : torch.Tensor
+            Cosines or logits of shape [batch, 1, classes], or embeddings of
+            shape [batch, 1, embedding], of any floating type.
+        targets : torch.Tensor
+            Class numbers, or speakers, of any integer type, shape [batch, 1].
+        length : torch.Tensor
+            Not used; SpeechBrain's contract.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of type float32, or float64 for such outputs.
+
+        Raises
+        ------
+        ValueError
+            If the targets are not integers, or the outputs are on another
+            device than the loss's parameters.
+        """
+        if targets.is_floating_point() or targets.is_complex():
+            raise ValueError(
+                "`targets` must be whole numbers of an integer type, got "
+                f"{targets.dtype}; pass targets.long()."
+            )
+        for name, parameter in self.named_parameters():
+            if parameter.dim() and parameter.device != outputs.device:
+                raise ValueError(
+                    f"`outputs` must be on the device of the loss's {name}, "
+                    f"{parameter.device}, got {outputs.device}. {HOW_TO_LIST}"
+                )
+        if self.training and torch.is_grad_enabled():
+            self._watch_parameters()
+        check = self._checks(outputs.device)
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return self._compute(outputs, targets.long(), check)
+
+    @abc.abstractmethod
+    def _compute(self, outputs, targets, check):
+        """The loss of outputs in float32 or better and targets in int64."""
+
+    def _checks(self, device):
+        """Whether the values of this batch are checked."""
+        if transformed() or torch.compiler.is_compiling():
+            return False  # there are no values to look at
+        self._batches += 1
+        if self.check_inputs is not None:
+            return self.check_inputs
+        return (
+            device.type == "cpu"
+            or self.waits_anyway
+            or self._batches <= FIRST_BATCHES
+            or os.environ.get("CUDA_LAUNCH_BLOCKING") == "1"
+        )
+
+    def _watch_parameters(self):
+        """Says once that no optimizer has this loss's parameters."""
+        if self._trained > UNTRAINED_BATCHES or torch.compiler.is_compiling():
+            return
+        own = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if isinstance(parameter, torch.nn.Parameter)
+            and parameter.requires_grad
+        }
+        if self._trained == 0:
+            self._first_values = {n: p.detach().clone() for n, p in own.items()}
+        self._trained += 1
+        if self._trained <= UNTRAINED_BATCHES:
+            return
+        # the one time that a GPU has to wait
+        first, self._first_values = self._first_values, None
+        pulled = any(p.grad is not None and p.grad.any() for p in own.values())
+        moved = any(
+            name not in first or not torch.equal(first[name].to(p), p)
+            for name, p in own.items()
+        )
+        if pulled and not moved:
+            logger.warning(
+                f"The parameters of {type(self).__name__} "
+                f"({', '.join(own)}) did not change in {UNTRAINED_BATCHES} "
+                f"training batches: no optimizer has them. {HOW_TO_LIST}"
+            )
+
+
+class ClassificationLoss(Loss):
+    """A loss on the cosines, or the logits, of every class.
+
+    A loss of this kind implements ``_loss(cosines [batch, classes], targets
+    [batch, 1])`` and says by ``largest_cosine`` what rounding may leave of a
+    cosine of 1, None where logits come in.
+
+    With a ``shard`` (of a classifier of ``speechbrain_ext.nnet.sharded``) the
+    outputs are those of all processes' utterances, for this process's classes
+    only. ``_shard_loss(cosines, targets, rows, columns)`` is then the loss
+    over all classes, and its gradient is that of these classes. ``targets``
+    are counted from the first of them; ``rows`` and ``columns`` say where a
+    true class is among them.
+    """
+
+    largest_cosine = 1.1
+    shard = None
+
+    def _compute(self, outputs, targets, check):
+        if self.shard is not None:
+            targets = all_gather(targets)
+        cosines, targets = cosines_and_targets(
+            outputs, targets, self.largest_cosine, self.shard, check
+        )
+        if self.shard is None:
+            return self._loss(cosines, targets)
+        here = (targets >= 0) & (targets < cosines.shape[1])
+        rows, columns = here.nonzero()[:, 0], targets[here]
+        return self._shard_loss(cosines, targets, rows, columns)
+
+    @abc.abstractmethod
+    def _loss(self, cosines, targets):
+        """The mean loss over the batch."""
+
+    @abc.abstractmethod
+    def _shard_loss(self, cosines, targets, rows, columns):
+        """The mean loss over the batch of all processes."""
+
+
+class MetricLoss(Loss):
+    """A loss on the embeddings of several utterances a speaker.
+
+    A loss of this kind implements ``_loss(embeddings [batch, embedding],
+    speakers [batch], counts [speakers])`` and says by ``at_least`` how many
+    utterances of each speaker it needs. Numbering the speakers makes a GPU
+    wait, so every batch is checked unless ``check_inputs`` is False.
+    """
+
+    at_least = 2
+    waits_anyway = True
+
+    def _compute(self, outputs, targets, check):
+        outputs, targets = all_gather(outputs), all_gather(targets)
+        return self._loss(*grouped(outputs, targets, self.at_least, check))
+
+    @abc.abstractmethod
+    def _loss(self, embeddings, speakers, counts):
+        """The loss of speakers numbered from 0."""
+
+
+def transformed():
+    """Whether torch.func transforms what is being computed.
+
+    Returns
+    -------
+    bool
+        True inside torch.func.grad, torch.vmap and the like.
+
+    Example
+    -------
+    >>> transformed()
+    False
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
+def cosines_and_targets(outputs, targets, within=None, shard=None, check=True):
+    """Checks a batch by SpeechBrain's contract and drops its middle dimension.
+
+    Arguments
+    ---------
+    outputs : torch.Tensor
+        Cosines or logits of shape [batch, 1, classes].
+    targets : torch.Tensor
+        Class numbers of shape [batch, 1].
+    within : float
+        Largest cosine that rounding may leave; None where they are logits.
+    shard : speechbrain_ext.nnet.sharded.Shard
+        Which classes the outputs are of, None for all.
+    check : bool
+        Whether values are checked as shapes are, which makes a GPU wait. On a
+        GPU that does not wait, a target out of its range stops CUDA later.
+
+    Returns
+    -------
+    cosines : torch.Tensor
+        Shape [batch, classes].
+    targets : torch.Tensor
+        Shape [batch, 1], of type int64, counted from the shard's first class.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, a target is out of its range, or an output is
+        not a cosine.
+    """
+    _check_shapes(outputs, targets, "classes")
+    first, classes = (0, outputs.shape[2])
+    if shard is not None:
+        first, classes = shard.first, shard.classes
+    targets = targets.long()
+    if check:
+        _check_values(outputs.detach(), targets, classes, within)
+    elif targets.device.type == "cuda" and not transformed():
+        # nothing waits for it, and a wrong target does not pass for another
+        torch._assert_async(((targets >= 0) & (targets < classes)).all())
+    return outputs.squeeze(1), targets - first
+
+
+def grouped(outputs, targets, at_least, check=True):
+    """Checks a batch of a metric loss and numbers its speakers from 0.
+
+    Arguments
+    ---------
+    outputs : torch.Tensor
+        Embeddings of shape [batch, 1, embedding].
+    targets : torch.Tensor
+        Speakers, any whole numbers, shape [batch, 1].
+    at_least : int
+        Utterances that each speaker must have.
+    check : bool
+        Whether they are counted, which makes a GPU wait once more.
+
+    Returns
+    -------
+    embeddings : torch.Tensor
+        Shape [batch, embedding], sorted by speaker, each one's in the order
+        of the batch.
+    speakers : torch.Tensor
+        Speakers numbered from 0 in increasing order, shape [batch].
+    counts : torch.Tensor
+        Utterances of each, shape [speakers].
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, there is one speaker alone, or one has too
+        few utterances.
+    """
+    _check_shapes(outputs, targets, "embedding")
+    labels, speakers, counts = targets.squeeze(1).unique(
+        return_inverse=True, return_counts=True
+    )
+    if len(labels) < 2:
+        raise ValueError(
+            f"`targets` must hold two speakers or more, got {len(labels)}; "
+            "a metric loss has nothing to compare."
+        )
+    if check and int(counts.min()) < at_least:
+        label = labels[counts.argmin()].item()
+        raise ValueError(
+            f"`targets` must hold {at_least} utterances or more of each "
+            f"speaker, got {int(counts.min())} of {label}; use a balanced "
+            "sampler."
+        )
+    # by speaker: the same batch on any number of processes has one order
+    order = speakers.argsort(stable=True)
+    return outputs.squeeze(1)[order], speakers[order], counts
+
+
+def _check_shapes(outputs, targets, last):
+    if outputs.dim() != 3 or outputs.shape[1] != 1 or not outputs.numel():
+        raise ValueError(
+            f"`outputs` must be of shape [batch, 1, {last}] with no 0 among "
+            f"them, got {list(outputs.shape)}."
+        )
+    if targets.shape != outputs.shape[:2]:
+        raise ValueError(
+            "`targets` must be of shape [batch, 1] with the batch of "
+            f"`outputs` ({outputs.shape[0]}), got {list(targets.shape)}."
+        )
+
+
+def _check_values(outputs, targets, classes, within):
+    lowest, highest = (int(value) for value in targets.aminmax())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"`targets` must be in [0, {classes}), got {lowest} to {highest}; "
+            "the label map and the classifier do not belong together."
+        )
+    if within is not None:
+        lowest, highest = (value.item() for value in outputs.aminmax())
+        # NaN passes: the training script names its batch
+        if lowest < -within or highest > within:
+            raise ValueError(
+                "`outputs` must be cosines in [-1, 1], got "
+                f"{lowest:.4g} to {highest:.4g}; use CosineClassifier."
+            )

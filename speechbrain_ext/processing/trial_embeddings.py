@@ -1,0 +1,120 @@
+"""Which embeddings the trials of a list are of."""
+
+import numpy as np
+import pandas as pd
+import torch
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.processing.score_normalization import enrolment_embeddings
+
+logger = get_logger(__name__)
+
+
+class TrialEmbeddings:
+    """Embeddings of utterances, and of models, by the names in trial lists.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Columns ID, spk_id and duration.
+    embeddings : torch.Tensor
+        A row each, [utterances, embedding].
+    models : dict
+        Maps the name of a model to its utterances' IDs: then the first names
+        of a list are models. Those with an utterance that is not there are
+        left out. None where lists name utterances alone.
+
+    Example
+    -------
+    >>> table = pd.DataFrame(
+    ...     {"ID": ["a/1/1", "a/2/1"], "spk_id": "a", "duration": 2.0}
+    ... )
+    >>> models = {"m": ["a/1/1", "a/2/1"]}
+    >>> rows = TrialEmbeddings(table, torch.eye(2), models)
+    >>> rows.embeddings.shape, rows.seconds.tolist(), int(rows.enrol_rows.m)
+    (torch.Size([3, 2]), [2.0, 2.0, 4.0], 2)
+    """
+
+    def __init__(self, manifest, embeddings, models=None):
+        self.embeddings = embeddings
+        ids = manifest["ID"].tolist()
+        self.speakers = manifest["spk_id"].tolist()
+        self.seconds = manifest["duration"].to_numpy(copy=True)
+        self.rows = pd.Series(range(len(ids)), index=ids)
+        self.enrol_rows = self.rows
+        if models is not None:
+            self._enrol(models)
+
+    def _enrol(self, models):
+        """A row for each model whose utterances are there."""
+        models = {
+            name: self.rows[ids].tolist()
+            for name, ids in models.items()
+            if set(ids) <= set(self.rows.index)
+        }
+        first = len(self.embeddings)
+        made = enrolment_embeddings(self.embeddings, list(models.values()))
+        self.embeddings = torch.cat([self.embeddings, made])
+        self.speakers += [self.speakers[rows[0]] for rows in models.values()]
+        added = [self.seconds[rows].sum() for rows in models.values()]
+        self.seconds = np.append(self.seconds, added)
+        self.enrol_rows = pd.Series(
+            range(first, first + len(models)), index=list(models)
+        )
+
+    def trials(self, path):
+        """Reads a list.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            The list.
+
+        Returns
+        -------
+        trials : pandas.DataFrame
+            The trials, see ``read_trials``.
+        numbers : tuple of torch.Tensor
+            Row numbers of the two sides, [trials] each.
+
+        Raises
+        ------
+        ValueError
+            If a name has no embedding.
+        """
+        trials = read_trials(path)
+        doubled = int(trials[["enrol", "test"]].duplicated().sum())
+        if doubled:
+            logger.warning(
+                f"{path.name} has {doubled} trials more than once; each counts."
+            )
+        numbers = []
+        for side, rows in (("enrol", self.enrol_rows), ("test", self.rows)):
+            unknown = sorted(set(trials[side]) - set(rows.index))
+            if unknown:
+                raise ValueError(
+                    f"{path} names {len(unknown)} that have no embedding as "
+                    f"{side}, among them {unknown[0]}; prepare the list anew, "
+                    "with the folders (and models) that have them."
+                )
+            numbers.append(
+                torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
+            )
+        return trials, tuple(numbers)
+
+    def trial_speakers(self, numbers):
+        """The speakers of trials.
+
+        Arguments
+        ---------
+        numbers : tuple of torch.Tensor
+            Row numbers of the two sides, [trials] each.
+
+        Returns
+        -------
+        list of np.ndarray
+            Names of the two sides' speakers, [trials] each.
+        """
+        speakers = np.array(self.speakers).astype(str)
+        return [speakers[side.numpy()] for side in numbers]

@@ -1,0 +1,1 @@
+"""A corpus of synthetic voices, for tests and the demo."""

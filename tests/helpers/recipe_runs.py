@@ -1,0 +1,85 @@
+"""A tiny network on synthetic voices, trained once for all of these tests."""
+
+import subprocess
+import sys
+
+import pytest
+
+from speechbrain_ext.synthetic.toy_corpus import synthesise_corpus
+
+TINY = {
+    "channels": 4,
+    "embedding_size": 16,
+    "number_of_epochs": 2,
+    "warmup_epochs": 0.5,
+    "margin_start_epoch": 1.5,
+    "margin_fix_epoch": 2,
+    "batch_size": 8,
+    "sentence_len": 0.6,
+    "dev_speakers": 2,
+    "dev_trials": 40,
+    "average_checkpoints": 2,
+    "precision": "fp32",
+    "train_dataloader_opts": "{num_workers: 0}",
+}
+
+
+def run(recipe, script, yaml, **options):
+    """Runs a script of the recipe as a process of its own."""
+    flags = [
+        f"--{key}={value}"
+        for key, value in options.items()
+        if value is not None
+    ]
+    return subprocess.run(
+        [sys.executable, script, f"hparams/{yaml}", "--device=cpu", *flags],
+        cwd=recipe,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A synthetic corpus of six speakers to train on and three to test."""
+    return synthesise_corpus(
+        tmp_path_factory.mktemp("data") / "corpus",
+        train_speakers=6,
+        test_speakers=3,
+        sessions=2,
+        utterances=3,
+        seconds=(0.7, 1.4),
+        trials=40,
+        workers=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def recipe(request):
+    """The recipe's folder."""
+    return request.config.rootpath / "recipes" / "VoxCeleb" / "SpeakerRec"
+
+
+def train(recipe, corpus, folder, **options):
+    """Trains the tiny network and returns the finished process."""
+    return run(
+        recipe,
+        "train_speaker_embeddings.py",
+        options.pop("yaml", "resnet_csphereface2_small.yaml"),
+        **{
+            "data_folder": corpus,
+            "output_folder": folder,
+            **TINY,
+            **options,
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(recipe, corpus, tmp_path_factory):
+    """The output folder of a run, and what the run said."""
+    folder = tmp_path_factory.mktemp("results") / "trained"
+    done = train(recipe, corpus, folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done

@@ -1,0 +1,204 @@
+"""Published checkpoints: what fits is loaded, what does not is named."""
+
+import hashlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from speechbrain.inference.speaker import SpeakerRecognition
+from wespeaker_shapes import TINY, wespeaker_shapes
+
+from speechbrain_ext.integrations.golden_gemini import DF
+from speechbrain_ext.integrations.published_checkpoints import (
+    _config,
+    describe_checkpoint,
+)
+from speechbrain_ext.lobes.features import KaldiFbank, SentenceMeanNorm
+from speechbrain_ext.lobes.models.DFResNet import DFResNet
+from speechbrain_ext.lobes.models.ResNet import ResNet
+from speechbrain_ext.utils.conversion import convert_checkpoint, main
+
+
+@pytest.fixture
+def state(rule_weights):
+    """A published state dict of the tiny network."""
+    return rule_weights(wespeaker_shapes())
+
+
+def test_modules_are_the_interfaces(state):
+    modules = convert_checkpoint("wespeaker", TINY, state)
+    assert sorted(modules) == [
+        "compute_features",
+        "embedding_model",
+        "mean_var_norm",
+    ]
+    modules = modules.float().eval()
+    features = modules["compute_features"](torch.rand(2, 16000) - 0.5)
+    features = modules["mean_var_norm"](features, torch.ones(2))
+    assert modules["embedding_model"](features, torch.ones(2)).shape == (
+        2,
+        1,
+        6,
+    )
+
+
+def test_training_head_is_left_out(state):
+    state["projection.weight"] = torch.zeros(5, 6)
+    convert_checkpoint("wespeaker", TINY, state)
+
+
+def test_published_names_give_the_published_networks():
+    full = ResNet(80, (2, 2, 2, 2), 4, 16).state_dict()
+    state = {
+        key.replace("embedding.", "seg_1.")
+        .replace("stages.0", "layer1")
+        .replace("stages.1", "layer2")
+        .replace("stages.2", "layer3")
+        .replace("stages.3", "layer4"): value
+        for key, value in full.items()
+    }
+    model = convert_checkpoint("wespeaker", "ResNet18", state)
+    for key, value in model["embedding_model"].state_dict().items():
+        assert torch.equal(value, full[key])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("bn1.bias"), "1 places: missing bn1.bias"),
+        (
+            lambda s: s.update({"layer5.0.x": torch.zeros(1)}),
+            "left over layer5.0.x",
+        ),
+        (
+            lambda s: s.update({"seg_1.bias": torch.zeros(7)}),
+            r"seg_1.bias of shape \[7\] instead of \[6\]",
+        ),
+        (lambda s: s.pop("seg_1.weight"), "no 'seg_1.weight'"),
+    ],
+)
+def test_every_misfit_is_named(state, change, message):
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint("wespeaker", TINY, state)
+
+
+def test_unknown_names_are_rejected(state):
+    with pytest.raises(ValueError, match="got 'kaldi'"):
+        convert_checkpoint("kaldi", TINY, state)
+    with pytest.raises(ValueError, match="got 'ResNet9'"):
+        convert_checkpoint("wespeaker", "ResNet9", state)
+
+
+@pytest.fixture
+def published(state, tmp_path, rule_weights):
+    """A file of DF-ResNet60 as its authors publish it, narrow, and a config."""
+    model = DFResNet(80, DF["60"], (4, 4, 4, 4, 4), 6)
+    state = {
+        key.replace("downsampling", "downsample_layers"): value
+        for key, value in model.state_dict().items()
+    }
+    torch.save(state, tmp_path / "avg_model.pt")
+    return tmp_path / "avg_model.pt", model.eval()
+
+
+def convert(*options):
+    """Runs the command and returns its exit code and last line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "speechbrain_ext.utils.conversion", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stderr.strip().splitlines()
+    assert "Traceback" not in done.stderr
+    return done.returncode, lines[-1] if lines else ""
+
+
+def refused(*options):
+    """What the command, in this process, says as it ends."""
+    with pytest.raises(SystemExit) as left:
+        main(options)
+    return left.value.code
+
+
+def test_command_writes_a_folder_that_speechbrain_loads(published, tmp_path):
+    path, model = published
+    options = ["--family", "golden_gemini", "--checkpoint", str(path)]
+    options += ["--architecture", "Gemini_df_resnet60"]
+    code, line = convert(*options, "--output_folder", str(tmp_path / "p"))
+    assert code == 0, line
+    loaded = SpeakerRecognition.from_hparams(source=str(tmp_path / "p"))
+    wavs = 0.1 * torch.randn(2, 16000)
+    features = SentenceMeanNorm()(KaldiFbank(80)(wavs))
+    model.pooling.epsilon = 1e-10
+    torch.testing.assert_close(loaded.encode_batch(wavs), model(features))
+    card = (tmp_path / "p" / "README.md").read_text()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    assert "Golden Gemini" in card
+
+
+def test_config_names_network_pooling_and_filterbanks(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "model: ResNet34\nmodel_args: {feat_dim: 40, pooling_func: ASTP}\n"
+    )
+    assert _config(config) == ("ResNet34_ASTP", 40)
+    config.write_text("model: ResNetSE34L\nencoder_type: SAP\nn_mels: 40\n")
+    assert _config(config) == ("ResNetSE34L_SAP", 40)
+    config.write_text(
+        "model: Gemini_DF_ResNet60\n"
+        "model_args: {feat_dim: 80, pooling_func: TSTP}\n"
+    )
+    assert _config(config) == ("Gemini_DF_ResNet60", 80)
+
+
+class Bomb:
+    """What runs code when it is unpickled carelessly."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def test_bad_files_are_refused_and_nothing_is_written(published, tmp_path):
+    path, _ = published
+    out = tmp_path / "out"
+    options = ["--family", "golden_gemini", "--output_folder", str(out)]
+    options += ["--architecture", "Gemini_df_resnet60", "--checkpoint"]
+    whole = path.read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"x": Bomb(tmp_path / "exploded")}, tmp_path / "bomb.pt")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    for name, said in (
+        ("none.pt", "does not exist"),
+        ("cut.pt", "truncated or no checkpoint"),
+        ("bomb.pt", "more than tensors"),
+        ("other.pt", "not of family 'golden_gemini'"),
+    ):
+        # a text as the code is written to stderr, and the code is 1
+        line = refused(*options, str(tmp_path / name))
+        assert line.startswith("error: "), line
+        assert said in line, line
+    assert not out.exists()
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "message"),
+    [
+        ("kaldi", "ResNet34", "got 'kaldi'"),
+        ("wespeaker", "ResNet9", "got 'ResNet9'"),
+        ("wespeaker", "Gemini_DF_ResNet61", "got 'Gemini_DF_ResNet61'"),
+        ("golden_gemini", "114", "got '114'"),
+        ("golden_gemini", "ResNet34", "got 'ResNet34'"),
+        ("clova", "RawNet3", "no 'fc.weight'"),
+    ],
+)
+def test_unknown_architectures_are_rejected(family, name, message):
+    with pytest.raises(ValueError, match=message):
+        describe_checkpoint(family, name, {})

@@ -55,7 +55,7 @@ demo: venv
 	@echo "The DET plot: $(RUN)/verification/det.png"
 
 # One thread a process: two processes share the cores
-TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --doctest-modules speechbrain_ext tests
+TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal --doctest-modules speechbrain_ext tests
 
 test: venv
 	$(TESTS)

@@ -1,12 +1,15 @@
 """The start of a run: its output folder, locked, with a log of its own."""
 
+import contextlib
+import importlib.metadata
 import pathlib
+import subprocess
 import sys
 
+import torch
 from speechbrain.core import DEFAULT_LOG_CONFIG
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import (
-    get_environment_description,
     get_logger,
     setup_logging,
 )
@@ -65,7 +68,7 @@ def start_experiment(folder, text, script, logs=()):
             continue_file(folder / name)
         script = pathlib.Path(script)
         copies = {script.name: script.read_text(encoding="utf-8")}
-        copies["env.log"] = get_environment_description()
+        copies["env.log"] = describe_environment()
         for name, held in copies.items():
             with atomic_write(folder / name) as stream:
                 stream.write(held)
@@ -77,6 +80,46 @@ def start_experiment(folder, text, script, logs=()):
         log_applied_quirks()
         logger.info(f"Experiment folder: {folder}")
         continue_file(folder / "log.txt")  # which has lines now
+
+
+def describe_environment():
+    """Lists what a run depends on: Python, its packages, the commit, CUDA.
+
+    SpeechBrain's ``get_environment_description`` asks the ``pip`` that the
+    shell finds, which may be another Python's and takes seconds.
+
+    Returns
+    -------
+    str
+        The text of ``env.log``.
+
+    Example
+    -------
+    >>> "torch==" in describe_environment()
+    True
+    """
+    packages = {
+        f"{found.metadata['Name']}=={found.version}"
+        for found in importlib.metadata.distributions()
+    }
+    commit = "not in a git checkout"
+    with contextlib.suppress(OSError):
+        told = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        commit = told.stdout.strip() or commit
+    lines = [
+        f"Python {sys.version}",
+        f"Git commit: {commit}",
+        f"CUDA: {torch.version.cuda or 'none'}, "
+        f"{torch.cuda.device_count()} GPU(s)",
+        "Packages:",
+        *sorted(packages, key=str.lower),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _log_exception(kind, error, traceback):

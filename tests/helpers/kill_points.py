@@ -114,7 +114,7 @@ def forked(work, folder, at=(None, None), act=None):
         try:
             torch.set_num_threads(1)
             # else every run lists the packages
-            experiment.get_environment_description = lambda: "a machine"
+            experiment.describe_environment = lambda: "a machine"
             events = Events(at, act)
             work()
             code = 0

@@ -20,9 +20,7 @@ def restored(monkeypatch):
     """Logging, the locks and the hook of the process as they were."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(files, "_HELD", {})
-    monkeypatch.setattr(
-        experiment, "get_environment_description", lambda: "a machine"
-    )
+    monkeypatch.setattr(experiment, "describe_environment", lambda: "a machine")
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

@@ -3,9 +3,9 @@
     python benchmarks/calibration.py --data_folder=MINIVOX \
         --pretrained_folder results/a/pretrained results/b/pretrained
 
-Runs verification with each pretrained folder, on a copy of it, by cosine, AS-norm
-(with and without quality measures) and PLDA, calibrated on drawn trials of
-training speakers. "Apart" is Cllr / minCllr - 1.
+Runs verification with each pretrained folder, on a copy of it, by cosine,
+AS-norm (with and without quality measures) and PLDA, calibrated on drawn
+trials of training speakers. "Apart" is Cllr / minCllr - 1.
 """
 
 import json

@@ -11,8 +11,9 @@ cache warm and without imports; SpeechBrain's own script (a file of its
 repository, at the version that is installed) beside it on the same trees, with
 whole utterances and no test split, the least that it does. The loader reads
 crops of two seconds of MiniVox, plain and with speeds, noise, babble and
-rooms, from a warm page cache, the best of three rounds. At last preparation, conversion and sharding are killed at ten random
-moments each, run again, and compared byte by byte with a run left alone.
+rooms, from a warm page cache, the best of three rounds. At last preparation,
+conversion and sharding are killed at ten random moments each, run again, and
+compared byte by byte with a run left alone.
 """
 
 import contextlib

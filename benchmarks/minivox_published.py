@@ -7,8 +7,8 @@
 Network, projection and schedules are those of a checkout of
 github.com/wenet-e2e/wespeaker; the loop around them is as short as it can be
 and has nothing of this package but the preparation, the EER and the reading of
-manifests and trials, so that it is a second opinion on what `minivox.py` holds the
-recipes to. About half an hour a run on one core, 18 minutes on two.
+manifests and trials, so that it is a second opinion on what `minivox.py`
+holds the recipes to. About half an hour a run on one core, 18 minutes on two.
 """
 
 import importlib

@@ -41,8 +41,8 @@ class ResumableBrain(sb.Brain):
     """SpeechBrain's Brain, exact on any number of processes and after a kill.
 
     Batch statistics, loss and gradient norm are those of all processes, on a
-    CPU too. A module whose parameters are split (``speechbrain_ext.nnet.sharded``)
-    is not wrapped.
+    CPU too. A module whose parameters are split
+    (``speechbrain_ext.nnet.sharded``) is not wrapped.
 
     A loss or a gradient that is not finite stops all processes before a step
     is made, and names the batch. With SpeechBrain's ``skip_nonfinite_grads``

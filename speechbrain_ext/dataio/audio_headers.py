@@ -1,4 +1,7 @@
-"""Length, rate and channels of an audio file from its header, and whether the file is whole."""
+"""Length, rate and channels of an audio file, read from its header.
+
+A file that is cut is found too.
+"""
 
 import os
 import struct

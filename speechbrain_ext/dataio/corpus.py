@@ -1,4 +1,4 @@
-"""The audio files of a corpus in VoxCeleb's shape, found by their paths alone."""
+"""The audio files of a corpus in VoxCeleb's shape, found by their paths."""
 
 import hashlib
 import os
@@ -260,7 +260,7 @@ def corpus_fingerprint(files, trial_lists=()):
 
 
 def _list_folder(root, extensions, layout):
-    """Rows of one folder, count of misplaced files, other audio by extension."""
+    """Rows of a folder, count of misplaced files, other audio by extension."""
     if not os.path.isdir(root):
         raise FileNotFoundError(
             f"The data folder {root} does not exist or is not a folder; "

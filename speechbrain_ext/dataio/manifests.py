@@ -288,7 +288,8 @@ def _check_unique(manifest, path):
     repeated = manifest.ID[manifest.ID.duplicated()]
     if len(repeated):
         raise ValueError(
-            f"The manifest {path} has the ID {shorten(repeated.iloc[0])} twice; "
+            f"The manifest {path} has the ID {shorten(repeated.iloc[0])} "
+            "twice; "
             "IDs must be unique: rename or remove one of the rows."
         )
 

@@ -152,7 +152,8 @@ def read_scores(path):
         except ValueError as error:
             raise ValueError(
                 "a line must be `enrol test score target|nontarget` with "
-                f"a finite score, got {line[:SHOWN]!r} in {path}, line {number}."
+                f"a finite score, got {line[:SHOWN]!r} in {path}, line "
+                f"{number}."
             ) from error
         enrol_names.append(enrol)
         test_names.append(test)

@@ -261,8 +261,9 @@ def make_trials(manifest, count, seed):
     Raises
     ------
     ValueError
-        If fewer than 2 trials are wanted, an ID has white space, or there is no target pair (no
-        speaker has two utterances) or no nontarget pair (one speaker).
+        If fewer than 2 trials are wanted, an ID has white space, or there is
+        no target pair (no speaker has two utterances) or no nontarget pair
+        (one speaker).
 
     Example
     -------
@@ -273,7 +274,8 @@ def make_trials(manifest, count, seed):
     """
     if count < 2:
         raise ValueError(
-            f"`count` must be at least 2 trials, one of each kind, got {count}; ask for more."
+            f"`count` must be at least 2 trials, one of each kind, got "
+            f"{count}; ask for more."
         )
     _check_white_space(manifest.ID.to_numpy())
     manifest = manifest.sort_values("ID")

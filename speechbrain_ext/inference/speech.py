@@ -1,4 +1,4 @@
-"""Which signals have a speaker: no silence, and no less than a tenth of a second."""
+"""Which signals have a speaker: not silence, and not less than 0.1 s."""
 
 import torch
 

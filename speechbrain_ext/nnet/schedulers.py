@@ -13,7 +13,8 @@ class WarmupExponential:
 
     After ``e`` of ``E`` epochs the rate is
 
-        coefficient(e) * initial_value * (final_value / initial_value) ** (e / E)
+        coefficient(e) * initial_value
+        * (final_value / initial_value) ** (e / E)
 
     where the coefficient is ``scale`` once the warm-up is over. The decay
     runs through the warm-up, so the highest rate is below

@@ -32,8 +32,9 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     run resumes, with a line in the log, and the one before it is used. The
     latest checkpoint is that of the highest epoch and step, whatever the
     clock said; among those without an epoch it is the newest. Files are read
-    as tensors, never as code. What is split over processes (``speechbrain_ext.nnet.sharded``) is saved
-    as if it were not, so that any number of processes can go on with it.
+    as tensors, never as code. What is split over processes
+    (``speechbrain_ext.nnet.sharded``) is saved as if it were not, so that any
+    number of processes can resume from it.
 
     Arguments
     ---------

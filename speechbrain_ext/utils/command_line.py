@@ -186,7 +186,8 @@ def _line(name, raw):
         except (YAMLError, ValueError, RecursionError) as error:
             problem = getattr(error, "problem", None) or "it is not YAML"
             raise ValueError(
-                f"--{name} must have a whole value, got {raw[:80]!r} ({problem}); "
+                f"--{name} must have a whole value, got {raw[:80]!r} "
+                f"({problem}); "
                 f"for a text with such signs, write --{name}='\"...\"'."
             ) from error
         return f"{key}: " + raw.replace("\n", "\n  ")

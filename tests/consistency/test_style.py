@@ -1,4 +1,4 @@
-"""The linters of `make lint`, so that `make test` of a clean clone runs them."""
+"""The linters of `make lint`, which `make test` runs too."""
 
 import subprocess
 import sys

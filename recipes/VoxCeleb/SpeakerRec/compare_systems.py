@@ -186,7 +186,8 @@ def table_of(found):
         ):
             low, high = values[ends]
             shown[key] = (
-                f"{values[key]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+                f"{values[key]:.{digits}f} "
+                f"[{low:.{digits}f}, {high:.{digits}f}]"
             )
         rows.append({**shown, "p": f"{values['p']:.3f}"})
     return pd.DataFrame(rows).to_string(index=False)

@@ -343,7 +343,8 @@ def _check_readable_tests(test_ids, files, rejected):
         raise ValueError(
             f"{len(broken)} files of the trial lists are unreadable, among "
             f"them {first.wav} ({reasons[first.wav]}), which "
-            f"{test_ids[first.ID]} names; restore them or take their trials out."
+            f"{test_ids[first.ID]} names; restore them or take their trials "
+            "out."
         )
 
 

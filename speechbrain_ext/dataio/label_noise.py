@@ -1,4 +1,4 @@
-"""Training labels that are wrong on purpose, the same on every machine.
+"""Simulated label noise, the same on every machine.
 
 Whatever is drawn comes from the seed and the utterance's ID (or the speaker's
 name) alone, so that the order of the rows, the machine and the number of

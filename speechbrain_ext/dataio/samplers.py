@@ -53,9 +53,8 @@ class CropSampler(EpochSampler):
     """Random batches: each utterance once an epoch, or more if it is long.
 
     The draws that do not fill a last batch are left out, others each epoch.
-    Storage that hates jumps is read shard after shard: an epoch then draws
-    from a few shards at a time, in a random order of shards and of what is in
-    them.
+    For storage with slow random access, an epoch can draw from a few shards at
+    a time: the shards come in a random order, and so do their utterances.
 
     Arguments
     ---------

@@ -352,8 +352,8 @@ def load_calibrations(path):
         *(OverflowError, RecursionError),
     ) as error:
         raise ValueError(
-            f"{path} is no file of calibrations ({error}); delete it and run "
-            "speaker_verification_cosine.py again, which fits them."
+            f"{path} is not a file of calibrations ({error}); delete it and "
+            "run speaker_verification_cosine.py again, which fits them."
         ) from error
 
 

@@ -405,7 +405,7 @@ def _meta_flaw(path):
     try:
         meta = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError, RecursionError):
-        return f"{path.name} is no YAML"
+        return f"{path.name} is not a YAML"
     if not isinstance(meta, dict):
         return f"{path.name} has no keys"
     for key in ("unixtime", "epoch", "step", "done"):

@@ -21,7 +21,8 @@ from speechbrain_ext.utils.probits import (
     thinned_probits,
 )
 
-# Rates to label, in percent, the first first where there is no room for all.
+# Rates to label, in percent, the most important first: labels that would
+# overlap are left out.
 TICKS = (
     *(1, 10, 40, 0.1, 0.01, 0.001, 0.0001, 90, 99, 99.9),
     *(5, 20, 60, 0.5, 0.05, 0.005, 0.0005, 80, 95, 99.5),

@@ -42,12 +42,12 @@ def read_tensors(path, mmap=False):
     except pickle.UnpicklingError as error:
         # without torch's advice to load it all the same
         raise ValueError(
-            f"{path} is no file of torch.save, or holds more than tensors "
+            f"{path} is not a file of torch.save, or holds more than tensors "
             "(code, which is never run); it was not read."
         ) from error
     except Exception as error:  # as many kinds as there are broken files
         raise ValueError(
-            f"{path} is truncated or no file of torch.save."
+            f"{path} is truncated, or not a file of torch.save."
         ) from error
 
 

@@ -29,7 +29,7 @@ def check_value(key, value, own=None, raw=None, remedy=""):
         value must be of its type.
     raw : str
         The value as it was written, if it was written without quotes: a path
-        such as ``007`` is no number.
+        such as ``007`` is not read as a number.
     remedy : str
         What to do about a value that does not fit.
 

@@ -1,4 +1,4 @@
-"""Training on several processes, killed and gone on with, as a user does."""
+"""Training on several processes, killed and resumed, as a user does it."""
 
 import os
 import pathlib

@@ -156,7 +156,7 @@ def test_folders_that_cannot_be_used_are_said(
 def test_calibrations_that_are_broken_are_said(text, main, folder, files):
     path = folder / "calibration.json"
     path.write_text(text)
-    assert f"{path} is no file of calibrations" in error_of(
+    assert f"{path} is not a file of calibrations" in error_of(
         main, folder, *files
     )
 

@@ -244,10 +244,12 @@ def test_weights_that_cannot_be_used_are_said(folder, tmp_path, monkeypatch):
 
     for content in (b"", whole[:1000], whole[:-1000]):
         path.write_bytes(content)
-        said("is truncated or no file of torch.save|holds more than tensors")
+        said(
+            "is truncated, or not a file of torch.save|holds more than tensors"
+        )
     for content in (b"no weights at all", pickle.dumps(Evil())):
         path.write_bytes(content)
-        said("is no file of torch.save, or holds more than tensors")
+        said("is not a file of torch.save, or holds more than tensors")
     assert not (tmp_path / "evil").exists()
     torch.save([1, 2], path)
     said("must hold a state dict, got a list")

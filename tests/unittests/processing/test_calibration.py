@@ -125,7 +125,7 @@ def test_file_gives_calibrations_back(tmp_path):
     assert found.to_dict() == kept["cosine"].to_dict()
     for text in ("[]", "{}x", '{"a": {"weight": 1}}', '{"a": 3}'):
         path.write_text(text)
-        with pytest.raises(ValueError, match="no file of calibrations"):
+        with pytest.raises(ValueError, match="not a file of calibrations"):
             load_calibrations(path)
     with pytest.raises(ValueError, match="must be finite"):
         Calibration([math.nan], 0.0, ["cosine"])
@@ -143,7 +143,9 @@ def test_score_that_counts_against_itself_is_refused(tmp_path):
     path.write_text(
         '{"cosine": {"weights": [-2.0], "bias": 0.1, "features": ["cosine"]}}'
     )
-    with pytest.raises(ValueError, match="calibration.json is no file.*less"):
+    with pytest.raises(
+        ValueError, match="calibration.json is not a file.*less"
+    ):
         load_calibrations(path)
 
 
@@ -179,7 +181,7 @@ GOOD = '{"weights": [2.0], "bias": 0.1, "features": ["cosine"]'
 def test_odd_files_of_calibrations_are_said(text, tmp_path):
     path = tmp_path / "calibration.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="calibration.json is no file of"):
+    with pytest.raises(ValueError, match="calibration.json is not a file of"):
         load_calibrations(path)
 
 
@@ -190,7 +192,7 @@ def test_file_of_an_earlier_version_is_read(tmp_path):
     assert found.threshold() == -0.05
     assert found.fitted_range is None
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="no file of calibrations"):
+    with pytest.raises(ValueError, match="not a file of calibrations"):
         load_calibrations(path)
 
 

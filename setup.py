@@ -27,7 +27,7 @@ setup(
         "pandas>=2.0",
         "soundfile>=0.12.1",
         "matplotlib>=3.7",
-        "filelock>=3.12",
+        "filelock>=4.1",
         "jinja2>=3.1",
     ],
     extras_require={

@@ -221,7 +221,7 @@ REFUSED = {
     "a counter in words": resealed(write("counter.ckpt", "two")),
     "an empty counter": resealed(write("counter.ckpt", "")),
     "a recipe of bytes": resealed(write("recipe.ckpt", b"\xff\xfe\x00")),
-    "a recipe that is no YAML": resealed(write("recipe.ckpt", "a: [")),
+    "a recipe that is not a YAML": resealed(write("recipe.ckpt", "a: [")),
     "statistics in words": resealed(write("brain.ckpt", "no JSON")),
     "statistics of a list": resealed(write("brain.ckpt", "[1]")),
 }

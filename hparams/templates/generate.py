@@ -8,7 +8,8 @@ Each recipe is a standalone file. It is made of a base file (training.yaml or
 verification.yaml), whose keys it may replace: first by the parts that
 recipes.yaml lists for it, then by the keys that recipes.yaml gives. A key is
 replaced with its comments and everything below it. `without` drops keys that
-nothing reads.
+nothing reads. A recipe's `small` entry makes a twin for two cores: the part
+small.yaml comes after its parts, then the parts and `small_keys` of the entry.
 """
 
 import argparse
@@ -152,8 +153,8 @@ def compose(name, recipe):
     for part in recipe.get("parts", []):
         path = HERE / "parts" / f"{part}.yaml"
         replace_blocks(blocks, read_blocks(path.read_text("utf-8")), path.name)
-    own = read_blocks(recipe.get("keys", ""))
-    replace_blocks(blocks, own, f"{name} in recipes.yaml")
+    for keys in (recipe.get("keys", ""), recipe.get("small_keys", "")):
+        replace_blocks(blocks, read_blocks(keys), f"{name} in recipes.yaml")
     for key in recipe.get("without", []):
         drop_block(blocks, key)
     lines = [line for block in blocks.values() for line in block]
@@ -219,11 +220,15 @@ def read_recipes():
         if small is not None:
             recipes[f"{name}_small"] = {
                 **defaults["small"],
-                **small,
                 "title": f"{entry['title'].rstrip('.')}, for two cores.",
-                "parts": [*entry.get("parts", []), "small"],
-                "keys": entry.get("keys", "") + small.get("keys", ""),
+                "keys": entry.get("keys", ""),
                 "without": entry.get("without", []),
+                **small,
+                "parts": [
+                    *entry.get("parts", []),
+                    "small",
+                    *small.get("parts", []),
+                ],
             }
     return recipes
 

@@ -317,6 +317,7 @@ RULES = {
     "augment_probability": SHARE,
     "precision": BITS,
     "eval_precision": BITS,
+    "select": _choice("average", "lowest_eer"),
     "average_checkpoints": _integer(1),
     "shard_classifier": BOOLEAN,
     "initial_lr": POSITIVE,

@@ -1,6 +1,7 @@
 """The recipe as a user runs it: real files, real processes, a tiny network."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.metrics import EER
+from speechbrain_ext.utils.yaml_files import read_yaml
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +185,26 @@ def test_stopped_run_goes_on_to_the_same_weights(
     assert losses(tmp_path) == losses(trained[0])
     for key, value in weights(trained[0]).items():
         assert torch.equal(value, weights(tmp_path)[key]), key
+
+
+def test_select_exports_the_average_or_the_best_epoch(
+    recipe, corpus, trained, tmp_path
+):
+    shutil.copytree(trained[0], tmp_path, symlinks=True, dirs_exist_ok=True)
+    kept = [
+        (yaml["EER"], torch.load(path.parent / "embedding_model.ckpt"))
+        for path in sorted((tmp_path / "save").glob("CKPT*/CKPT.yaml"))
+        for yaml in [read_yaml(path)]
+    ]
+    assert len(kept) == 2  # those of both epochs
+    for key, value in weights(trained[0]).items():
+        mean = sum(state[key].double() for _, state in kept) / 2
+        torch.testing.assert_close(value.double(), mean.to(value).double())
+    done = train(recipe, corpus, tmp_path, select="lowest_eer")
+    assert done.returncode == 0, done.stderr
+    best = min(kept, key=lambda pair: pair[0])[1]
+    for key, value in weights(tmp_path).items():
+        assert torch.equal(value, best[key]), key
 
 
 def test_speeds_triple_the_classes_and_fine_tuning_keeps_them(

@@ -65,6 +65,8 @@ def sentence(train, **options):
 def test_values_that_would_fail_or_do_nothing_are_refused(train, tmp_path):
     said = sentence(train, average_checkpoints=0)
     assert "`average_checkpoints`" in said and "got 0" in said
+    said = sentence(train, select="lowest_eer", dev_speakers=0)
+    assert "lowest_eer" in said and "`dev_speakers` is 0" in said
     said = sentence(train, loss="{margin: 0.3}")
     assert "margin 0.3" in said and "`final_margin`" in said
     said = sentence(train, opt_class="{lr: 0.5}")

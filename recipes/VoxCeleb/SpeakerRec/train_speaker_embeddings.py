@@ -72,6 +72,7 @@ from speechbrain_ext.utils.recipe import (
     load_recipe,
     require_resumable,
 )
+from speechbrain_ext.utils.tensors import read_tensors
 from speechbrain_ext.utils.train_logger import (
     EpochTensorboardLogger,
     HistoryLogger,
@@ -92,7 +93,7 @@ KEYS = (
     *("sample_rate", "sentence_len", "batch_size", "sampler", "precision"),
     *("train_dataloader_opts", "dev_batch_seconds", "max_grad_norm"),
     "skip_nonfinite_grads",
-    *("average_checkpoints", "verification_recipe", "start_from"),
+    *("select", "average_checkpoints", "verification_recipe", "start_from"),
     *("label_noise", "speeds", "augment", "spec_augment"),
     *("shard_classifier", "ckpt_interval_minutes"),
     *("embedding_size", "classifier", "modules", "opt_class", "lr_schedule"),
@@ -302,27 +303,29 @@ def dev_loader(hparams, brain):
 
 
 def finish(hparams, brain, dev_set):
-    """What is exported: the last checkpoints' average, or a better one."""
+    """The modules to export, as `select` says, with their chosen weights."""
     checkpointer, exported = hparams["checkpointer"], dict(brain.trained)
     if hparams["shard_classifier"]:
         exported["classifier"] = hparams["classifier"](
             out_neurons=len(hparams["label_encoder"])
         )
-    last = average_last(checkpointer, exported, hparams["average_checkpoints"])
-    if dev_set is None:
-        logger.info(f"Averaged the last {last} checkpoints.")
-        return exported
-    eer = brain.evaluate_dev(dev_set)
     best = checkpointer.find_checkpoint(min_key="EER")
-    logger.info(
-        f"Development EER: {100 * eer:.2f} % for the average of the last "
-        f"{last} checkpoints, {100 * best.meta['EER']:.2f} % for epoch "
-        f"{best.meta['epoch']}; the lower one is exported."
-    )
-    if best.meta["EER"] < eer:
+    if hparams["select"] == "lowest_eer":
         for name, module in exported.items():
-            state = torch.load(best.paramfiles[name], map_location="cpu")
-            module.load_state_dict(state)
+            module.load_state_dict(read_tensors(best.paramfiles[name]))
+        logger.info(
+            f"Exported: epoch {best.meta['epoch']}, the best. Development EER: "
+            f"{100 * best.meta['EER']:.2f} %."
+        )
+        return exported
+    count = average_last(checkpointer, exported, hparams["average_checkpoints"])
+    logger.info(f"Exported: the average of the last {count} checkpoint(s).")
+    if dev_set is not None:
+        logger.info(
+            f"Development EER: {100 * brain.evaluate_dev(dev_set):.2f} % for "
+            f"this average, {100 * best.meta['EER']:.2f} % for the best epoch, "
+            f"{best.meta['epoch']}. --select=lowest_eer exports the best epoch."
+        )
     return exported
 
 
@@ -370,6 +373,12 @@ def check_options(hparams):
         raise ValueError(
             "`average_checkpoints` must be a whole number of 1 or more, got "
             f"{count}; 1 exports the last checkpoint."
+        )
+    if hparams["select"] == "lowest_eer" and not hparams["dev_speakers"]:
+        raise ValueError(
+            "`select` is lowest_eer, which needs a development EER, but "
+            "`dev_speakers` is 0; hold out speakers, or set `select` to "
+            "average."
         )
     check_schedules(
         hparams["modules"]["loss"],

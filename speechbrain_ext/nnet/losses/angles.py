@@ -27,11 +27,14 @@ def sine(cosines):
     return squared.clamp(min=torch.finfo(cosines.dtype).eps).sqrt()
 
 
-def cos_plus_margin(cosines, margin):
+def cos_plus_margin(cosines, margin, continuation="wespeaker"):
     """cos(theta + margin), continued linearly where theta + margin > pi.
 
-    The continuation is c - (1 + cos(pi - margin)), as in WeSpeaker and in
-    the code of SphereFace2's authors.
+    There the cosine would rise again. The ``wespeaker`` continuation,
+    c - (1 + cos(pi - margin)), has no jump. WeSpeaker and the code of
+    SphereFace2's authors have it. The ``arcface`` continuation,
+    c - margin sin(pi - margin), jumps down by about margin^2 / 2. The code of
+    ArcFace's authors, Clova and Open Speaker Verification have it.
 
     Arguments
     ---------
@@ -39,15 +42,33 @@ def cos_plus_margin(cosines, margin):
         Cosines of any shape.
     margin : float
         Angle, radians.
+    continuation : str
+        ``wespeaker`` or ``arcface``.
 
     Returns
     -------
     torch.Tensor
         Of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If the continuation is unknown.
+
+    Example
+    -------
+    >>> cos_plus_margin(torch.tensor([1.0, -1.0]), 0.5)
+    tensor([ 0.8774, -1.1224])
+    >>> cos_plus_margin(torch.tensor([1.0, -1.0]), 0.5, "arcface")
+    tensor([ 0.8774, -1.2397])
     """
+    check_continuation(continuation)
     shifted = cosines * math.cos(margin) - sine(cosines) * math.sin(margin)
     threshold = math.cos(math.pi - margin)
-    return torch.where(cosines > threshold, shifted, cosines - (1 + threshold))
+    drop = 1 + threshold
+    if continuation == "arcface":
+        drop = margin * math.sin(math.pi - margin)
+    return torch.where(cosines > threshold, shifted, cosines - drop)
 
 
 def cos_minus_margin(cosines, margin):
@@ -66,6 +87,21 @@ def cos_minus_margin(cosines, margin):
         Of the same shape.
     """
     return cosines * math.cos(margin) + sine(cosines) * math.sin(margin)
+
+
+def check_continuation(continuation):
+    """Raises if there is no such continuation of ``cos_plus_margin``.
+
+    Arguments
+    ---------
+    continuation : str
+        ``wespeaker`` or ``arcface``.
+    """
+    if continuation not in ("wespeaker", "arcface"):
+        raise ValueError(
+            "`continuation` must be 'wespeaker' or 'arcface', "
+            f"got {continuation!r}."
+        )
 
 
 def check_angle(margin, name="margin"):

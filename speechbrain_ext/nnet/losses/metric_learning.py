@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, normalize
 from speechbrain_ext.nnet.classifiers import LinearClassifier
 from speechbrain_ext.nnet.losses.base import Loss, MetricLoss
 from speechbrain_ext.nnet.losses.pairs import (
+    check_eps,
     index_within_speaker,
     squared_distances,
 )
@@ -29,8 +30,20 @@ class Prototypical(MetricLoss):
     mean of its others the prototype c_s; the loss is the cross-entropy of
     -|x_s - c_k|^2 over the speakers k of the batch. Embeddings are not
     normalised. Definition: Snell et al., "Prototypical Networks for Few-shot
-    Learning", NeurIPS 2017. The published code reduces over the wrong axis
-    on today's PyTorch and gives no reference.
+    Learning", NeurIPS 2017. Reference code: loss/protoloss.py@8d03f1b, run
+    with the ``pairwise_distance`` of its time. That function reduces over
+    another axis on today's PyTorch.
+
+    Arguments
+    ---------
+    eps : float
+        Added to every coordinate of x_s - c_k, 0 or more. It is 1e-6 in the
+        published code, by ``torch.nn.functional.pairwise_distance``.
+
+    Raises
+    ------
+    ValueError
+        If ``eps`` is negative.
 
     Example
     -------
@@ -39,9 +52,14 @@ class Prototypical(MetricLoss):
     >>> torch.testing.assert_close(loss.exp(), torch.tensor(-16.0).exp() + 1)
     """
 
+    def __init__(self, eps=0.0):
+        super().__init__()
+        check_eps(eps)
+        self.eps = eps
+
     def _loss(self, x, speakers, counts):
         queries, prototypes = _queries_and_prototypes(x, speakers, counts)
-        logits = -squared_distances(queries, prototypes)
+        logits = -squared_distances(queries + self.eps, prototypes)
         # cross-entropy whose classes stand on the diagonal
         return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
@@ -58,6 +76,10 @@ class AngularPrototypical(MetricLoss):
         w at the start, positive.
     initial_bias : float
         b at the start.
+    normalize : bool
+        Whether c_k is the mean of embeddings of unit length, as in the
+        trainer of March 2020 (@8d03f1b). With two utterances a speaker this
+        changes nothing.
 
     Raises
     ------
@@ -71,11 +93,14 @@ class AngularPrototypical(MetricLoss):
     torch.Size([])
     """
 
-    def __init__(self, initial_scale=10.0, initial_bias=-5.0):
+    def __init__(self, initial_scale=10.0, initial_bias=-5.0, normalize=False):
         super().__init__()
+        self.normalize = normalize
         self.affine = _LearnedScale(initial_scale, initial_bias)
 
     def _loss(self, x, speakers, counts):
+        if self.normalize:
+            x = normalize(x)
         queries, prototypes = _queries_and_prototypes(x, speakers, counts)
         cosines = normalize(queries) @ normalize(prototypes).T
         logits = self.affine(cosines)
@@ -96,6 +121,10 @@ class GE2E(MetricLoss):
         w at the start, positive.
     initial_bias : float
         b at the start.
+    normalize : bool
+        Whether centroids are means of embeddings of unit length, as in the
+        trainer of March 2020 (@8d03f1b). Later versions take the mean of the
+        embeddings as they are.
 
     Raises
     ------
@@ -109,11 +138,14 @@ class GE2E(MetricLoss):
     torch.Size([])
     """
 
-    def __init__(self, initial_scale=10.0, initial_bias=-5.0):
+    def __init__(self, initial_scale=10.0, initial_bias=-5.0, normalize=False):
         super().__init__()
+        self.normalize = normalize
         self.affine = _LearnedScale(initial_scale, initial_bias)
 
     def _loss(self, x, speakers, counts):
+        if self.normalize:
+            x = normalize(x)
         sums = x.new_zeros(len(counts), x.shape[1])
         sums = sums.index_add(0, speakers, x)
         others = (sums[speakers] - x) / (counts[speakers] - 1).unsqueeze(1)

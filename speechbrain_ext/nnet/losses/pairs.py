@@ -1,9 +1,13 @@
 """Metric losses on pairs and triplets of embeddings.
 
 Chung et al., "In defence of metric learning for speaker recognition",
-Interspeech 2020, https://arxiv.org/abs/2003.11982. Utterances are grouped by
-their label, whatever their order in the batch, and distances come from one
-matrix product.
+Interspeech 2020, https://arxiv.org/abs/2003.11982. Reference code:
+clovaai/voxceleb_trainer@8d03f1b loss/pairwise.py, run with the
+``pairwise_distance`` of its time, which reduces over another axis on today's
+PyTorch. Differences: utterances are grouped by their label, whatever their
+order in the batch. Distances come from one matrix product. A negative is
+never of the anchor's own speaker: where there is no semi-hard one, the
+published code draws from all speakers, the own one included.
 """
 
 import math
@@ -15,61 +19,48 @@ from speechbrain_ext.nnet.losses.base import MetricLoss, transformed
 from speechbrain_ext.utils.seed import stable_seed
 
 
-class Triplet(MetricLoss):
-    """Hinge on squared distances of an anchor, its own and another speaker.
+class MinedLoss(MetricLoss):
+    """A loss on an anchor, a positive and a mined negative of each speaker.
 
     Of each speaker's utterances the first is the anchor a and the second the
-    positive p. The negative n is the positive of another speaker. The loss is
-    the mean of max(0, |a - p|^2 - |a - n|^2 + margin) over embeddings of unit
-    length. ``mining`` says how a negative is drawn: at random; or, with
-    probability ``hard_probability``, from the ``hard_rank`` nearest; or from
-    the semi-hard ones, which are farther than the positive by less than the
-    margin, if there are any. Negatives are drawn on the CPU. Definition: the
-    paper, section 2.2; its code reduces over the wrong axis on today's
-    PyTorch and gives no reference.
+    positive p. The negative n is the positive of another speaker. Embeddings
+    have unit length. A loss of this kind calls ``_mined_distances``.
 
     Arguments
     ---------
     margin : float
-        A difference of squared distances in [0, 4].
+        The margin, whose range the loss checks.
     mining : str
-        ``random``, ``hard`` or ``semihard``.
+        How a negative is drawn. ``random``: from all other speakers.
+        ``hard``: with probability ``hard_probability`` from the
+        ``hard_rank`` nearest, else at random. ``semihard``: from those that
+        are farther than the positive by less than the margin, in squared
+        distance; at random if there is none.
     hard_rank : int
-        Nearest negatives that ``hard`` draws from.
+        Nearest negatives that ``hard`` draws from. The published code draws
+        from one more than its ``hard_rank``: its 10 is 11 here.
     hard_probability : float
         How often ``hard`` draws from them, in [0, 1].
     seed : int
-        Seed of the draws; each batch has its own.
+        Seed of the draws; each batch has its own. They are made on the CPU.
+    eps : float
+        Added to every coordinate of a - p and a - n, 0 or more. It is 1e-6
+        in the published code, by ``torch.nn.functional.pairwise_distance``.
 
     Raises
     ------
     ValueError
         If an argument is outside its range.
-
-    Example
-    -------
-    >>> loss = Triplet(margin=0.1, mining="semihard")
-    >>> loss(torch.randn(6, 1, 8), torch.tensor([[0], [1], [2]] * 2)).shape
-    torch.Size([])
     """
 
-    def __init__(
-        self,
-        margin=0.1,
-        mining="hard",
-        hard_rank=10,
-        hard_probability=0.5,
-        seed=0,
-    ):
+    minings = ("random", "hard", "semihard")
+
+    def __init__(self, margin, mining, hard_rank, hard_probability, seed, eps):
         super().__init__()
-        if not 0 <= margin <= 4:
+        if mining not in self.minings:
+            first = ", ".join(map(repr, self.minings[:-1]))
             raise ValueError(
-                "`margin` must be a difference of squared distances in "
-                f"[0, 4], got {margin}."
-            )
-        if mining not in ("random", "hard", "semihard"):
-            raise ValueError(
-                "`mining` must be 'random', 'hard' or 'semihard', "
+                f"`mining` must be {first} or {self.minings[-1]!r}, "
                 f"got {mining!r}."
             )
         if hard_rank < 1 or not 0 <= hard_probability <= 1:
@@ -77,23 +68,26 @@ class Triplet(MetricLoss):
                 "`hard_rank` must be at least 1 and `hard_probability` in "
                 f"[0, 1], got {hard_rank} and {hard_probability}."
             )
+        check_eps(eps)
         self.margin = margin
         self.mining = mining
         self.hard_rank = hard_rank
         self.hard_probability = hard_probability
         self.seed = seed
-        # saved with the loss: a resumed run continues the same draws
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.eps = eps
+        if mining != "all":
+            # saved with the loss: a resumed run continues the same draws
+            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
-    def _loss(self, x, speakers, counts):
+    def _mined_distances(self, x, speakers):
+        """|a - p|^2 and |a - n|^2, both of shape [speakers]."""
         unit = normalize(x)
         place = index_within_speaker(speakers)
         anchors, positives = unit[place == 0], unit[place == 1]
-        distances = squared_distances(anchors, positives)
-        nearest = distances.diagonal()
+        distances = squared_distances(anchors + self.eps, positives)
         negatives = self._mine(distances.detach().cpu()).to(x.device)
         farther = distances.gather(1, negatives.unsqueeze(1)).squeeze(1)
-        return (nearest - farther + self.margin).clamp(min=0).mean()
+        return distances.diagonal(), farther
 
     def _mine(self, distances):
         """The speaker that is the negative of each, [speakers]."""
@@ -122,23 +116,98 @@ class Triplet(MetricLoss):
         ).squeeze(1)
 
 
-class Contrastive(MetricLoss):
+class Triplet(MinedLoss):
+    """Hinge on squared distances of an anchor, its own and another speaker.
+
+    With anchor a, positive p and negative n of ``MinedLoss``, the mean of
+    max(0, |a - p|^2 - |a - n|^2 + margin) over the speakers of the batch.
+
+    Arguments
+    ---------
+    margin : float
+        A difference of squared distances in [0, 4]. Published: 1 in the
+        trainer of March 2020 (@8d03f1b), 0.1 later.
+    mining : str
+        ``random``, ``hard`` or ``semihard``, see ``MinedLoss``.
+    hard_rank : int
+        Nearest negatives that ``hard`` draws from; the published 10 is 11
+        here.
+    hard_probability : float
+        How often ``hard`` draws from them, in [0, 1]. The published run has
+        0.5, and 0.9 after epoch 100.
+    seed : int
+        Seed of the draws.
+    eps : float
+        Added to every coordinate of a - p and a - n; published 1e-6.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+
+    Example
+    -------
+    >>> loss = Triplet(margin=0.1, mining="semihard")
+    >>> loss(torch.randn(6, 1, 8), torch.tensor([[0], [1], [2]] * 2)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        margin=0.1,
+        mining="hard",
+        hard_rank=10,
+        hard_probability=0.5,
+        seed=0,
+        eps=0.0,
+    ):
+        super().__init__(margin, mining, hard_rank, hard_probability, seed, eps)
+        if not 0 <= margin <= 4:
+            raise ValueError(
+                "`margin` must be a difference of squared distances in "
+                f"[0, 4], got {margin}."
+            )
+
+    def _loss(self, x, speakers, counts):
+        nearest, farther = self._mined_distances(x, speakers)
+        return (nearest - farther + self.margin).clamp(min=0).mean()
+
+
+class Contrastive(MinedLoss):
     """Pulls pairs of a speaker together and pushes others apart.
 
-    Over all pairs of the batch, on embeddings of unit length: the mean of
-    d^2 over pairs of one speaker plus the mean of max(0, margin - d)^2 over
-    pairs of two. Definition: Hadsell, Chopra, LeCun, "Dimensionality
-    Reduction by Learning an Invariant Mapping", CVPR 2006.
+    On embeddings of unit length with distances d. ``mining="all"`` takes all
+    pairs of the batch: the mean of d^2 over pairs of one speaker plus the
+    mean of max(0, margin - d)^2 over pairs of two. Definition: Hadsell,
+    Chopra, LeCun, "Dimensionality Reduction by Learning an Invariant
+    Mapping", CVPR 2006.
+
+    The other values of ``mining`` are the published form: each speaker's
+    anchor has one positive and one mined negative, see ``MinedLoss``, and all
+    these pairs have equal weight. The loss is the mean of d^2 over the
+    positives and max(0, margin - d)^2 over the negatives together.
 
     Arguments
     ---------
     margin : float
         A distance in (0, 2].
+    mining : str
+        ``all``, ``random``, ``hard`` or ``semihard``.
+    hard_rank : int
+        Nearest negatives that ``hard`` draws from; the published 10 is 11
+        here.
+    hard_probability : float
+        How often ``hard`` draws from them, in [0, 1].
+    seed : int
+        Seed of the draws.
+    eps : float
+        Added to every coordinate of a difference; published 1e-6.
 
     Raises
     ------
     ValueError
-        If the margin is outside its range.
+        If an argument is outside its range, or no speaker of a batch has two
+        utterances.
 
     Example
     -------
@@ -147,27 +216,59 @@ class Contrastive(MetricLoss):
     True
     """
 
-    at_least = 1  # and of one speaker two
+    minings = ("all", *MinedLoss.minings)
 
-    def __init__(self, margin=1.0):
-        super().__init__()
+    def __init__(
+        self,
+        margin=1.0,
+        mining="all",
+        hard_rank=10,
+        hard_probability=0.5,
+        seed=0,
+        eps=0.0,
+    ):
+        super().__init__(margin, mining, hard_rank, hard_probability, seed, eps)
         if not 0 < margin <= 2:
             raise ValueError(
                 f"`margin` must be a distance in (0, 2], got {margin}."
             )
-        self.margin = margin
+        if mining == "all":
+            self.at_least = 1  # and of one speaker two
 
     def _loss(self, x, speakers, counts):
+        if self.mining == "all":
+            same, other = self._all_distances(x, speakers, counts)
+            weight = 1
+        else:
+            same, other = self._mined_distances(x, speakers)
+            weight = 0.5  # the mean of as many positives as negatives
+        apart = (self.margin - other.sqrt()).clamp(min=0)
+        return weight * (same.mean() + apart.square().mean())
+
+    def _all_distances(self, x, speakers, counts):
+        """Squared distances of pairs of one speaker, and of two."""
         if len(counts) == len(speakers):
             raise ValueError(
                 "`targets` must hold two utterances of a speaker, got "
                 f"{len(counts)} speakers with one each; use a balanced sampler."
             )
-        squared = squared_distances(normalize(x), normalize(x))
+        unit = normalize(x)
+        squared = squared_distances(unit + self.eps, unit)
         same = speakers.unsqueeze(0) == speakers.unsqueeze(1)
         pairs = torch.ones_like(same).triu(diagonal=1)
-        apart = (self.margin - squared[pairs & ~same].sqrt()).clamp(min=0)
-        return squared[pairs & same].mean() + apart.square().mean()
+        return squared[pairs & same], squared[pairs & ~same]
+
+
+def check_eps(eps):
+    """Raises if what is added to differences is negative.
+
+    Arguments
+    ---------
+    eps : float
+        Added to every coordinate of a difference of embeddings.
+    """
+    if not eps >= 0:
+        raise ValueError(f"`eps` must be 0 or more, got {eps}.")
 
 
 def index_within_speaker(speakers):

@@ -5,6 +5,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from speechbrain_ext.nnet.losses.angles import (
     check_angle,
+    check_continuation,
     cos_minus_margin,
     cos_plus_margin,
 )
@@ -98,8 +99,13 @@ class AAMSoftmax(ClassificationLoss):
 
     Deng et al., "ArcFace", CVPR 2019, https://arxiv.org/abs/1801.07698.
     Cross-entropy of s cos(theta_y + m) against s cos(theta_i). Beyond
-    theta_y + m = pi the positive continues as c - (1 + cos(pi - m)).
-    Reference code: wespeaker@dfa7419 wespeaker/models/projections.py.
+    theta_y + m = pi, cos(theta_y + m) would rise again, so the true class
+    continues linearly. There are two published forms: c - (1 + cos(pi - m))
+    in WeSpeaker, and c - m sin(pi - m) in the code of ArcFace's authors, in
+    Clova's trainer and in Open Speaker Verification. Reference code:
+    wespeaker@dfa7419 wespeaker/models/projections.py,
+    clovaai/voxceleb_trainer@8d03f1b loss/arcface.py,
+    1017549629/open-speaker-verification@0d415d5 mmcls/models/heads/aam_head.py.
     Difference: the slope stays finite at cosines of 1 and -1.
 
     ``top_k`` is the inter-top-k penalty (Zhao et al., 2021,
@@ -118,6 +124,8 @@ class AAMSoftmax(ClassificationLoss):
         Number of other classes with a penalty; 0 for none.
     top_k_penalty : float
         p at a margin of 0.2, radians, in [0, pi/2).
+    continuation : str
+        Form of the true class beyond pi: ``wespeaker`` or ``arcface``.
 
     Raises
     ------
@@ -132,14 +140,23 @@ class AAMSoftmax(ClassificationLoss):
     torch.Size([])
     """
 
-    def __init__(self, margin=0.2, scale=32.0, top_k=0, top_k_penalty=0.0):
+    def __init__(
+        self,
+        margin=0.2,
+        scale=32.0,
+        top_k=0,
+        top_k_penalty=0.0,
+        continuation="wespeaker",
+    ):
         super().__init__()
         _check_scale(scale)
+        check_continuation(continuation)
         if top_k < 0:
             raise ValueError(f"`top_k` must be 0 or more, got {top_k}.")
         check_angle(top_k_penalty, "top_k_penalty")
         self.top_k = top_k
         self.top_k_penalty = top_k_penalty
+        self.continuation = continuation
         self.margin = margin
         self.scale = scale
 
@@ -154,7 +171,7 @@ class AAMSoftmax(ClassificationLoss):
         self._margin = margin
 
     def _loss(self, cosines, targets):
-        positive = cos_plus_margin(cosines.gather(1, targets), self.margin)
+        positive = self._positive(cosines.gather(1, targets))
         top_k = min(self.top_k, cosines.shape[1] - 1)
         if top_k:
             cosines = self._penalised(cosines, targets, top_k)
@@ -162,12 +179,16 @@ class AAMSoftmax(ClassificationLoss):
         return cross_entropy(logits, targets.squeeze(1))
 
     def _shard_loss(self, cosines, targets, rows, columns):
-        positive = cos_plus_margin(cosines[rows, columns], self.margin)
+        positive = self._positive(cosines[rows, columns])
         top_k = min(self.top_k, self.shard.classes - 1)
         if top_k:
             cosines = self._shard_penalised(cosines, rows, columns, top_k)
         logits = self.scale * cosines.index_put((rows, columns), positive)
         return _shard_cross_entropy(logits, rows, columns)
+
+    def _positive(self, cosines):
+        """True classes with their margin."""
+        return cos_plus_margin(cosines, self.margin, self.continuation)
 
     def _shard_penalised(self, cosines, rows, columns, top_k):
         """Moves those of the nearest other classes nearer that are here."""

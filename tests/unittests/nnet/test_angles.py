@@ -22,9 +22,10 @@ def test_shifts_match_the_arc_cosine():
     torch.testing.assert_close(cos_minus_margin(ANGLES.cos(), 0.2), down)
 
 
-def test_cos_plus_margin_falls_with_the_angle_beyond_pi_too():
+@pytest.mark.parametrize("continuation", ["wespeaker", "arcface"])
+def test_cos_plus_margin_falls_with_the_angle_beyond_pi_too(continuation):
     angles = torch.linspace(0.05, math.pi, 200, dtype=torch.float64)
-    shifted = cos_plus_margin(angles.cos(), 0.3)
+    shifted = cos_plus_margin(angles.cos(), 0.3, continuation)
     assert (shifted.diff() < 0).all()
 
 
@@ -36,6 +37,11 @@ def test_slopes_are_finite_at_the_ends(dtype):
         cos_plus_margin(cosines, 0.2) + cos_minus_margin(cosines, 0.2)
     ).sum().backward()
     assert cosines.grad.isfinite().all()
+
+
+def test_unknown_continuation_is_rejected():
+    with pytest.raises(ValueError, match="'arcface', got 'linear'"):
+        cos_plus_margin(torch.zeros(1), 0.2, "linear")
 
 
 def test_degrees_are_rejected():

@@ -34,6 +34,9 @@ LOSSES = {
     "SphereFace2 M face": lambda margin: face("M", 1 + margin),
     "AAMSoftmax": lambda margin: AAMSoftmax(margin),
     "AAMSoftmax top 2": lambda margin: AAMSoftmax(margin, 32.0, 2, 0.06),
+    "AAMSoftmax arcface": lambda margin: AAMSoftmax(
+        margin, continuation="arcface"
+    ),
     "AMSoftmax": lambda margin: AMSoftmax(margin),
     "Softmax": lambda margin: Softmax(),
 }

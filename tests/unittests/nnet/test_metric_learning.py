@@ -20,14 +20,23 @@ from speechbrain_ext.nnet.losses import (
 
 LOSSES = {
     "Prototypical": Prototypical,
+    "Prototypical eps": lambda: Prototypical(eps=1e-6),
     "AngularPrototypical": AngularPrototypical,
+    "AngularPrototypical normalize": lambda: AngularPrototypical(
+        normalize=True
+    ),
     "GE2E": GE2E,
+    "GE2E normalize": lambda: GE2E(normalize=True),
     "Triplet": Triplet,
     "Triplet semihard": lambda: Triplet(mining="semihard"),
     "Triplet random": lambda: Triplet(mining="random"),
     "Contrastive": Contrastive,
+    "Contrastive hard": lambda: Contrastive(mining="hard", eps=1e-6),
     "SoftmaxAngularPrototypical": lambda: seeded_sum(),
 }
+
+
+MINED = [n for n in LOSSES if n.startswith(("Triplet", "Contrastive hard"))]
 
 
 def seeded_sum():
@@ -121,7 +130,7 @@ class TestProperties:
     """What holds for every metric loss."""
 
     def test_order_of_speakers_in_the_batch_does_not_matter(self, name):
-        if name.startswith("Triplet"):
+        if name in MINED:
             pytest.skip("its negatives are drawn in the batch's order")
         if name.startswith("Softmax"):
             pytest.skip("its labels are classes")
@@ -208,7 +217,7 @@ class TestProperties:
         torch.testing.assert_close(found, x.grad)
 
     def test_no_number_is_read_that_is_not_checked(self, name):
-        if name.startswith("Triplet"):
+        if name in MINED:
             pytest.skip("it draws its negatives on the CPU")
         x, targets = batch(lists())
         loss = LOSSES[name]().double()
@@ -236,7 +245,7 @@ def test_gradients_match_finite_differences(name):
 
     def loss(values):
         made = LOSSES[name]().double()  # anew, so that its draws are the same
-        if name == "GE2E":  # its cut-off has a corner
+        if name.startswith("GE2E"):  # its cut-off has a corner
             made.affine.bias.data.fill_(0.0)
         return made(values, targets)
 
@@ -263,6 +272,10 @@ def test_learned_scale_stays_positive():
         (lambda: Triplet(mining="soft"), "got 'soft'"),
         (lambda: Triplet(hard_rank=0), "got 0 and 0.5"),
         (lambda: Contrastive(margin=0), r"\(0, 2\], got 0"),
+        (lambda: Contrastive(mining="none"), "'all', .* got 'none'"),
+        (lambda: Triplet(mining="all"), "'random', .* got 'all'"),
+        (lambda: Triplet(eps=-1e-6), "`eps`.* got -1e-06"),
+        (lambda: Prototypical(eps=-1.0), "`eps`.* got -1.0"),
     ],
 )
 def test_bad_arguments_are_rejected(make, message):

@@ -75,6 +75,25 @@ def test_triplet_mines_what_it_says():
         assert hardest._mine(distances).tolist() == [1, 3, 3, 0]
 
 
+@pytest.mark.parametrize("mining", ["random", "hard", "semihard"])
+def test_mined_contrastive_of_two_speakers_matches_its_definition(mining):
+    # with two speakers there is one negative, whatever the mining
+    x = lists(seed=3, speakers=2, utterances=2)
+    x = x / np.sqrt((x**2).sum(axis=2, keepdims=True))
+    terms = []
+    for s in range(2):
+        terms.append(((x[s][0] - x[s][1]) ** 2).sum())
+        far = np.sqrt(((x[s][0] - x[1 - s][1]) ** 2).sum())
+        terms.append(max(0.0, 1.7 - far) ** 2)
+    found = Contrastive(margin=1.7, mining=mining)(*batch(x)).item()
+    assert found == pytest.approx(sum(terms) / 4, rel=1e-10)
+
+
+def test_contrastive_over_all_pairs_saves_no_draws():
+    assert not Contrastive().state_dict()
+    assert list(Contrastive(mining="hard").state_dict()) == ["batches"]
+
+
 def test_triplet_draws_are_seeded():
     def draws(seed):
         loss = Triplet(mining="random", seed=seed)

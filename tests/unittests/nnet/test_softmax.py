@@ -59,6 +59,7 @@ def test_more_hard_classes_than_there_are_is_all_of_them():
         (lambda: AAMSoftmax(scale=-1), "positive, got -1"),
         (lambda: AAMSoftmax(top_k=-2), "got -2"),
         (lambda: AAMSoftmax(top_k_penalty=4.0), "`top_k_penalty`.*got 4.0"),
+        (lambda: AAMSoftmax(continuation="easy"), "'arcface', got 'easy'"),
         (lambda: AMSoftmax(margin=2.5), r"\[0, 2\), got 2.5"),
     ],
 )

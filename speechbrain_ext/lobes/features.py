@@ -244,17 +244,25 @@ class MagnitudeSpectrogram(torch.nn.Module):
     """The 257 bins that Thin ResNet34 takes.
 
     25 ms frames (Hann) every 10 ms, edges snipped, magnitudes of 512 points.
-    Reference code: clovaai/voxceleb_trainer@c43bced models/ResNetSE34.py.
+    Reference code: clovaai/voxceleb_trainer@8d03f1b models/ResNetSE.py, which
+    gets the samples as 16-bit integers. ``SentenceMeanVarNorm`` follows, and
+    adds 1e-5 to the variance. This changes nothing at the scale of integers.
+    Samples in [-1, 1] have smaller variances in quiet bins, which therefore
+    would not reach a variance of 1.
 
     Arguments
     ---------
     sample_rate : int
         Samples a second.
+    full_scale : float
+        What a sample of 1.0 becomes, positive. The default gives 16-bit
+        integers.
 
     Raises
     ------
     ValueError
-        If the waveforms are shorter than 512 samples.
+        If ``full_scale`` is not positive, or the waveforms are shorter than
+        512 samples.
 
     Example
     -------
@@ -262,8 +270,13 @@ class MagnitudeSpectrogram(torch.nn.Module):
     torch.Size([2, 197, 257])
     """
 
-    def __init__(self, sample_rate=16000):
+    def __init__(self, sample_rate=16000, full_scale=2.0**15):
         super().__init__()
+        if not full_scale > 0:
+            raise ValueError(
+                f"`full_scale` must be positive, got {full_scale}."
+            )
+        self.full_scale = full_scale
         self.shift = int(sample_rate * 0.010)
         window = torch.hann_window(int(sample_rate * 0.025))
         self.register_buffer("window", window, persistent=False)
@@ -289,7 +302,11 @@ class MagnitudeSpectrogram(torch.nn.Module):
                 f"samples (one frame), got {list(wavs.shape)}."
             )
         spectrum = torch.stft(
-            *(wavs, 512, self.shift, len(self.window), self.window),
+            self.full_scale * wavs,
+            n_fft=512,
+            hop_length=self.shift,
+            win_length=len(self.window),
+            window=self.window,
             center=False,
             return_complex=True,
         )

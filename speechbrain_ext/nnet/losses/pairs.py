@@ -5,9 +5,9 @@ Interspeech 2020, https://arxiv.org/abs/2003.11982. Reference code:
 clovaai/voxceleb_trainer@8d03f1b loss/pairwise.py, run with the
 ``pairwise_distance`` of its time, which reduces over another axis on today's
 PyTorch. Differences: utterances are grouped by their label, whatever their
-order in the batch. Distances come from one matrix product. A negative is
-never of the anchor's own speaker: where there is no semi-hard one, the
-published code draws from all speakers, the own one included.
+order in the batch. Distances come from one matrix product. The negative is
+always of another speaker: where no negative is semi-hard, the published code
+draws from all speakers, also from the anchor's own.
 """
 
 import math

@@ -1,5 +1,6 @@
 """Filterbanks against torchaudio's Kaldi front end."""
 
+import numpy as np
 import pytest
 import torch
 from torchaudio.compliance import kaldi
@@ -152,13 +153,47 @@ def test_variance_norm_is_instance_norm():
 def test_magnitudes_are_those_of_a_sine():
     time = torch.arange(16000) / 16000
     wavs = torch.sin(2 * torch.pi * 1000 * time).unsqueeze(0)
-    features = MagnitudeSpectrogram()(wavs)
+    features = MagnitudeSpectrogram(full_scale=1.0)(wavs)
     assert features.shape == (1, 97, 257)
     assert (features.argmax(dim=2) == 32).all()  # 1000 / (16000 / 512)
     # half the sum of the window
     torch.testing.assert_close(
         features.amax(dim=2), torch.full((1, 97), 100.0), rtol=1e-3, atol=0
     )
+
+
+def test_thin_resnets_input_matches_clova():
+    # clovaai/voxceleb_trainer@8d03f1b models/ResNetSE.py in float64: what
+    # conv1 of ResNetSE34 gets for these 16-bit samples, which DatasetLoader.py
+    # passes on as they are. <input, directions> of each utterance, and four
+    # bins of the first frame
+    rng = np.random.default_rng(20261123)
+    samples = np.rint(6 * rng.standard_normal((2, 3200)))
+    samples[1] *= 50
+    directions = torch.tensor(rng.standard_normal((2, 17, 257)))
+    along = [-30.91767235423189, -8.707577855624844]
+    first = [
+        [0.14875577091560996, -0.6679353256228366]
+        + [-0.23132463520202812, -0.725471277122272],
+        [-0.7097023507354634, -0.667086977211407]
+        + [0.42894167875351813, 1.3097000415792115],
+    ]
+    wavs = torch.tensor(samples) / 2**15  # as audio files are read
+
+    def network_input(**arguments):
+        front = MagnitudeSpectrogram(**arguments).double()
+        return SentenceMeanVarNorm()(front(wavs))
+
+    found = network_input()
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    products = (found * directions).sum(dim=(1, 2))
+    torch.testing.assert_close(products.tolist(), along, **close)
+    bins = found[:, 0, [0, 1, 100, 256]]
+    torch.testing.assert_close(bins.tolist(), first, **close)
+    # the norm's 1e-5 is nothing to integers, and much to a quiet [-1, 1]
+    quiet = network_input(full_scale=1.0)
+    deviations = quiet.std(dim=(1, 2)) / found.std(dim=(1, 2))
+    assert deviations[0] < 0.5 < 0.99 < deviations[1]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +203,7 @@ def test_magnitudes_are_those_of_a_sine():
         (lambda: LogMelSpectrogram(pre_emphasis=1.0), "got 1.0"),
         (lambda: LogMelSpectrogram()(torch.rand(1, 256)), r"got \[1, 256\]"),
         (lambda: MagnitudeSpectrogram()(torch.rand(1, 9)), r"got \[1, 9\]"),
+        (lambda: MagnitudeSpectrogram(full_scale=0), "positive, got 0"),
     ],
 )
 def test_bad_arguments_of_clovas_front_ends(make, message):

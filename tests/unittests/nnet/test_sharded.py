@@ -35,6 +35,7 @@ CASES = {
     ),
     "AM": (Cosine, lambda: AMSoftmax(0.2)),
     "AAM": (Cosine, lambda: AAMSoftmax(0.2)),
+    "AAM arcface": (Cosine, lambda: AAMSoftmax(0.5, continuation="arcface")),
     "AAM sub-center, top-k": (
         functools.partial(Cosine, sub_centers=3),
         lambda: AAMSoftmax(0.2, top_k=4, top_k_penalty=0.06),

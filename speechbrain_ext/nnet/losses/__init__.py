@@ -1,14 +1,15 @@
 """Losses for speaker encoders: on cosines, on logits, and on embeddings.
 
-Every loss keeps SpeechBrain's contract ``(outputs, targets [batch, 1],
-length=None) -> scalar``. It computes in float32, or in float64 for such
-outputs. A loss on cosines or logits takes ``outputs [batch, 1, classes]``, a
-metric loss the embeddings themselves, ``[batch, 1, embedding]``.
+Every loss has SpeechBrain's interface ``(outputs, targets [batch, 1],
+length=None) -> scalar``. It computes in float32, and in float64 if the outputs
+are float64. A loss on cosines or logits takes ``outputs [batch, 1, classes]``.
+A metric loss takes the embeddings themselves, ``[batch, 1, embedding]``.
 
-Values are checked for every batch on a CPU, and for the first 10 on a GPU,
-which has to wait for each check. ``loss.check_inputs = True`` (or False) says
-otherwise; so does the environment variable CUDA_LAUNCH_BLOCKING=1, which is
-what CUDA asks for after a "device-side assert".
+The values of every batch are checked on a CPU. A GPU has to wait for each
+check, so only the first 10 batches are checked there. ``loss.check_inputs =
+True`` checks every batch and False none. With the environment variable
+CUDA_LAUNCH_BLOCKING=1, which CUDA recommends after a "device-side assert",
+every batch is checked too.
 """
 
 from speechbrain_ext.nnet.losses.metric_learning import (

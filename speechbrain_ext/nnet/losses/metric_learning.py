@@ -60,7 +60,7 @@ class Prototypical(MetricLoss):
     def _loss(self, x, speakers, counts):
         queries, prototypes = _queries_and_prototypes(x, speakers, counts)
         logits = -squared_distances(queries + self.eps, prototypes)
-        # cross-entropy whose classes stand on the diagonal
+        # cross-entropy; the true class of each row is on the diagonal
         return (logits.logsumexp(dim=1) - logits.diagonal()).mean()
 
 
@@ -208,7 +208,7 @@ class SoftmaxAngularPrototypical(Loss):
 
 
 class _LearnedScale(torch.nn.Module):
-    """w x + b with a positive w, whose gain is an exponential."""
+    """w x + b; w is its first value times an exponential, so positive."""
 
     def __init__(self, initial_scale, initial_bias):
         super().__init__()

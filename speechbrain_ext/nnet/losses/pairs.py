@@ -315,5 +315,5 @@ def squared_distances(x, y):
     """
     squared = x.square().sum(1, keepdim=True) + y.square().sum(1)
     squared = squared - 2 * (x @ y.T)
-    # rounding may leave it below 0, and the root of 0 has no slope
+    # rounding can make it negative, and the root has no slope at 0
     return squared.clamp(min=torch.finfo(x.dtype).eps)

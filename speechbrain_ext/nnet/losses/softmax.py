@@ -71,7 +71,7 @@ class AMSoftmax(ClassificationLoss):
 
     @property
     def margin(self):
-        """The margin in force, a difference of cosines."""
+        """The current margin, a difference of cosines."""
         return self._margin
 
     @margin.setter
@@ -162,7 +162,7 @@ class AAMSoftmax(ClassificationLoss):
 
     @property
     def margin(self):
-        """The margin in force, radians."""
+        """The current margin, radians."""
         return self._margin
 
     @margin.setter
@@ -191,7 +191,7 @@ class AAMSoftmax(ClassificationLoss):
         return cos_plus_margin(cosines, self.margin, self.continuation)
 
     def _shard_penalised(self, cosines, rows, columns, top_k):
-        """Moves those of the nearest other classes nearer that are here."""
+        """Penalises those of the nearest other classes that are here."""
         lowest = cosines.new_full((), -torch.inf)
         others = cosines.detach().index_put((rows, columns), lowest)
         values, nearest = others.topk(min(top_k, others.shape[1]), dim=1)
@@ -209,7 +209,7 @@ class AAMSoftmax(ClassificationLoss):
         return cosines.scatter(1, nearest, after)
 
     def _penalised(self, cosines, targets, top_k):
-        """Moves the nearest other classes nearer."""
+        """Penalises the nearest other classes."""
         others = cosines.detach().scatter(1, targets, -torch.inf)
         nearest = others.topk(top_k, dim=1).indices
         penalty = self.top_k_penalty * self.margin / 0.2
@@ -219,10 +219,11 @@ class AAMSoftmax(ClassificationLoss):
 
 
 def _shard_cross_entropy(logits, rows, columns):
-    """Cross-entropy of all processes' logits, of which these are a part.
+    """Cross-entropy over the classes of all processes.
 
-    The processes compare the largest logit of each utterance. Then they sum
-    two numbers an utterance: the exponentials and the true class's logit.
+    Each process has the logits of its own classes. The processes find the
+    largest logit of each utterance. Then they sum two numbers per utterance:
+    the sum of exponentials and the logit of the true class.
     """
     top = logits.detach().amax(dim=1)
     if torch.distributed.is_initialized():

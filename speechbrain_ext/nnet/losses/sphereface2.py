@@ -130,7 +130,7 @@ class SphereFace2(ClassificationLoss):
             )
         if margin_type == "M" and form == "speaker":
             raise ValueError(
-                "`margin_type` 'M' is the face paper's alone; "
+                "`margin_type` 'M' exists in the face form only; "
                 "pass form='face' with it."
             )
         if not scale > 0:
@@ -148,8 +148,8 @@ class SphereFace2(ClassificationLoss):
         if form == "face" and (out_neurons is None or out_neurons < 2):
             raise ValueError(
                 "`out_neurons` must be the number of classes, 2 or more, for "
-                f"the face form, got {out_neurons}; in a recipe name the loss "
-                "by !name: and it is filled in."
+                f"the face form, got {out_neurons}; in a recipe, name the "
+                "loss by !name: and the number is filled in."
             )
         self.margin_type = margin_type
         self.scale = scale
@@ -165,7 +165,7 @@ class SphereFace2(ClassificationLoss):
 
     @property
     def margin(self):
-        """The margin in force, of the unit of ``margin_type``."""
+        """The current margin, in the unit of ``margin_type``."""
         return self._margin
 
     @margin.setter
@@ -198,7 +198,7 @@ class SphereFace2(ClassificationLoss):
         return all_reduce_sum(part)
 
     def _by_autograd(self, cosines, targets):
-        """The loss in operations that torch.func transforms; takes longer."""
+        """The loss in operations that torch.func can transform; slower."""
         negative = cosines
         if self.margin_type == "A" and self.form == "speaker":
             negative = cos_minus_margin(cosines, self.margin)
@@ -271,7 +271,7 @@ class _OneVsAll(torch.autograd.Function):
             weight = weight / loss.scale
         positive_weight = weight * loss.positive_weight
         negative_weight = weight - positive_weight
-        # a tensor, since it changes in a run: nothing is compiled twice
+        # a tensor: a changed margin does not compile everything again
         margin = cosines.new_full((), loss.margin)
         shift = margin if loss.margin_type == "C" else 0
         turn = None
@@ -307,13 +307,13 @@ class _OneVsAll(torch.autograd.Function):
     def backward(ctx, outer):
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "SphereFace2 has no second derivative here, as `create_graph` "
-                "asks for: its gradient is made in the forward pass. Use "
+                "SphereFace2 has no second derivative, which `create_graph` "
+                "needs: its gradient is computed in the forward pass. Use "
                 "torch.func.grad, which differentiates any number of times."
             )
         gradient, bias_gradient = ctx.saved_tensors
-        # on a CPU new memory costs as much as all the rest, and reading a
-        # number costs nothing
+        # on a CPU new memory is as expensive as all the rest, and reading a
+        # number is free
         if outer.device.type == "cpu" and outer == 1:
             return gradient, bias_gradient, None, None, None, None
         gradient, bias_gradient = gradient * outer, bias_gradient * outer
@@ -332,16 +332,15 @@ def _all_negatives(loss, cosines, targets, constants):
         except TorchDynamoException as error:
             if loss.compile_pass:
                 raise
-            said = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0]
             logger.warning(
-                "SphereFace2 continues without torch.compile, which failed: "
-                f"{said} Its pass over the classes takes longer. Pass "
-                "compile=False and it is not tried."
+                f"SphereFace2 continues without torch.compile: {reason} "
+                "The loss takes longer. Pass compile=False to not try it."
             )
             loss.compile_pass = False
     batch, classes = cosines.shape
     gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
-    # a sixteenth of the batch at a time, unless that is too little
+    # a sixteenth of the batch at a time, or more if that is very small
     step = max(-(-batch // 16), 2**18 // classes, 1)
     for start in range(0, batch, step):
         part = slice(start, start + step)
@@ -381,7 +380,7 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     small = torch.exp(-logits.abs())
     one = 1 + small
     inverse = 1 / one
-    # log1p takes four times as long as log; add what rounding lost
+    # log1p takes four times as long as log; add what rounding removed
     log = one.log() + (small - (one - 1)) * inverse
     sigmoid = torch.where(logits >= 0, 1, small) * inverse
     softplus_sum = (logits.clamp(min=0) + log).sum()
@@ -396,5 +395,5 @@ def _compiled_negatives():
 def _above(cosines, exponent):
     """1 + cos, at least 0 if the exponent is fractional."""
     above = cosines + 1
-    # rounding, and A beyond pi, go below
+    # rounding can make it negative, and so can margin A beyond pi
     return above if exponent == int(exponent) else above.clamp(min=0)

@@ -229,7 +229,7 @@ def face(margin_type, margin):
     ("make", "message"),
     [
         (lambda: SphereFace2("B"), "'C', 'A' or 'M', got 'B'"),
-        (lambda: SphereFace2("M", 1.7), "face paper's alone.*form='face'"),
+        (lambda: SphereFace2("M", 1.7), "face form only.*form='face'"),
         (lambda: SphereFace2(form="faces"), "'speaker' or 'face', got"),
         (lambda: SphereFace2(form="face"), "number of classes.*got None"),
         (lambda: face("M", 0.5), r"factor on the angle in \[1, 4\], got 0.5"),

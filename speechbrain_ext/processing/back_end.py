@@ -1,86 +1,36 @@
-"""From embeddings to scores: every scoring by its name."""
+"""From embeddings to scores and log-likelihood ratios, by name of the scoring.
+
+Names are those of ``speechbrain_ext.processing.scoring``. The arguments
+``embeddings``, ``enrol`` and ``test`` mean the same everywhere: one embedding
+per utterance, and for each trial the row numbers of its two utterances.
+"""
 
 import numpy as np
+import pandas as pd
 import torch
+from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.processing.calibration import quality_measures
+from speechbrain_ext.dataio.trials import make_trials
+from speechbrain_ext.processing.calibration import (
+    fit_calibration,
+    quality_measures,
+)
+from speechbrain_ext.processing.cosine import cosine_scores, speaker_means
 from speechbrain_ext.processing.plda import PLDAScorer
 from speechbrain_ext.processing.score_normalization import (
-    cohort_measures,
-    normalise_scores,
+    normalize_scores,
+    trial_statistics,
 )
 from speechbrain_ext.processing.scoring import (
-    adaptive_s_norm,
-    cosine_scores,
-    speaker_means,
+    find_calibrated_scoring,
+    find_scoring,
 )
 
-# Each scoring: its words, the sides that a cohort normalises (none, z, t or
-# s), whether the nearest rows alone, and whose
-SCORINGS = {
-    "cosine": ("cosine", None, False, "own"),
-    "znorm": ("z-norm", "z", False, "own"),
-    "tnorm": ("t-norm", "t", False, "own"),
-    "snorm": ("s-norm", "s", False, "own"),
-    "asnorm": ("AS-norm", "s", True, "own"),
-    "asnorm2": ("AS-norm by the other's nearest", "s", True, "other"),
-    "plda": ("PLDA", None, False, "own"),
-}
-MEAN = "_mean"  # after a name: the training set's mean is subtracted first
-LONGEST = 20.0  # seconds, of a quality measure
+logger = get_logger(__name__)
 
-
-def scoring_label(name):
-    """What a scoring is called in tables.
-
-    Arguments
-    ---------
-    name : str
-        A key of SCORINGS, with ``_mean`` after it or without.
-
-    Returns
-    -------
-    str
-        Its words.
-
-    Raises
-    ------
-    ValueError
-        If there is no such scoring.
-
-    Example
-    -------
-    >>> scoring_label("asnorm_mean")
-    'AS-norm, mean subtracted'
-    """
-    base = name.removesuffix(MEAN)
-    if base not in SCORINGS or name == "plda" + MEAN:
-        raise ValueError(
-            f"`scorings` must be of {sorted(SCORINGS)}, all but plda also with "
-            f"{MEAN}, got {name!r}."
-        )
-    return SCORINGS[base][0] + ", mean subtracted" * (base != name)
-
-
-def needs_cohort(names):
-    """Whether any of some scorings needs embeddings of the training set.
-
-    Arguments
-    ---------
-    names : list of str
-        Names of scorings.
-
-    Returns
-    -------
-    bool
-        False where all are the cosine as it is.
-
-    Example
-    -------
-    >>> needs_cohort(["cosine"]), needs_cohort(["cosine", "plda"])
-    (False, True)
-    """
-    return any(name != "cosine" for name in names)
+LONGEST = 20.0  # seconds; longer utterances have no higher quality
+FEWEST = 30  # trials of a kind, below which a calibration is rough
+PER_SPEAKER = 20  # utterances per speaker in the trials of a calibration
 
 
 def require_cohort(manifest, path, by="speaker"):
@@ -91,9 +41,9 @@ def require_cohort(manifest, path, by="speaker"):
     manifest : pandas.DataFrame
         Columns ID and spk_id.
     path : str | pathlib.Path
-        The manifest's file, to be named.
+        The manifest's file, for the error.
     by : str
-        Same as in ``BackEnd``.
+        What a cohort row is: ``speaker`` or ``utterance``.
 
     Raises
     ------
@@ -113,8 +63,8 @@ def require_cohort(manifest, path, by="speaker"):
     if number < 2:
         raise ValueError(
             f"The cohort {path} must have 2 {by}s or more, got {number}; give "
-            "another as `cohort_manifest`, or ask for `scorings` and "
-            "`calibrate` of the cosine alone."
+            "another as `cohort_manifest`, or set `scorings` and `calibrate` "
+            "to [cosine]."
         )
 
 
@@ -124,12 +74,12 @@ class BackEnd:
     Arguments
     ---------
     embeddings : torch.Tensor
-        Of the cohort's utterances, [utterances, embedding]; None where only
-        the plain cosine is wanted. Scores are computed on their device.
+        Of the cohort's utterances, [utterances, embedding]; None if only the
+        plain cosine is needed. Scores are computed on their device.
     speakers : sequence of str
         Speaker of each, [utterances].
     top_n : int
-        Cohort rows of the scorings that take the nearest.
+        Cohort rows that count in scorings with ``top_n``.
     by : str
         ``speaker``: a cohort row is a speaker's mean; ``utterance``: every
         utterance is one.
@@ -141,7 +91,7 @@ class BackEnd:
     Raises
     ------
     ValueError
-        If ``by`` is neither of the two.
+        If ``by`` is not valid.
 
     Example
     -------
@@ -167,8 +117,7 @@ class BackEnd:
         self.embeddings, self.speakers = embeddings, speakers
         self.top_n, self.block_size = top_n, block_size
         self.plda_rank = plda_rank
-        self.plda = None
-        self.cohort = None
+        self.plda = self.cohort = None
         if embeddings is not None:
             self.mean = embeddings.double().mean(dim=0).to(embeddings)
             self.cohort, self.cohort_speakers = embeddings, speakers
@@ -183,16 +132,16 @@ class BackEnd:
         Arguments
         ---------
         name : str
-            The scoring.
+            The scoring, a key of ``SCORINGS``.
         embeddings : torch.Tensor
             One row per utterance, [utterances, embedding].
         enrol : torch.Tensor | sequence
-            Same as in ``cosine_scores``.
+            Row numbers, [trials].
         test : torch.Tensor | sequence
-            Same as in ``cosine_scores``.
+            Row numbers, [trials].
         speakers : sequence of str
-            Speaker of each row of ``embeddings``, where trials' own speakers
-            are to be left out of the cohort; None leaves none out.
+            Speaker of each row of ``embeddings``: both speakers of a trial are
+            left out of its cohort. None leaves none out.
 
         Returns
         -------
@@ -202,48 +151,54 @@ class BackEnd:
         Raises
         ------
         ValueError
-            If the scoring is unknown or lacks a cohort.
+            If the scoring is unknown, or needs a cohort and there is none.
         """
-        base, embeddings, cohort, top_n = self._parts(name, embeddings)
-        _, kind, nearest, selection = SCORINGS[base]
-        if base == "plda":
+        scoring = find_scoring(name)
+        if scoring.name == "plda":
+            self._require_cohort(scoring)
             if self.plda is None:
                 self.plda = PLDAScorer(
                     self.embeddings, self.speakers, self.plda_rank
                 )
             return self.plda.scores(embeddings, enrol, test)
+        embeddings, cohort = self._centered(scoring, embeddings)
         scores = cosine_scores(embeddings, enrol, test)
-        if kind is None:
+        if not scoring.sides:
             return scores
-        trials = (scores, enrol, test, embeddings, cohort, top_n)
-        if kind == "s" and selection == "own" and speakers is None:
-            return adaptive_s_norm(*trials, block_size=self.block_size)
-        names = None if speakers is None else self.cohort_speakers
-        return normalise_scores(
-            *trials, kind, selection, speakers=speakers, cohort_speakers=names
+        statistics = trial_statistics(
+            enrol,
+            test,
+            embeddings,
+            cohort,
+            top_n=self.top_n if scoring.top_n else None,
+            selection=scoring.selection,
+            speakers=speakers,
+            cohort_speakers=None if speakers is None else self.cohort_speakers,
+            block_size=self.block_size,
         )
+        return normalize_scores(scores, statistics, scoring.sides)
 
     def qualities(self, name, embeddings, enrol, test, seconds, speakers=None):
         """Quality measures of trials: durations, norms and cohort means.
 
-        Those of WeSpeaker's ``score_calibration.py``, after Thienpondt et
-        al., "The Idlab VoxSRC-20 submission", ICASSP 2021; durations count up
-        to 20 s. Without a cohort there are no cohort means.
+        They are those of WeSpeaker's ``score_calibration.py``, after Thienpondt
+        et al., "The Idlab VoxSRC-20 submission", ICASSP 2021. Durations above
+        20 s count as 20 s. Without a cohort there are no cohort means.
 
         Arguments
         ---------
         name : str
-            The scoring that they go with.
+            The scoring that the measures belong to.
         embeddings : torch.Tensor
-            Same as in ``scores``.
+            One row per utterance, [utterances, embedding].
         enrol : torch.Tensor | sequence
-            Same as in ``scores``.
+            Row numbers, [trials].
         test : torch.Tensor | sequence
-            Same as in ``scores``.
+            Row numbers, [trials].
         seconds : np.ndarray
             Duration of each row of ``embeddings``, [utterances].
         speakers : sequence of str
-            Same as in ``scores``.
+            As in ``scores``.
 
         Returns
         -------
@@ -252,36 +207,211 @@ class BackEnd:
         names : list of str
             What the columns are.
         """
-        _, embeddings, cohort, _ = self._parts(name, embeddings)
+        embeddings, cohort = self._centered(find_scoring(name), embeddings)
         enrol, test = (torch.as_tensor(rows).cpu() for rows in (enrol, test))
         norms = embeddings.double().norm(dim=1).cpu().numpy()
-        pairs = {"seconds": np.minimum(seconds, LONGEST), "norm": norms}
-        pairs = {key: (v[enrol], v[test]) for key, v in pairs.items()}
+        seconds = np.minimum(seconds, LONGEST)
+        measures = {
+            "seconds": (seconds[enrol], seconds[test]),
+            "norm": (norms[enrol], norms[test]),
+        }
         if cohort is not None:
-            names = None if speakers is None else self.cohort_speakers
-            nothing = torch.zeros(len(enrol), device=embeddings.device)
-            found = cohort_measures(
-                *(nothing, enrol, test, embeddings, cohort, self.top_n),
+            found = trial_statistics(
+                enrol,
+                test,
+                embeddings,
+                cohort,
+                top_n=self.top_n,
                 speakers=speakers,
-                cohort_speakers=names,
+                cohort_speakers=None
+                if speakers is None
+                else self.cohort_speakers,
+                block_size=self.block_size,
             )
             means = (found[side][0].cpu().numpy() for side in found)
-            pairs["cohort mean"] = tuple(means)
-        found = [quality_measures(*both, key) for key, both in pairs.items()]
+            measures["cohort mean"] = tuple(means)
+        found = [quality_measures(*v, key) for key, v in measures.items()]
         columns, names = zip(*found, strict=True)
         return np.column_stack(columns), sum(names, [])
 
-    def _parts(self, name, embeddings):
-        """Base name, embeddings and cohort less the mean, and top_n."""
-        scoring_label(name)
-        base = name.removesuffix(MEAN)
-        if needs_cohort([name]) and self.cohort is None:
+    def _require_cohort(self, scoring):
+        """Raises where a scoring needs a cohort that is not there."""
+        if scoring.needs_cohort and self.cohort is None:
             raise ValueError(
-                f"The scoring {name} needs a cohort, but there is none; give "
-                "one, or ask for the cosine alone."
+                f"The scoring {scoring.name} needs a cohort, but there is "
+                "none; give one, or use only the scoring cosine."
             )
-        cohort = self.cohort
-        if base != name:
-            embeddings, cohort = embeddings - self.mean, cohort - self.mean
-        top_n = self.top_n if SCORINGS[base][2] else None
-        return base, embeddings, cohort, top_n
+
+    def _centered(self, scoring, embeddings):
+        """Embeddings and cohort, without the mean where a scoring says so."""
+        self._require_cohort(scoring)
+        if scoring.mean_subtracted:
+            return embeddings - self.mean, self.cohort - self.mean
+        return embeddings, self.cohort
+
+
+def calibrate_scoring(
+    name, back_end, manifest, trials=20000, seed=0, prior=0.5, speakers=None
+):
+    """Fits the calibration of a scoring on trials drawn from the cohort.
+
+    Arguments
+    ---------
+    name : str
+        A key of ``CALIBRATED_SCORINGS``.
+    back_end : BackEnd
+        It holds the embeddings of the manifest's utterances.
+    manifest : pandas.DataFrame
+        Columns ID, spk_id and duration, one row for each of these.
+    trials : int
+        Number of trials, half of them target trials. The speakers of a trial
+        are left out of its cohort, since test speakers are not in it either.
+    seed : int
+        Seed of the draw.
+    prior : float
+        Share of target trials that the fit is for.
+    speakers : sequence of str
+        Speakers whose utterances the trials are drawn from; None for all.
+
+    Returns
+    -------
+    speechbrain_ext.processing.calibration.Calibration
+        The fitted calibration.
+
+    Raises
+    ------
+    ValueError
+        If there are too few speakers or utterances to draw trials from.
+
+    Example
+    -------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> embeddings = torch.randn(30, 4, generator=generator)
+    >>> names = [f"s{i // 3}" for i in range(30)]
+    >>> ids = [f"{s}/{i}/1" for i, s in enumerate(names)]
+    >>> table = pd.DataFrame({"ID": ids, "spk_id": names, "duration": 1.0})
+    >>> back_end = BackEnd(embeddings, names)
+    >>> calibrate_scoring("cosine", back_end, table, trials=40).features
+    ['cosine']
+    """
+    calibrated = find_calibrated_scoring(name)
+    base = calibrated.scoring.name
+    few = manifest
+    if speakers is not None:
+        few = few[few["spk_id"].isin(set(speakers))]
+    # A part of a large corpus is enough.
+    few = few.sort_values("ID").sample(frac=1, random_state=seed)
+    few = few.groupby("spk_id").head(PER_SPEAKER)
+    drawn = make_trials(few, trials, seed)
+    rows = pd.Series(range(len(manifest)), index=manifest["ID"])
+    enrol, test = (
+        torch.from_numpy(rows[drawn[side]].to_numpy(copy=True))
+        for side in ("enrol", "test")
+    )
+    given = back_end.embeddings, enrol, test
+    own = manifest["spk_id"].tolist()
+    scores = back_end.scores(base, *given, own).double().cpu().numpy()
+    measures, names = None, []
+    if calibrated.with_quality:
+        seconds = manifest["duration"].to_numpy()
+        measures, names = back_end.qualities(base, *given, seconds, own)
+    targets = drawn["target"].to_numpy(dtype=bool)
+    positive, negative = int(targets.sum()), int((~targets).sum())
+    if min(positive, negative) < FEWEST:
+        logger.warning(
+            f"{name} is calibrated on only {positive} target and {negative} "
+            f"nontarget trials; use at least {FEWEST} of each."
+        )
+    return fit_calibration(scores, targets, measures, [base, *names], prior)
+
+
+def fit_calibrations(names, *given):
+    """Fits a calibration for each of several scorings.
+
+    Where a fit is not possible, as in a small corpus, the log says why.
+
+    Arguments
+    ---------
+    names : list of str
+        Keys of ``CALIBRATED_SCORINGS``.
+    *given : sequence
+        The other arguments of ``calibrate_scoring``.
+
+    Returns
+    -------
+    dict
+        Maps each name that could be fitted to its ``Calibration``.
+
+    Example
+    -------
+    >>> fit_calibrations([], None, None)
+    {}
+    """
+    found = {}
+    for name in names:
+        try:
+            found[name] = calibrate_scoring(name, *given)
+        except ValueError as error:
+            logger.warning(f"{name} is not calibrated: {error}")
+    return found
+
+
+def scores_by_name(
+    scorings, calibrations, back_end, embeddings, enrol, test, seconds
+):
+    """Scores of a trial list by every scoring, then the calibrated ones.
+
+    Arguments
+    ---------
+    scorings : list of str
+        Keys of ``SCORINGS``.
+    calibrations : dict
+        What ``fit_calibrations`` returned.
+    back_end : BackEnd
+        It computes the scores.
+    embeddings : torch.Tensor
+        One row per utterance, [utterances, embedding].
+    enrol : torch.Tensor | sequence
+        Row numbers, [trials].
+    test : torch.Tensor | sequence
+        Row numbers, [trials].
+    seconds : np.ndarray
+        Duration of each row, [utterances].
+
+    Yields
+    ------
+    name : str
+        Name of the scoring, for files.
+    label : str
+        Its label, for tables.
+    scores : np.ndarray
+        float64, [trials].
+    calibration : speechbrain_ext.processing.calibration.Calibration
+        The calibration by which the scores are natural log-likelihood ratios;
+        None if they are not calibrated.
+    """
+    trials, plain = (embeddings, enrol, test), {}
+
+    def uncalibrated(scoring):
+        name = scoring.name
+        if name not in plain:
+            scores = back_end.scores(name, *trials)
+            plain[name] = scores.double().cpu().numpy()
+        return plain[name]
+
+    for name in scorings:
+        scoring = find_scoring(name)
+        yield name, scoring.label, uncalibrated(scoring), None
+    for name, calibration in calibrations.items():
+        found, measures = find_calibrated_scoring(name), None
+        scores = uncalibrated(found.scoring)
+        if found.with_quality:
+            measures, _ = back_end.qualities(
+                found.scoring.name, *trials, seconds
+            )
+        yield (
+            found.name,
+            found.label,
+            calibration(scores, measures),
+            calibration,
+        )

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from speechbrain_ext.processing.scoring import speaker_means
+from speechbrain_ext.processing.cosine import speaker_means
 from speechbrain_ext.utils.metrics import ROC_AUC
 
 

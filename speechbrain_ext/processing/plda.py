@@ -5,7 +5,7 @@ import torch
 from scipy import linalg
 from speechbrain.processing.PLDA_LDA import PLDA, StatObject_SB
 
-from speechbrain_ext.processing.scoring import unit_length
+from speechbrain_ext.processing.cosine import unit_length
 
 
 class PLDAScorer:

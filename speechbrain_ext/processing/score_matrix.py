@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from speechbrain_ext.processing import scoring
+from speechbrain_ext.processing import cosine
 from speechbrain_ext.utils.files import atomic_path, atomic_write
 
 
@@ -47,7 +47,7 @@ def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
     """
     path = pathlib.Path(path)
     enrol, test = (
-        scoring.unit_length(name, values)
+        cosine.unit_length(name, values)
         for name, values in (("enrol", enrol), ("test", test))
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
         matrix = np.lib.format.open_memmap(
             part, mode="w+", dtype=np.float32, shape=(len(enrol), len(test))
         )
-        rows = 1 + scoring.MOST_COSINES // max(1, len(test))
+        rows = 1 + cosine.MOST_COSINES // max(1, len(test))
         for start in range(0, len(enrol), rows):
             block = slice(start, start + rows)
             cosines = (enrol[block] @ test.T).double()

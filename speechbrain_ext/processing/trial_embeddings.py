@@ -6,7 +6,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.processing.score_normalization import enrolment_embeddings
+from speechbrain_ext.processing.cosine import enrolment_embeddings
 
 logger = get_logger(__name__)
 

@@ -85,7 +85,7 @@ def test_everything_asked_is_written(first, trained):
         "cosine",
         "z-norm",
         "t-norm",
-        "AS-norm by the other's nearest",
+        "AS-norm2",
         "PLDA",
         "cosine, calibrated",
         "AS-norm, calibrated",

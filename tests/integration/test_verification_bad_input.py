@@ -20,7 +20,7 @@ from speechbrain_ext.dataio.manifests import (
     write_manifest,
 )
 from speechbrain_ext.inference.loading import load_encoder
-from speechbrain_ext.processing import calibrated
+from speechbrain_ext.processing import back_end
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.distributed import (
     CommonFailureError,
@@ -160,7 +160,7 @@ def test_cllr_far_above_its_least_is_remarked_on(
     module, options, exported, tmp_path, monkeypatch
 ):
     fitted = Calibration([1.0], 20.0, ["cosine"])
-    monkeypatch.setattr(calibrated, "calibrate_scoring", lambda *_: fitted)
+    monkeypatch.setattr(back_end, "calibrate_scoring", lambda *_: fitted)
     folder = shutil.copytree(exported, tmp_path / "pretrained")
     module.main(options(calibrate="[cosine]", pretrained_folder=folder))
     rows, log, _ = written(tmp_path)

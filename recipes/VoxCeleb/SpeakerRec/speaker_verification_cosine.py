@@ -51,17 +51,17 @@ from speechbrain_ext.inference.loading import (
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.processing.back_end import (
     BackEnd,
-    needs_cohort,
-    require_cohort,
-    scoring_label,
-)
-from speechbrain_ext.processing.calibrated import (
-    QUALITY,
     fit_calibrations,
+    require_cohort,
     scores_by_name,
 )
 from speechbrain_ext.processing.calibration import save_calibrations
 from speechbrain_ext.processing.score_matrix import write_trial_matrix
+from speechbrain_ext.processing.scoring import (
+    find_calibrated_scoring,
+    find_scoring,
+    needs_cohort,
+)
 from speechbrain_ext.processing.seen_speakers import (
     seen_speakers,
     speaker_sentences,
@@ -133,9 +133,10 @@ def find_files(hparams):
 
 def check(hparams):
     """Checks what can be known before anything is read."""
-    names = [name.removesuffix(QUALITY) for name in hparams["calibrate"]]
-    for name in [*hparams["scorings"], *names]:
-        scoring_label(name)
+    for name in hparams["scorings"]:
+        find_scoring(name)
+    for name in hparams["calibrate"]:
+        find_calibrated_scoring(name)
     odd = sorted(set(hparams["score_forms"]) - set(FORMS))
     if odd:
         raise ValueError(
@@ -341,7 +342,8 @@ def verify(
             row["notes"] = seen + evaluation_notes(row, targets, counts["list"])
             rows.append({"trials": path.stem, "scoring": words, **row})
             pair = scores[targets], scores[~targets]
-            if not ratios or name.endswith(QUALITY):
+            # a calibration of the score alone has the same curve
+            if not ratios or len(ratios.features) > 1:
                 curves[words] = pair
             picture = output_folder / "histograms" / f"{path.stem}_{name}.png"
             samples = dict(zip(("target", "nontarget"), pair, strict=True))

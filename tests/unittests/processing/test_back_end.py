@@ -1,22 +1,25 @@
-"""Every scoring by its name, against the functions it stands for."""
+"""Every scoring by its name, against its functions, and calibrated scores."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from speechbrain_ext.processing.back_end import (
-    SCORINGS,
     BackEnd,
-    needs_cohort,
-    scoring_label,
+    calibrate_scoring,
+    fit_calibrations,
+    scores_by_name,
 )
+from speechbrain_ext.processing.cosine import cosine_scores, speaker_means
 from speechbrain_ext.processing.plda import PLDAScorer
-from speechbrain_ext.processing.score_normalization import normalise_scores
-from speechbrain_ext.processing.scoring import (
+from speechbrain_ext.processing.score_normalization import (
     adaptive_s_norm,
-    cosine_scores,
-    speaker_means,
+    normalize_scores,
+    trial_statistics,
 )
+from speechbrain_ext.processing.scoring import SCORINGS
+from speechbrain_ext.utils.metrics import EER, Cllr
 
 
 @pytest.fixture
@@ -40,28 +43,20 @@ def expected(name, embeddings, enrol, test, cohort, speakers, top_n):
     if base == "plda":
         return PLDAScorer(cohort, speakers).scores(embeddings, enrol, test)
     scores = cosine_scores(embeddings, enrol, test)
-    given = (
-        scores,
-        enrol,
-        test,
-        embeddings,
-        speaker_means(cohort - mean, speakers)[0],
-    )
+    rows = enrol, test, embeddings, speaker_means(cohort - mean, speakers)[0]
+    whole = trial_statistics(*rows)
+    crossed = trial_statistics(*rows, top_n=top_n, selection="other")
     return {
         "cosine": lambda: scores,
-        "znorm": lambda: normalise_scores(*given, kind="z"),
-        "tnorm": lambda: normalise_scores(*given, kind="t"),
-        "snorm": lambda: adaptive_s_norm(*given),
-        "asnorm": lambda: adaptive_s_norm(*given, top_n=top_n),
-        "asnorm2": lambda: normalise_scores(
-            *given, top_n=top_n, selection="other"
-        ),
+        "znorm": lambda: normalize_scores(scores, whole, ["enrol"]),
+        "tnorm": lambda: normalize_scores(scores, whole, ["test"]),
+        "snorm": lambda: adaptive_s_norm(scores, *rows),
+        "asnorm": lambda: adaptive_s_norm(scores, *rows, top_n=top_n),
+        "asnorm2": lambda: normalize_scores(scores, crossed),
     }[base]()
 
 
-@pytest.mark.parametrize(
-    "name", [*SCORINGS, *(f"{n}_mean" for n in SCORINGS if n != "plda")]
-)
+@pytest.mark.parametrize("name", SCORINGS)
 def test_scoring_is_what_its_name_says(name, trials, cohort):
     back_end = BackEnd(*cohort, top_n=5)
     torch.testing.assert_close(
@@ -115,17 +110,87 @@ def test_quality_measures_are_those_of_both_sides(trials, cohort):
     assert len(BackEnd().qualities("cosine", *trials, seconds)[1]) == 8
 
 
-def test_names_have_words_and_needs():
-    assert scoring_label("snorm_mean") == "s-norm, mean subtracted"
-    assert not needs_cohort(["cosine"])
-    assert needs_cohort(["cosine", "cosine_mean"])
-    for name in ("plda_mean", "cosin"):
-        with pytest.raises(ValueError, match=f"`scorings` .* got '{name}'"):
-            scoring_label(name)
-
-
 def test_back_end_says_what_is_missing(trials, cohort):
     with pytest.raises(ValueError, match="snorm needs a cohort"):
         BackEnd().scores("snorm", *trials)
     with pytest.raises(ValueError, match="`by` must be .* got 'session'"):
         BackEnd(*cohort, by="session")
+
+
+@pytest.fixture
+def calibration_set():
+    """A manifest of 30 speakers with six utterances, and a back end."""
+    generator = torch.Generator().manual_seed(0)
+    speakers = [f"s{i // 6:02}" for i in range(180)]
+    centers = torch.randn(30, 16, generator=generator)
+    noise = torch.randn(180, 16, generator=generator)
+    embeddings = centers.repeat_interleave(6, dim=0) + 0.6 * noise
+    table = pd.DataFrame(
+        {
+            "ID": [f"{s}/{i}/1" for i, s in enumerate(speakers)],
+            "spk_id": speakers,
+            "duration": np.linspace(1, 9, 180),
+        }
+    )
+    return table, BackEnd(embeddings, speakers, top_n=10)
+
+
+def test_ratios_are_better_than_scores_and_order_stays(calibration_set):
+    table, back_end = calibration_set
+    names = ["cosine", "asnorm_qmf"]
+    fitted = {n: calibrate_scoring(n, back_end, table, 2000) for n in names}
+    enrol, test = torch.randint(
+        180, (2, 3000), generator=torch.Generator().manual_seed(1)
+    )
+    found = {
+        name: (label, scores, calibration)
+        for name, label, scores, calibration in scores_by_name(
+            ["cosine"],
+            fitted,
+            back_end,
+            back_end.embeddings,
+            enrol,
+            test,
+            table["duration"].to_numpy(),
+        )
+    }
+    assert list(found) == ["cosine", "cosine_calibrated", "asnorm_qmf"]
+    used = [calibration for *_, calibration in found.values()]
+    assert used == [None, fitted["cosine"], fitted["asnorm_qmf"]]
+    labels = [label for label, *_ in found.values()]
+    assert labels == [
+        "cosine",
+        "cosine, calibrated",
+        "AS-norm, calibrated with quality",
+    ]
+    speakers = table["spk_id"].to_numpy()
+    targets = speakers[enrol.numpy()] == speakers[test.numpy()]
+    plain, ratios = found["cosine"][1], found["cosine_calibrated"][1]
+    assert EER(plain[targets], plain[~targets])[0] == pytest.approx(
+        EER(ratios[targets], ratios[~targets])[0]
+    )
+    assert Cllr(ratios[targets], ratios[~targets]) < 0.5
+    assert Cllr(plain[targets], plain[~targets]) > 0.5
+
+
+def test_draws_are_the_seeds_and_of_the_speakers_asked(calibration_set, caplog):
+    table, back_end = calibration_set
+    one, again, other = (
+        calibrate_scoring("cosine", back_end, table, 500, seed)
+        for seed in (1, 1, 2)
+    )
+    assert one.weights.tolist() == again.weights.tolist()
+    assert one.weights.tolist() != other.weights.tolist()
+    assert "is calibrated on only" not in caplog.text
+    calibrate_scoring("cosine", back_end, table, 59)
+    assert "calibrated on only 29 target and 30 nontarget" in caplog.text
+    with pytest.raises(ValueError, match="speaker"):
+        calibrate_scoring("cosine", back_end, table, 500, 1, 0.5, ["s00"])
+
+
+def test_what_cannot_be_fitted_is_left_out_and_said(calibration_set, caplog):
+    table, back_end = calibration_set
+    found = fit_calibrations(["cosine", "ploda"], back_end, table, 500)
+    assert list(found) == ["cosine"]
+    assert "ploda is not calibrated: `calibrate` must" in caplog.text
+    assert fit_calibrations(["cosine"], back_end, table[:1], 500) == {}

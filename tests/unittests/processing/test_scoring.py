@@ -1,313 +1,86 @@
-"""Tests of cosine scores and score normalisation."""
+"""Tests of the names of scorings."""
 
-import math
+import dataclasses
 
-import numpy as np
 import pytest
-import torch
 
+from speechbrain_ext.processing import cosine, score_normalization, scoring
 from speechbrain_ext.processing.scoring import (
-    adaptive_s_norm,
-    cosine_scores,
-    speaker_means,
+    CALIBRATED_SCORINGS,
+    SCORINGS,
+    find_calibrated_scoring,
+    find_scoring,
+    needs_cohort,
 )
 
 
-def make_trials(utterances=40, size=16, trials=300, cohort=50, seed=0):
-    """Embeddings, enrolment rows, test rows and a cohort."""
-    generator = torch.Generator().manual_seed(seed)
-    scale = torch.rand(utterances, 1, generator=generator) * 5 + 0.1
-    embeddings = (
-        torch.randn(utterances, size, generator=generator) * scale + 0.3
-    )
-    rows = torch.randint(utterances, (2, trials), generator=generator)
-    cohort = torch.randn(cohort, size, generator=generator) + 0.3
-    return embeddings.double(), rows[0], rows[1], cohort.double()
-
-
-def naive_cosine(a, b):
-    a, b = np.float64(a), np.float64(b)
-    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
-
-
-def naive_as_norm(score, enrol, test, cohort, top_n):
-    """AS-norm of one trial, from the formula."""
-    total = 0.0
-    for embedding in (enrol, test):
-        top = sorted(naive_cosine(embedding, c) for c in cohort)[-top_n:]
-        mean = math.fsum(top) / len(top)
-        variance = math.fsum((c - mean) ** 2 for c in top) / len(top)
-        total += (score - mean) / math.sqrt(variance)
-    return total / 2
-
-
-def test_cosine_scores_match_a_loop():
-    embeddings, enrol, test, _ = make_trials()
-    expected = [
-        naive_cosine(embeddings[e], embeddings[t])
-        for e, t in zip(enrol, test, strict=True)
-    ]
-    scores = cosine_scores(embeddings, enrol, test)
-    assert scores.dtype == torch.float64
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("top_n", [2, 7, 49, 50, 51, 1000, None])
-def test_adaptive_s_norm_matches_a_loop(top_n):
-    embeddings, enrol, test, cohort = make_trials(trials=60)
-    scores = cosine_scores(embeddings, enrol, test)
-    found = adaptive_s_norm(scores, enrol, test, embeddings, cohort, top_n)
-    rows = zip(
-        scores.tolist(), embeddings[enrol], embeddings[test], strict=True
-    )
-    expected = [naive_as_norm(*row, cohort, top_n or 50) for row in rows]
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_adaptive_s_norm_uses_both_sides_own_top():
-    # Cosines with the cohort: (1, 0.6, 0) and (0, 0.8, 1); of the top two,
-    # means 0.8 and 0.9, deviations 0.2 and 0.1.
-    embeddings = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
-    cohort = torch.tensor([[4.0, 0.0], [3.0, 4.0], [0.0, 0.1]])
-    scores = torch.tensor([1.0])
-    found = adaptive_s_norm(scores, [0], [1], embeddings, cohort, top_n=2)
-    torch.testing.assert_close(found, torch.tensor([1.0]))  # (1 + 1) / 2
-    found = adaptive_s_norm(scores - 0.2, [1], [0], embeddings, cohort, 2)
-    torch.testing.assert_close(found, torch.tensor([-0.5]))  # (-1 + 0) / 2
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("block_size", [1, 7, 40, 10**6])
-def test_scoring_ignores_block_size(dtype, block_size):
-    embeddings, enrol, test, cohort = make_trials()
-    embeddings = embeddings.to(dtype)
-    scores = cosine_scores(embeddings, enrol, test)
-    blocks = cosine_scores(embeddings, enrol, test, block_size=block_size)
-    torch.testing.assert_close(blocks, scores, rtol=0, atol=1e-6)
-    trials = (scores, enrol, test, embeddings, cohort)
-    for top_n in (10, None):
-        torch.testing.assert_close(
-            adaptive_s_norm(*trials, top_n, block_size=block_size),
-            adaptive_s_norm(*trials, top_n),
-            rtol=1e-6,
-            atol=1e-6,
-        )
-
-
-def test_scoring_is_deterministic():
-    embeddings, enrol, test, cohort = make_trials()
-    scores = cosine_scores(embeddings, enrol, test)
-    assert torch.equal(cosine_scores(embeddings, enrol, test), scores)
-    trials = (scores, enrol, test, embeddings, cohort, 10)
-    assert torch.equal(adaptive_s_norm(*trials), adaptive_s_norm(*trials))
-
-
-@pytest.mark.parametrize("top_n", [10, None])
-def test_scoring_ignores_the_length_of_embeddings(top_n):
-    embeddings, enrol, test, cohort = make_trials()
-    scores = cosine_scores(embeddings, enrol, test)
-    factors = 10.0 ** torch.arange(-20, 20).unsqueeze(1)
-    torch.testing.assert_close(
-        cosine_scores(embeddings * factors, enrol, test), scores
-    )
-    trials = (scores, enrol, test)
-    torch.testing.assert_close(
-        adaptive_s_norm(*trials, embeddings * factors, cohort * 7, top_n),
-        adaptive_s_norm(*trials, embeddings, cohort, top_n),
-    )
-
-
-def test_cosine_scores_of_extreme_lengths_are_finite():
-    # Squares of these overflow or vanish in float32.
-    embeddings = torch.tensor([[3e30, 4e30], [3e-30, 4e-30], [1e38, 0.0]])
-    scores = cosine_scores(embeddings, [0, 0, 1], [1, 2, 2])
-    torch.testing.assert_close(scores, torch.tensor([1.0, 0.6, 0.6]))
-    assert scores.max() <= 1.0
-
-
-def test_adaptive_s_norm_is_affine_in_the_scores():
-    embeddings, enrol, test, cohort = make_trials()
-    scores = cosine_scores(embeddings, enrol, test)
-    zero, one, found = (
-        adaptive_s_norm(s, enrol, test, embeddings, cohort, 10)
-        for s in (torch.zeros_like(scores), torch.ones_like(scores), scores)
-    )
-    torch.testing.assert_close(found, zero + scores * (one - zero))
-
-
-@pytest.mark.parametrize(
-    "dtype, expected",
-    [
-        (torch.float64, torch.float64),
-        (torch.float32, torch.float32),
-        (torch.float16, torch.float32),
-        (torch.bfloat16, torch.float32),
-    ],
-)
-def test_scoring_keeps_the_float_type(dtype, expected):
-    embeddings, enrol, test, cohort = make_trials()
-    embeddings, cohort = embeddings.to(dtype), cohort.to(dtype)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        scores = cosine_scores(embeddings, enrol, test)
-        found = adaptive_s_norm(scores, enrol, test, embeddings, cohort, 10)
-    assert (scores.dtype, found.dtype) == (expected, expected)
-    exact = adaptive_s_norm(
-        scores.double(), enrol, test, embeddings.double(), cohort.double(), 10
-    )
-    torch.testing.assert_close(
-        found, exact, rtol=1e-4, atol=1e-4, check_dtype=False
-    )
-    names = [str(i) for i in range(40)]
-    assert speaker_means(embeddings, names)[0].dtype == expected
-
-
-def test_scoring_takes_rows_of_any_kind():
-    embeddings, enrol, test, cohort = make_trials()
-    embeddings.requires_grad_()
-    scores = cosine_scores(embeddings, enrol, test)
-    assert not scores.requires_grad
-    for kind in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.int):
-        rows = kind(enrol), kind(test)
-        assert torch.equal(cosine_scores(embeddings, *rows), scores)
-    assert cosine_scores(embeddings, [], []).shape == (0,)
-    none = adaptive_s_norm(scores[:0], [], [], embeddings, cohort)
-    assert none.shape == (0,)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_scoring_on_a_gpu_matches_the_cpu():
-    embeddings, enrol, test, cohort = (t for t in make_trials())
-    embeddings, cohort = embeddings.float(), cohort.float()
-    scores = cosine_scores(embeddings, enrol, test)
-    expected = adaptive_s_norm(scores, enrol, test, embeddings, cohort, 10)
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        scores = cosine_scores(embeddings.cuda(), enrol, test)
-        trials = (scores, enrol, test, embeddings.cuda(), cohort, 10)
-        found = adaptive_s_norm(*trials)
-        assert found.is_cuda and torch.equal(found, adaptive_s_norm(*trials))
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
-    means, _ = speaker_means(embeddings.cuda(), ["a", "b"] * 20)
-    assert means.is_cuda
-    assert torch.equal(
-        means.cpu(), speaker_means(embeddings, ["a", "b"] * 20)[0]
-    )
-
-
-def test_cosine_scores_ignore_rows_outside_the_trials():
-    embeddings, _, _, cohort = make_trials()
-    scores = cosine_scores(embeddings, [0, 2], [3, 4])
-    expected = adaptive_s_norm(scores, [0, 2], [3, 4], embeddings, cohort)
-    embeddings[1], embeddings[5] = 0.0, math.nan
-    assert torch.equal(cosine_scores(embeddings, [0, 2], [3, 4]), scores)
-    found = adaptive_s_norm(scores, [0, 2], [3, 4], embeddings, cohort)
-    assert torch.equal(found, expected)
-
-
-def test_speaker_means_match_a_loop():
-    embeddings, speakers, _, _ = make_trials(trials=40)
-    speakers = [f"id{number % 7}" for number in speakers.tolist()]
-    means, names = speaker_means(embeddings, speakers)
-    assert names == sorted(set(speakers))
-    for mean, name in zip(means, names, strict=True):
-        own = [
-            e for e, s in zip(embeddings, speakers, strict=True) if s == name
-        ]
-        torch.testing.assert_close(mean, torch.stack(own).mean(0))
-
-
-def test_speaker_means_commute_with_mean_subtraction():
-    # WeSpeaker averages raw embeddings, then subtracts; either order will do.
-    embeddings, _, _, _ = make_trials()
-    speakers, mean = ["b", "a", "c", "a"] * 10, embeddings.mean(0)
-    torch.testing.assert_close(
-        speaker_means(embeddings, speakers)[0] - mean,
-        speaker_means(embeddings - mean, speakers)[0],
-    )
-
-
-@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
-def test_scoring_rejects_unusable_embeddings(bad):
-    embeddings, enrol, test, cohort = make_trials()
-    scores = cosine_scores(embeddings, enrol, test)
-    broken = embeddings.clone()
-    broken[[6, 31]] = bad
-    match = f"`embeddings` must be finite .* got {bad} at rows 6, 31;"
-    with pytest.raises(ValueError, match=match):
-        cosine_scores(broken, enrol, test)
-    with pytest.raises(ValueError, match=match):
-        adaptive_s_norm(scores, enrol, test, broken, cohort)
-    cohort[9] = bad
-    match = f"`cohort` must be finite .* got {bad} at rows 9;"
-    with pytest.raises(ValueError, match=match):
-        adaptive_s_norm(scores, enrol, test, embeddings, cohort, top_n=5)
-
-
-@pytest.mark.parametrize("side", [0, 1])
-@pytest.mark.parametrize("row", [-1, 40, 2**40])
-def test_scoring_rejects_rows_out_of_range(side, row):
-    embeddings, *sides, cohort = make_trials()
-    scores = cosine_scores(embeddings, *sides)
-    sides[side][3] = row
-    name = ("enrol", "test")[side]
-    match = rf"`{name}` must be row numbers in \[0, 40\), got {row} at trials 3"
-    with pytest.raises(ValueError, match=match):
-        cosine_scores(embeddings, *sides)
-    with pytest.raises(ValueError, match=match):
-        adaptive_s_norm(scores, *sides, embeddings, cohort)
-
-
-@pytest.mark.parametrize(
-    "change, match",
-    [
-        ({"top_n": 1}, "`top_n` of 50 cohort rows must be 2 or more, got 1"),
-        ({"top_n": 0}, "must be 2 or more, got 0"),
-        ({"cohort": torch.ones(1, 16)}, "`top_n` of 1 .* got 1"),
-        ({"cohort": torch.eye(5)}, r"`cohort` \[cohort, 16\].* got .*\[5, 5\]"),
-        ({"cohort": torch.ones(5)}, r"`cohort` must be .* shape \[5\]"),
-        ({"cohort": torch.ones(9, 16)}, "top 9 .* vanish, got .* rows 0, 1"),
-        ({"scores": torch.ones(7)}, r"`scores` must be \[300\].* got \[7\]"),
-        ({"scores": torch.arange(300) / 0}, "got nan at trials 0, .* 295 more"),
-        ({"enrol": [0.0]}, r"`enrol` must be whole .*float32 of shape \[1\]"),
-        ({"test": [True]}, "`test` must be whole .* got torch.bool"),
-        ({"enrol": [[0]]}, r"`enrol` must be whole .* shape \[1, 1\]"),
-        ({"enrol": [0, 1]}, "equally long, got 2 and 300"),
-        ({"block_size": 0}, "`block_size` must be 1 or more, got 0"),
-        ({"embeddings": torch.eye(40).int()}, "floating-point.* torch.int32"),
-    ],
-)
-def test_adaptive_s_norm_rejects_bad_arguments(change, match):
-    embeddings, enrol, test, cohort = make_trials()
-    trials = {
-        "scores": cosine_scores(embeddings, enrol, test),
-        **{"enrol": enrol, "test": test, "embeddings": embeddings},
-        "cohort": cohort,
+def test_scoring_has_what_its_name_stands_for():
+    found = find_scoring("asnorm2_mean")
+    assert dataclasses.asdict(found) == {
+        "name": "asnorm2_mean",
+        "label": "AS-norm2, mean subtracted",
+        "sides": ("enrol", "test"),
+        "top_n": True,
+        "selection": "other",
+        "needs_cohort": True,
+        "mean_subtracted": True,
     }
-    with pytest.raises(ValueError, match=match):
-        adaptive_s_norm(**{**trials, **change})
+    assert find_scoring("snorm_mean").label == "s-norm, mean subtracted"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.top_n = False
 
 
-def test_adaptive_s_norm_names_the_utterance_without_spread():
-    # Row 3's top two cohort rows are copies; row 1's are not.
-    embeddings = torch.eye(4)
-    cohort = torch.eye(4)[[3, 3, 1, 2]] + 0.1
-    cohort[1] = cohort[0]
-    scores = torch.tensor([0.5])
-    with pytest.raises(ValueError, match="got 0.0 at rows 3; drop dupl"):
-        adaptive_s_norm(scores, [1], [3], embeddings, cohort, top_n=2)
+def test_catalogues_have_every_name_once():
+    for name, found in SCORINGS.items():
+        assert found.name == name
+    assert len(SCORINGS) == 13 and "plda_mean" not in SCORINGS
+    assert len(CALIBRATED_SCORINGS) == 26
+    for catalogue in (SCORINGS, CALIBRATED_SCORINGS):
+        for field in ("name", "label"):
+            known = {getattr(found, field) for found in catalogue.values()}
+            assert len(known) == len(catalogue)
+
+
+def test_calibrated_scoring_knows_its_scoring():
+    found = find_calibrated_scoring("asnorm_mean")
+    assert found.name == "asnorm_mean_calibrated" and not found.with_quality
+    found = find_calibrated_scoring("asnorm_mean_qmf")
+    assert found.name == "asnorm_mean_qmf" and found.with_quality
+    assert found.scoring is SCORINGS["asnorm_mean"]
+    assert found.label == "AS-norm, mean subtracted, calibrated with quality"
+
+
+def test_only_the_plain_cosine_needs_no_cohort():
+    assert not needs_cohort(["cosine"])
+    assert needs_cohort(["cosine", "cosine_mean"])
+    assert [n for n in SCORINGS if not needs_cohort([n])] == ["cosine"]
 
 
 @pytest.mark.parametrize(
-    "speakers, match",
-    [(["a", "b"], "got 2 names for 3"), (["a", "b", "c"], "got nan at rows 1")],
+    "name, nearest",
+    [
+        ("plda_mean", "plda"),
+        ("cosin", "cosine"),
+        ("asnorm_means", "asnorm_mean"),
+    ],
 )
-def test_speaker_means_reject_bad_arguments(speakers, match):
-    embeddings = torch.tensor([[1.0], [math.nan], [2.0]])
+def test_unknown_scoring_lists_the_names_and_suggests_one(name, nearest):
+    match = f"`scorings` .* got '{name}'; did you mean '{nearest}'?"
+    with pytest.raises(ValueError, match=match) as error:
+        find_scoring(name)
+    assert ", ".join(SCORINGS) in str(error.value)
+    match = "`calibrate` .*_qmf.* got 'asnorm_qfm'; did you mean 'asnorm_qmf'?"
     with pytest.raises(ValueError, match=match):
-        speaker_means(embeddings, speakers)
-    with pytest.raises(ValueError, match="got 0 names for 0"):
-        speaker_means(embeddings[:0], [])
+        find_calibrated_scoring("asnorm_qfm")
+
+
+@pytest.mark.parametrize("name", ["xyz", 3, "asnorm_qmf"])
+def test_names_that_are_nothing_like_a_scoring_are_rejected(name):
+    with pytest.raises(ValueError, match=f"`scorings` .* got {name!r}"):
+        find_scoring(name)
+
+
+def test_functions_can_be_imported_from_here():
+    assert scoring.cosine_scores is cosine.cosine_scores
+    assert scoring.speaker_means is cosine.speaker_means
+    assert scoring.adaptive_s_norm is score_normalization.adaptive_s_norm

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from speechbrain_ext.processing.scoring import unit_length
+from speechbrain_ext.processing.cosine import unit_length
 from speechbrain_ext.processing.trial_embeddings import TrialEmbeddings
 
 TABLE = pd.DataFrame(

@@ -1,1 +1,1 @@
-"""Scoring, score normalisation and calibration."""
+"""Scoring, score normalization and calibration."""

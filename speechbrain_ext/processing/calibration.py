@@ -1,8 +1,7 @@
 """Calibration: scores become log-likelihood ratios by logistic regression.
 
-A calibrated score of 0 says that the trial is as likely under either
-hypothesis, and Bayes' decision at any costs and prior has a threshold that is
-known beforehand.
+At a calibrated score of 0 both hypotheses explain the trial equally well. The
+threshold of Bayes' decision follows from the prior and the costs alone.
 """
 
 import json
@@ -15,32 +14,32 @@ from scipy.special import expit
 
 from speechbrain_ext.utils.files import atomic_write
 
-# The forms of a pair of measures, and what they are called in files
+# What is computed of a pair of measures, as named in files
 QUALITY_FORMS = ("min", "max", "difference", "ratio")
 
 
 class Calibration:
-    """An affine map of a score, and of quality measures, to a ratio.
+    """An affine map of a score and quality measures to a log ratio.
 
     Arguments
     ---------
     weights : list of float
-        One weight a feature.
+        One weight per feature.
     bias : float
-        What is added.
+        Added to the weighted sum.
     features : list of str
         Names of the features, the score first.
     prior : float
-        The share of target trials that the weights are best for.
+        The share of target trials that the weights were fitted for.
     fitted_range : list of float
-        The lowest and the highest score that the fit saw, or None.
+        The lowest and the highest score of the fit, or None.
 
     Raises
     ------
     ValueError
-        If weights and features are not equally many, a number is not finite,
+        If the numbers of weights and features differ, a number is not finite,
         the score's weight is negative, or ``prior`` or ``fitted_range`` is
-        not what it says.
+        not valid.
 
     Example
     -------
@@ -81,7 +80,7 @@ class Calibration:
                 "The weight of the score must not be negative, got "
                 f"{self.weights[0]:.4g}: a higher score would mean that the "
                 "speakers are less alike. Fit the calibration on more trials, "
-                "or on speakers as in use."
+                "or on speakers like those of the application."
             )
 
     def __call__(self, scores, qualities=None):
@@ -92,8 +91,8 @@ class Calibration:
         scores : np.ndarray
             Scores, [trials].
         qualities : np.ndarray
-            The other features, [trials, features - 1]; None where the score
-            is the only one.
+            The other features, [trials, features - 1]; None if there are
+            none.
 
         Returns
         -------
@@ -103,14 +102,14 @@ class Calibration:
         Raises
         ------
         ValueError
-            If the features are not those that were fitted.
+            If the features are not as many as were fitted, or not finite.
         """
         return _table(scores, qualities, self.features) @ self.weights + (
             self.bias
         )
 
     def threshold(self, p_target=0.5, c_miss=1.0, c_fa=1.0):
-        """The score at which Bayes' decision changes.
+        """The threshold of Bayes' decision on the uncalibrated score.
 
         Arguments
         ---------
@@ -124,13 +123,13 @@ class Calibration:
         Returns
         -------
         float
-            A threshold on the score before calibration; of the calibrated
-            score it is log(c_fa * (1 - p_target) / (c_miss * p_target)).
+            On the score before calibration. On the calibrated score it is
+            log(c_fa * (1 - p_target) / (c_miss * p_target)).
 
         Raises
         ------
         ValueError
-            If there are features beside the score, its weight is 0, or the
+            If there are features besides the score, its weight is 0, or the
             prior or a cost is out of range.
         """
         if not 0 < p_target < 1 or not 0 < c_miss or not 0 < c_fa:
@@ -142,13 +141,14 @@ class Calibration:
         if len(self.features) != 1 or self.weights[0] == 0:
             raise ValueError(
                 "One threshold needs the score as the only feature, with a "
-                f"weight, got {self.features} with {self.weights.tolist()}."
+                f"positive weight, got {self.features} with "
+                f"{self.weights.tolist()}."
             )
         ratio = math.log(c_fa * (1 - p_target) / (c_miss * p_target))
         return float((ratio - self.bias) / self.weights[0])
 
     def to_dict(self):
-        """Plain values, for a file.
+        """Plain values for a file.
 
         Returns
         -------
@@ -169,13 +169,15 @@ def fit_calibration(
 ):
     """Fits a calibration by logistic regression at a prior.
 
-    Minimises prior * mean log(1 + exp(-(s + logit))) of the targets +
-    (1 - prior) * mean log(1 + exp(s + logit)) of the others, logit being the
-    prior's log odds: at a prior of 0.5 that is Cllr. Brummer and du Preez,
-    "Application-independent evaluation of speaker detection", Computer Speech
-    and Language 2006. Features are brought to variance 1 within, and weights
-    have a penalty of 1e-6 times their square, by which features that depend on
-    each other have one solution, and trials without error a finite one.
+    Minimizes prior * mean log(1 + exp(-(s + logit))) over the target trials +
+    (1 - prior) * mean log(1 + exp(s + logit)) over the others, where logit is
+    the log odds of the prior. At a prior of 0.5 this is Cllr. Brummer and du
+    Preez, "Application-independent evaluation of speaker detection", Computer
+    Speech and Language 2006.
+
+    Features are scaled to variance 1 for the fit, and the squared weights have
+    a penalty of 1e-6. With it, dependent features have one solution, and
+    trials without errors a finite one.
 
     Arguments
     ---------
@@ -193,7 +195,7 @@ def fit_calibration(
     Returns
     -------
     Calibration
-        The map.
+        The fitted calibration.
 
     Raises
     ------
@@ -218,7 +220,7 @@ def fit_calibration(
     table = _table(scores, qualities, list(features))
     if targets.shape != table.shape[:1]:
         raise ValueError(
-            f"`targets` must be [{len(table)}], one a trial, got "
+            f"`targets` must be [{len(table)}], one per trial, got "
             f"{list(targets.shape)}."
         )
     if targets.all() or not targets.any():
@@ -266,22 +268,23 @@ def fit_calibration(
 
 
 def quality_measures(enrol, test, name):
-    """Features of a measure that both sides of a trial have.
+    """Features from a measure of both sides of a trial.
 
-    The least and the greater of both, their difference and their ratio: the
-    same in either order. So in WeSpeaker's ``score_calibration.py``, for
-    durations (at most 20 s there), embedding norms and cohort means. The
-    ratio is that of the magnitudes to the less, at most 1e3, as a cohort mean
-    can be close to 0.
+    They are the smaller and the larger value, their difference and their
+    ratio, so the order of the sides does not matter. WeSpeaker's
+    ``score_calibration.py`` has the same, for durations (at most 20 s there),
+    embedding norms and cohort means. The ratio divides by the magnitude of the
+    smaller value and is limited to 1e3, because a cohort mean can be close to
+    0.
 
     Arguments
     ---------
     enrol : np.ndarray
-        Of each trial's enrolment, [trials].
+        The measure of each trial's enrolment, [trials].
     test : np.ndarray
-        Of each trial's test, [trials].
+        The measure of each trial's test, [trials].
     name : str
-        What it measures.
+        Name of the measure.
 
     Returns
     -------
@@ -308,9 +311,9 @@ def save_calibrations(path, calibrations):
     Arguments
     ---------
     path : str | pathlib.Path
-        File to write, whole or not at all.
+        File to write; it is written completely or not at all.
     calibrations : dict
-        Maps the name of a scoring to its ``Calibration``.
+        Maps names in ``calibrate`` to their ``Calibration``.
     """
     values = {name: c.to_dict() for name, c in calibrations.items()}
     with atomic_write(path) as file:
@@ -318,7 +321,7 @@ def save_calibrations(path, calibrations):
 
 
 def load_calibrations(path):
-    """Reads a file of ``save_calibrations``.
+    """Reads the calibrations that ``save_calibrations`` wrote.
 
     Arguments
     ---------
@@ -328,12 +331,12 @@ def load_calibrations(path):
     Returns
     -------
     dict
-        Maps the name of a scoring to its ``Calibration``.
+        Maps names in ``calibrate`` to their ``Calibration``.
 
     Raises
     ------
     ValueError
-        If the file is not of that form.
+        If the file has another form.
     OSError
         If it cannot be read.
 
@@ -348,17 +351,21 @@ def load_calibrations(path):
         values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         return {name: _from_dict(kept) for name, kept in values.items()}
     except (
-        *(TypeError, AttributeError, ValueError, KeyError),
-        *(OverflowError, RecursionError),
+        TypeError,
+        AttributeError,
+        ValueError,
+        KeyError,
+        OverflowError,
+        RecursionError,
     ) as error:
         raise ValueError(
             f"{path} is not a file of calibrations ({error}); delete it and "
-            "run speaker_verification_cosine.py again, which fits them."
+            "run speaker_verification_cosine.py again, which writes it."
         ) from error
 
 
 def _from_dict(kept):
-    """A calibration of ``Calibration.to_dict``."""
+    """The calibration whose ``Calibration.to_dict`` was saved."""
     if not isinstance(kept, dict):
         raise ValueError(f"each must be an object, got {str(kept)[:40]}")
     lacking = {"weights", "bias", "features"} - set(kept)
@@ -372,7 +379,10 @@ def _from_dict(kept):
     ):
         raise ValueError("`weights` and `bias` must be numbers")
     return Calibration(
-        *(kept["weights"], kept["bias"], names, kept.get("prior", 0.5)),
+        numbers,
+        kept["bias"],
+        names,
+        kept.get("prior", 0.5),
         kept.get("fitted_range"),
     )
 

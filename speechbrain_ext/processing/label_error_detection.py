@@ -1,4 +1,4 @@
-"""How well each training utterance fits the label that it has."""
+"""Detects wrong labels by how well each utterance fits its label."""
 
 import numpy as np
 import torch
@@ -8,19 +8,19 @@ from speechbrain_ext.utils.metrics import ROC_AUC
 
 
 def label_cosines(embeddings, labels, classifier=None):
-    """Cosine of each utterance to the class that it is labelled with.
+    """Cosine of each utterance with the class of its label.
 
     Arguments
     ---------
     embeddings : torch.Tensor
         Shape [utterances, embedding].
     labels : list
-        Class numbers where there is a classifier, else any names of speakers.
+        Class numbers if there is a classifier, else any speaker names.
     classifier : torch.nn.Module
         A head that gives cosines [batch, 1, classes]
-        (``speechbrain_ext.nnet.classifiers.CosineClassifier``); None takes the
-        mean of the normalised embeddings of each label, the utterance's own
-        included.
+        (``speechbrain_ext.nnet.classifiers.CosineClassifier``). None: the
+        class is the mean of the label's embeddings at length 1, including the
+        utterance's own.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def label_cosines(embeddings, labels, classifier=None):
     Raises
     ------
     ValueError
-        If there are not as many labels as embeddings.
+        If the numbers of labels and of embeddings differ.
 
     Example
     -------
@@ -40,7 +40,7 @@ def label_cosines(embeddings, labels, classifier=None):
     """
     if len(labels) != len(embeddings):
         raise ValueError(
-            f"`labels` must be one an utterance ({len(embeddings)}), "
+            f"`labels` must be one per utterance ({len(embeddings)}), "
             f"got {len(labels)}."
         )
     if classifier is not None:
@@ -62,21 +62,21 @@ def label_cosines(embeddings, labels, classifier=None):
 
 
 def wrong_label_detection(cosines, wrong):
-    """How well low cosines find the labels that are wrong.
+    """Measures how well low cosines find the wrong labels.
 
     Arguments
     ---------
     cosines : torch.Tensor
-        Cosine of each utterance to its label's class, [utterances].
+        Cosine of each utterance with its label's class, [utterances].
     wrong : numpy.ndarray
-        Whether the label is wrong, [utterances].
+        Whether each label is wrong, [utterances].
 
     Returns
     -------
     dict
-        ``ROC AUC`` (1 is perfect, 0.5 is chance), ``precision at the noise
-        rate`` (share of wrong labels among as many lowest cosines as there
-        are wrong labels), and the mean cosine of either kind.
+        ``ROC AUC``: 1 is perfect, 0.5 is chance. ``precision at the noise
+        rate``: with n wrong labels, their share among the n lowest cosines.
+        ``mean cosine, right`` and ``mean cosine, wrong``.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def wrong_label_detection(cosines, wrong):
     cosines = np.asarray(cosines, dtype=np.float64)
     if not 0 < wrong.sum() < len(wrong):
         raise ValueError(
-            "`wrong` must hold labels that are right and labels that are "
-            f"wrong, got {wrong.sum()} wrong of {len(wrong)}."
+            "`wrong` must have both right and wrong labels, got "
+            f"{wrong.sum()} wrong of {len(wrong)}."
         )
     lowest = np.argsort(cosines, kind="stable")[: wrong.sum()]
     return {

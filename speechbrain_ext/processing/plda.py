@@ -11,12 +11,12 @@ from speechbrain_ext.processing.cosine import unit_length
 class PLDAScorer:
     """Length-normalised embeddings under SpeechBrain's PLDA.
 
-    Embeddings are centered by the training set's mean and brought to length 1
-    (Garcia-Romero and Espy-Wilson, "Analysis of i-vector length normalization
-    in speaker recognition systems", Interspeech 2011); the model is
-    ``speechbrain.processing.PLDA_LDA.PLDA``, trained by its own EM. Scores are
-    those of its ``fast_PLDA_scoring``, which makes every pair of two lists and
-    so cannot take VoxCeleb1-H's trials.
+    The training set's mean is subtracted from embeddings, which are then
+    brought to length 1 (Garcia-Romero and Espy-Wilson, "Analysis of i-vector
+    length normalization in speaker recognition systems", Interspeech 2011).
+    The model is ``speechbrain.processing.PLDA_LDA.PLDA``, trained by its own
+    EM. Scores equal those of its ``fast_PLDA_scoring``, which scores all pairs
+    of two lists and needs too much memory for VoxCeleb1-H.
 
     Arguments
     ---------
@@ -25,8 +25,8 @@ class PLDAScorer:
     speakers : sequence of str
         Speaker of each, [utterances].
     rank : int
-        Dimensions of the speaker space, at most those of the embeddings and
-        fewer than the speakers; larger numbers are cut to that.
+        Dimensions of the speaker space. A number that is larger than the
+        embedding, or not smaller than the number of speakers, is reduced.
     iterations : int
         Steps of EM.
 
@@ -54,8 +54,9 @@ class PLDAScorer:
         size = embeddings.shape[1]
         if number < 3 or number == len(speakers) or len(speakers) <= size:
             raise ValueError(
-                "PLDA needs 3 speakers, one with two utterances, and more "
-                f"utterances than the embedding's {size} dimensions, got "
+                "PLDA needs 3 speakers or more, one of them with two "
+                "utterances or more, and more utterances than the "
+                f"embedding's {size} dimensions, got "
                 f"{number} speakers and {len(speakers)} utterances."
             )
         self.mean = embeddings.double().mean(dim=0)
@@ -98,9 +99,9 @@ class PLDAScorer:
         embeddings : torch.Tensor
             One row per utterance, [utterances, embedding].
         enrol : torch.Tensor | sequence
-            Same as in ``cosine_scores``.
+            Row numbers of the enrolment utterances, [trials].
         test : torch.Tensor | sequence
-            Same as in ``cosine_scores``.
+            Row numbers of the test utterances, [trials].
         block_size : int
             Trials at a time; bounds the memory, not the result.
 

@@ -1,4 +1,4 @@
-"""Scores of every enrolment with every test, written block by block."""
+"""Score matrices: every enrolment with every test, written in blocks."""
 
 import pathlib
 
@@ -12,10 +12,11 @@ from speechbrain_ext.utils.files import atomic_path, atomic_write
 
 @torch.no_grad()
 def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
-    """Writes cosines of all pairs, normalised or not, as a NumPy file.
+    """Writes the cosines of all pairs, normalized or not, as a NumPy file.
 
-    The matrix is never whole in memory: ``numpy.load(path, mmap_mode="r")``
-    reads of it what is wanted. The file is whole or not there.
+    The matrix is never in memory as a whole: ``numpy.load(path,
+    mmap_mode="r")`` reads only the parts that are used. The file is written
+    completely or not at all.
 
     Arguments
     ---------
@@ -26,12 +27,12 @@ def write_score_matrix(path, enrol, test, enrol_norm=None, test_norm=None):
     test : torch.Tensor
         Embeddings, [tests, embedding].
     enrol_norm : tuple of torch.Tensor
-        Mean and deviation of each enrolment's cohort scores, as
-        ``scoring.cohort_statistics`` gives them, [enrolments] each; None for
+        Mean and deviation of each enrolment's cohort scores, as returned by
+        ``score_normalization.cohort_statistics``, [enrolments] each; None for
         plain cosines.
     test_norm : tuple of torch.Tensor
-        The same of the tests; (AS-)s-norm needs both, each alone is z- or
-        t-norm.
+        The same for the tests, [tests] each. Both give s-norm or AS-norm,
+        the enrolments alone z-norm, the tests alone t-norm.
 
     Raises
     ------
@@ -78,12 +79,12 @@ def write_trial_matrix(folder, name, trials, numbers, embeddings):
     Arguments
     ---------
     folder : str | pathlib.Path
-        Where ``matrix_<name>_cosine.npy`` goes, with the names of its rows
-        and columns in ``matrix_<name>_enrol.txt`` and ``_test.txt``.
+        Folder of ``matrix_<name>_cosine.npy``. The names of its rows and
+        columns are in ``matrix_<name>_enrol.txt`` and ``_test.txt``.
     name : str
         The list's name.
     trials : pandas.DataFrame
-        enrol and test, the names.
+        Columns enrol and test, with names of utterances.
     numbers : tuple of torch.Tensor
         Row numbers of the two sides, [trials] each.
     embeddings : torch.Tensor
@@ -92,7 +93,7 @@ def write_trial_matrix(folder, name, trials, numbers, embeddings):
     Raises
     ------
     ValueError
-        Same as ``write_score_matrix``.
+        If an embedding is zero or not finite.
 
     Example
     -------

@@ -109,7 +109,7 @@ SCORINGS = {
         Scoring("snorm", "s-norm", sides=SIDES),
         Scoring("asnorm", "AS-norm", sides=SIDES, top_n=True),
         Scoring("asnorm2", "AS-norm2", SIDES, top_n=True, selection="other"),
-        Scoring("plda", "PLDA"),  # it subtracts the mean by itself
+        Scoring("plda", "PLDA"),  # subtracts the mean itself: no _mean
     )
 }
 SCORINGS |= {

@@ -1,4 +1,4 @@
-"""Speakers of a trial list that training, or the cohort, has seen."""
+"""Speakers of a trial list who are also in the training set or the cohort."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ UNKNOWN = "It is not known whether {}: {}."
 
 
 def seen_speakers(targets, enrol, test, trained=None, cohort=None):
-    """Counts the speakers of a trial list that were seen before.
+    """Counts the speakers of a trial list who were seen before.
 
-    Error rates of speakers that the encoder was trained on say little about
-    new ones. VoxCeleb1-E and -H, for example, are made of the speakers of
-    VoxCeleb1's training part.
+    Error rates on speakers of the training set say little about new speakers.
+    VoxCeleb1-E and -H, for example, have speakers of VoxCeleb1's training
+    part.
 
     Arguments
     ---------
@@ -21,18 +21,18 @@ def seen_speakers(targets, enrol, test, trained=None, cohort=None):
     test : sequence of str
         Speaker of each trial's test utterance, [trials].
     trained : set of str
-        The speakers of the training set; None where they are not known.
+        The speakers of the training set; None if they are not known.
     cohort : set of str
-        The speakers of the cohort; empty where there is none.
+        The speakers of the cohort; empty if there is none.
 
     Returns
     -------
     dict
-        ``list``: speakers of the list; ``seen in training`` and ``in the
-        cohort``: how many of them; ``trials seen in training`` and ``trials
-        in the cohort``: trials with one of these. A count that cannot be told
-        is None: all of them where most target trials have two speakers, as
-        where a list of files named no speakers.
+        ``list``: number of speakers in the list. ``seen in training`` and
+        ``in the cohort``: how many of them are there. ``trials seen in
+        training`` and ``trials in the cohort``: trials with such a speaker. A
+        count that is not known is None. All are None if most target trials
+        have two speakers, as happens when a file list names no speakers.
 
     Example
     -------
@@ -61,21 +61,21 @@ def seen_speakers(targets, enrol, test, trained=None, cohort=None):
 
 
 def speaker_sentences(found, trials):
-    """Says what ``seen_speakers`` has counted.
+    """Sentences about what ``seen_speakers`` has counted.
 
     Arguments
     ---------
     found : dict
         What ``seen_speakers`` returned.
     trials : int
-        Trials of the list.
+        Number of trials in the list.
 
     Returns
     -------
     warnings : list of str
-        Sentences on speakers that were seen before.
+        About speakers who were seen before.
     others : list of str
-        Sentences where none was seen, or it is not known.
+        That none was seen, or that it is not known.
 
     Example
     -------
@@ -85,16 +85,16 @@ def speaker_sentences(found, trials):
     ["None of the list's 2 speakers was seen in training."]
     >>> speaker_sentences(found, 2)[0]
     ["1 of the list's 2 speakers is in the cohort (1 of 2 trials has one): \
-normalised and calibrated scores come out too good."]
+normalized and calibrated scores look too good."]
     """
     if found["list"] is None:
-        reason = "the labels of the trials are not by the manifest's speakers"
+        reason = "the labels of the trials do not match the manifest's speakers"
         what = "the list's speakers were seen in training or are in the cohort"
         return [], [UNKNOWN.format(what, reason)]
     warnings, others = [], []
     effects = {
         "seen in training": "error rates of new speakers are higher",
-        "in the cohort": "normalised and calibrated scores come out too good",
+        "in the cohort": "normalized and calibrated scores look too good",
     }
     for words, effect in effects.items():
         count, touched = found[words], found[f"trials {words}"]

@@ -1,4 +1,4 @@
-"""Which embeddings the trials of a list are of."""
+"""Finds the embeddings of the trials in a list."""
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,8 @@ from speechbrain_ext.processing.cosine import enrolment_embeddings
 
 logger = get_logger(__name__)
 
+WORDS = {"enrol": "enrolment", "test": "test utterance"}
+
 
 class TrialEmbeddings:
     """Embeddings of utterances, and of models, by the names in trial lists.
@@ -19,11 +21,11 @@ class TrialEmbeddings:
     manifest : pandas.DataFrame
         Columns ID, spk_id and duration.
     embeddings : torch.Tensor
-        A row each, [utterances, embedding].
+        One row per utterance of the manifest, [utterances, embedding].
     models : dict
-        Maps the name of a model to its utterances' IDs: then the first names
-        of a list are models. Those with an utterance that is not there are
-        left out. None where lists name utterances alone.
+        Maps the name of each model to the IDs of its utterances; the first
+        names in the lists are then models. Models with an utterance that the
+        manifest lacks are left out. None if the lists name only utterances.
 
     Example
     -------
@@ -47,7 +49,7 @@ class TrialEmbeddings:
             self._enrol(models)
 
     def _enrol(self, models):
-        """A row for each model whose utterances are there."""
+        """Adds a row for each model whose utterances are all there."""
         models = {
             name: self.rows[ids].tolist()
             for name, ids in models.items()
@@ -64,7 +66,7 @@ class TrialEmbeddings:
         )
 
     def trials(self, path):
-        """Reads a list.
+        """Reads a trial list.
 
         Arguments
         ---------
@@ -74,7 +76,7 @@ class TrialEmbeddings:
         Returns
         -------
         trials : pandas.DataFrame
-            The trials, see ``read_trials``.
+            The trials, as ``read_trials`` returns them.
         numbers : tuple of torch.Tensor
             Row numbers of the two sides, [trials] each.
 
@@ -87,16 +89,18 @@ class TrialEmbeddings:
         doubled = int(trials[["enrol", "test"]].duplicated().sum())
         if doubled:
             logger.warning(
-                f"{path.name} has {doubled} trials more than once; each counts."
+                f"{path.name} repeats {doubled} trial{'s' * (doubled > 1)}; "
+                "repeated trials count each time."
             )
         numbers = []
         for side, rows in (("enrol", self.enrol_rows), ("test", self.rows)):
             unknown = sorted(set(trials[side]) - set(rows.index))
             if unknown:
                 raise ValueError(
-                    f"{path} names {len(unknown)} that have no embedding as "
-                    f"{side}, among them {unknown[0]}; prepare the list anew, "
-                    "with the folders (and models) that have them."
+                    f"{path} lists {len(unknown)} {WORDS[side]}"
+                    f"{'s' * (len(unknown) > 1)} without embeddings, for "
+                    f"example {unknown[0]}; prepare the list "
+                    "again, with the folders and models that have them."
                 )
             numbers.append(
                 torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
@@ -104,7 +108,7 @@ class TrialEmbeddings:
         return trials, tuple(numbers)
 
     def trial_speakers(self, numbers):
-        """The speakers of trials.
+        """The speakers of the two sides of trials.
 
         Arguments
         ---------
@@ -114,7 +118,7 @@ class TrialEmbeddings:
         Returns
         -------
         list of np.ndarray
-            Names of the two sides' speakers, [trials] each.
+            Speaker names, [trials] each.
         """
         speakers = np.array(self.speakers).astype(str)
         return [speakers[side.numpy()] for side in numbers]

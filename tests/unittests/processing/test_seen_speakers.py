@@ -25,7 +25,7 @@ def test_speakers_and_trials_are_counted():
         "1 of the list's 4 speakers was seen in training (2 of 4 trials have "
         "one): error rates of new speakers are higher.",
         "2 of the list's 4 speakers are in the cohort (1 of 4 trials has "
-        "one): normalised and calibrated scores come out too good.",
+        "one): normalized and calibrated scores look too good.",
     ]
     assert others == []
 
@@ -50,4 +50,4 @@ def test_what_cannot_be_told_is_not_known():
     assert set(found.values()) == {None}
     warnings, others = speaker_sentences(found, 4)
     assert warnings == []
-    assert "not by the manifest's speakers" in others[0]
+    assert "do not match the manifest's speakers" in others[0]

@@ -123,6 +123,9 @@ class Runner:
             if queue[-1]["state"] == "failed":
                 held = json.loads(self.path(name, "failed.json").read_text())
                 queue[-1]["reason"] = held["reason"]
+            base = self.runs[name].get("start_from")
+            if base and self.state(base) != "done":
+                queue[-1]["waits for"] = base
         with atomic_write(self.folder / "queue.json") as stream:
             json.dump(queue, stream, indent=1)
 
@@ -374,9 +377,7 @@ def main(argv=None):
         rows = json.loads(path.read_text())
         study_summary.write(study, rows, arguments.output_folder)
     except (ValueError, OSError) as error:
-        sys.exit(
-            f"error: {error.strerror if getattr(error, 'strerror', None) else error}"
-        )
+        sys.exit(f"error: {error}")
     sys.exit(int(unfinished))
 
 

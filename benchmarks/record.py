@@ -200,12 +200,17 @@ def write_text(path, text):
                 os.unlink(temporary)
 
 
+def text_of(rows):
+    """JSON with a row a line."""
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+
+
 def write(rows, path):
     """Writes a record, whole."""
     wrong = faults(rows)
     if wrong:
         raise ValueError(f"{path} is not written: {wrong[0]}.")
-    write_text(path, json.dumps(rows, indent=1) + "\n")
+    write_text(path, text_of(rows))
 
 
 def finish(record, path, seed=None):

@@ -236,7 +236,7 @@ class Runner:
         """Writes the rows of all runs into one file, and into --json."""
         rows = [*self.rows(), *differences]
         with atomic_write(self.folder / "records.json") as stream:
-            json.dump(rows, stream, indent=1)
+            stream.write(record.text_of(rows))
         path = self.arguments.json
         if path:
             held = json.loads(path.read_text()) if path.exists() else []

@@ -23,6 +23,7 @@ A study is a YAML file:
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import pathlib
@@ -41,6 +42,7 @@ TRAINING = "train_speaker_embeddings.py"
 VERIFICATION = "speaker_verification_cosine.py"
 KEYS = ("name", "options", "verification", "systems", "queue", "compare")
 SYSTEM_KEYS = ("recipe", "options", "start_from", "published")
+SELECTING = ("losses", "seeds")
 GIVEN = ("seed", "output_folder", "data_folder", "start_from")  # by the runner
 
 
@@ -209,7 +211,17 @@ def check_study(study, tree, data_folder, wespeaker):
             continue
         for cwd, words in made.values():
             _check_command(name, cwd, words)
+        named = run["recipe"], run["verification"]["recipe"]
+        run["recipes"] = [_digest(tree / RECIPE / "hparams" / n) for n in named]
     return runs
+
+
+def _digest(path):
+    """A digest of a recipe without its comments: it is part of a setting."""
+    lines = path.read_text("utf-8").splitlines()
+    bare = [re.sub(r"(^|\s)#.*", "", line).rstrip() for line in lines]
+    text = "\n".join(filter(None, bare))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _check_command(name, cwd, words):
@@ -237,7 +249,10 @@ def _check_published(name, run, words, wespeaker):
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            minivox_published.make_parser().parse_args(words[1:])
+            found = minivox_published.make_parser().parse_args(words[1:])
     except SystemExit as end:
         reason = said.getvalue().strip().rpartition("error: ")[2]
         raise ValueError(f"{name}: {reason}") from end
+    paths = ("data_folder", "wespeaker", "output_folder", "json", "quick")
+    known = {k: v for k, v in vars(found).items() if k not in paths}
+    run["options"] = {k: v for k, v in known.items() if k not in SELECTING}

@@ -19,8 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-
-import torch
+from importlib.metadata import version
 
 from speechbrain_ext.utils.files import explain_disk_full
 
@@ -77,6 +76,8 @@ def state():
 
 def machine():
     """Processor, cores and GPU, in words."""
+    import torch  # not before it is needed: it takes seconds
+
     words = f"{platform.processor() or platform.machine()}, "
     words += f"{os.cpu_count()} cores"
     if torch.cuda.is_available():
@@ -86,7 +87,7 @@ def machine():
 
 def versions():
     """Versions of Python and torch."""
-    return f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"Python {platform.python_version()}, torch {version('torch')}"
 
 
 def provenance(seed=None, minutes=None, command=None, folder=ROOT):

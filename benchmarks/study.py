@@ -30,6 +30,7 @@ import time
 import record
 import study_differences
 import study_file
+import study_rows
 import study_run
 import study_summary
 
@@ -144,33 +145,40 @@ class Runner:
                 return name
         return None
 
+    def commands(self, name):
+        """The commands of a run by phase, with their folders."""
+        made = study_file.commands(
+            self.runs[name],
+            self.path(name, ""),
+            self.tree,
+            self.arguments.data_folder,
+            self.arguments.wespeaker,
+        )
+        return {
+            phase: (str(cwd), words) for phase, (cwd, words) in made.items()
+        }
+
     def start(self, name):
         """Begins a run in a process of its own."""
         folder = self.path(name, "")
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked_folder(folder), explain_disk_full(folder):
-            if not self.path(name, "setting.json").exists():
+        with locked_folder(folder):
+            if not (folder / "setting.json").exists():
                 setting = {"setting": self.runs[name]}
-                study_run.write_json(self.path(name, "setting.json"), setting)
-        arguments, parent = self.arguments, os.getpid()
-        command = [sys.executable, study_run.__file__, name]
-        command += ["--setting", json.dumps(self.runs[name])]
-        options = {
-            "folder": folder,
-            "tree": self.tree,
-            "data_folder": arguments.data_folder,
-            "wespeaker": arguments.wespeaker,
-        }
-        for key, value in options.items():
-            command += [f"--{key}={value}"] if value is not None else []
+                study_run.write_json(folder / "setting.json", setting)
+        parent = os.getpid()
 
         def prepare():
             study_run.die_with(parent)
-            os.nice(arguments.nice)
+            os.nice(self.arguments.nice)
 
         self.running[name] = subprocess.Popen(
-            command,
-            env=environment(self.tree, arguments.threads),
+            [
+                sys.executable,
+                study_run.__file__,
+                str(folder),
+                json.dumps(self.commands(name)),
+            ],
+            env=environment(self.tree, self.arguments.threads),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -180,22 +188,47 @@ class Runner:
         say(f"{name} begins")
 
     def end(self, name):
-        """Looks at a run that has ended."""
+        """Looks at a run that has ended, and records it."""
         process = self.running.pop(name)
-        said = process.stderr.read().strip()
-        process.stderr.close()
+        with process.stderr:
+            said = process.stderr.read().strip()
         code = process.returncode
         if code == study_run.FULL:
             raise OSError(said.splitlines()[-1])
-        if self.state(name) == "waiting":
-            killed = code < 0 or code == study_run.KILLED
+        if code == 0:
+            try:
+                self.record(name)
+            except (ValueError, KeyError, FileNotFoundError) as error:
+                code, said = 1, f"The results could not be read: {error}"
+        elif code < 0 or code == study_run.KILLED:
             self.kills[name] += 1
-            if not killed or self.kills[name] == KILLS:
-                reason = said or f"killed {KILLS} times"
-                failed = {"reason": reason, "setting": self.runs[name]}
-                study_run.write_json(self.path(name, "failed.json"), failed)
+            said = f"It was killed {KILLS} times."
+            code = int(self.kills[name] == KILLS)
+        if code:
+            failed = {"reason": said, "setting": self.runs[name]}
+            study_run.write_json(self.path(name, "failed.json"), failed)
         state = self.state(name)
         say(f"{name} {SIGNS.get(state, 'was killed; it goes on')}")
+
+    def record(self, name):
+        """Writes the record of a run whose commands have all ended well."""
+        arguments, folder = self.arguments, self.path(name, "")
+        paths = {
+            folder.parent: "RUNS",
+            arguments.data_folder: "DATA",
+        }
+        if arguments.wespeaker is not None:
+            paths[arguments.wespeaker] = "WESPEAKER"
+        rows = study_rows.record_of(
+            self.runs[name],
+            self.commands(name),
+            folder,
+            self.tree,
+            study_run.Phases(folder),
+            paths,
+        )
+        with atomic_write(folder / "record.json") as stream:
+            stream.write(record.text_of(rows))
 
     def run_all(self):
         """Does what is to be done; returns when nothing more can be."""

@@ -5,13 +5,20 @@
         --wespeaker=CHECKOUT [--losses asphereface2] [--seeds 43 44]
 
 Network, projection and schedules are those of a checkout of
-github.com/wenet-e2e/wespeaker; the loop around them is as short as it can be
-and has nothing of this package but the preparation, the EER and the reading of
-manifests and trials, so that it is a second opinion on what `minivox.py`
-holds the recipes to. About half an hour a run on one core, 18 minutes on two.
+github.com/wenet-e2e/wespeaker. The loop around them is as short as it can be.
+It takes from this package only the preparation, the reading of manifests and
+trials, the writing of score files, and the figures. So it is a second opinion
+on the small recipes. The defaults are the setting of these recipes. A run
+takes about half an hour on one core. A run that was killed resumes after its
+last epoch.
+
+Each run's folder, LOSS_SEED in --output_folder, gets score files and
+results.json in the form of the recipe's verification.
 """
 
 import importlib
+import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -24,12 +31,15 @@ import torchaudio
 from record import ROOT, finish, parser, print_header, print_row, row
 
 from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.score_files import write_scores
 from speechbrain_ext.dataio.trials import find_trial_lists, read_trials
-from speechbrain_ext.utils.metrics import EER
+from speechbrain_ext.utils.bootstrap import speaker_bootstrap
+from speechbrain_ext.utils.evaluation import evaluate, metric_functions
+from speechbrain_ext.utils.files import atomic_path, atomic_write
 
 RECIPE = ROOT / "recipes" / "VoxCeleb" / "SpeakerRec"
-EPOCHS, BATCH, CROP = 12, 64, 32000  # crop in samples: two seconds
 SIZE, TOP_N = 128, 100
+SCORINGS = {"cosine": "cosine", "asnorm": "AS-norm"}
 LOSSES = {
     "csphereface2": ("SphereFace2", 0.2, {"margin_type": "C"}),
     "asphereface2": ("SphereFace2", 0.15, {"margin_type": "A"}),
@@ -57,12 +67,12 @@ def features(samples):
     return fbank - fbank.mean(0)
 
 
-def crop(samples, rng):
-    """Two seconds from anywhere; what is shorter is repeated."""
-    if len(samples) < CROP:
-        return np.resize(samples, CROP)
-    start = rng.integers(len(samples) - CROP + 1)
-    return samples[start : start + CROP]
+def crop(samples, rng, length):
+    """A crop from anywhere; what is shorter is repeated."""
+    if len(samples) < length:
+        return np.resize(samples, length)
+    start = rng.integers(len(samples) - length + 1)
+    return samples[start : start + length]
 
 
 def read(manifest):
@@ -70,21 +80,13 @@ def read(manifest):
     return [soundfile.read(path, dtype="int16")[0] for path in manifest["wav"]]
 
 
-def train(checkout, loss, manifest, seed, epochs):
-    """The published network after the published kind of training."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    speakers, labels = np.unique(manifest["spk_id"], return_inverse=True)
-    audio = read(manifest)
-    seconds = manifest["duration"].to_numpy()
-    draws = np.maximum(2, np.floor(seconds / 2 + 0.5)).astype(int)
-    rows = np.repeat(np.arange(len(manifest)), draws)
-    steps = len(rows) // BATCH
+def build(checkout, loss, setting, speakers):
+    """The published network with its projection, and their optimizer."""
     resnet = published(checkout, "models.resnet")
     model = resnet.ResNet(
         resnet.BasicBlock,
         [3, 4, 6, 3],
-        m_channels=8,
+        m_channels=setting.channels,
         feat_dim=80,
         embed_dim=SIZE,
         pooling_func="TSTP",
@@ -93,7 +95,7 @@ def train(checkout, loss, manifest, seed, epochs):
     name, margin, options = LOSSES[loss]
     projections = published(checkout, "models.projections")
     projection = getattr(projections, name)(
-        SIZE, len(speakers), scale=32.0, margin=0.0, **options
+        SIZE, speakers, scale=32.0, margin=0.0, **options
     )
     model.add_module("projection", projection)
     optimizer = torch.optim.SGD(
@@ -103,6 +105,11 @@ def train(checkout, loss, manifest, seed, epochs):
         nesterov=True,
         weight_decay=1e-4,
     )
+    return model, optimizer, margin
+
+
+def schedules(checkout, model, optimizer, margin, epochs, steps):
+    """The published learning rate and margin."""
     schedulers = published(checkout, "utils.schedulers")
     rates = schedulers.ExponentialDecrease(
         optimizer, epochs, steps, 0.1, 0.0005, 1.5, 1.0, warm_from_zero=True
@@ -110,31 +117,72 @@ def train(checkout, loss, manifest, seed, epochs):
     margins = schedulers.MarginScheduler(
         model, steps, 1 + 0.15 * epochs, 1 + 0.5 * epochs, 0.0, margin, True
     )
-    for epoch in range(epochs):
+    return rates, margins
+
+
+def rows_drawn(manifest, setting):
+    """The utterances of an epoch, each as often as it is drawn."""
+    seconds = manifest["duration"].to_numpy() / setting.seconds_per_draw
+    draws = np.floor(seconds + 0.5).astype(int)
+    draws = np.maximum(setting.min_draws, draws)
+    return np.repeat(np.arange(len(manifest)), draws)
+
+
+def train(checkout, loss, manifest, seed, setting, folder):
+    """The published network after the published kind of training."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    speakers, labels = np.unique(manifest["spk_id"], return_inverse=True)
+    audio, epochs = read(manifest), setting.epochs
+    rows = rows_drawn(manifest, setting)
+    steps = len(rows) // setting.batch_size
+    model, optimizer, margin = build(checkout, loss, setting, len(speakers))
+    rates, margins = schedules(
+        checkout, model, optimizer, margin, epochs, steps
+    )
+    print(f"{steps} updates an epoch", flush=True)
+    saved, first = folder / "checkpoint.pt", 0
+    if saved.exists():
+        state = torch.load(saved, weights_only=False)
+        first, rng.bit_generator.state = state["epoch"], state["rng"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    for epoch in range(first, epochs):
         started, total = time.perf_counter(), 0.0
-        order = rng.permutation(rows)[: steps * BATCH].reshape(steps, BATCH)
-        for step, batch in enumerate(order):
+        order = rng.permutation(rows)[: steps * setting.batch_size]
+        for step, batch in enumerate(order.reshape(steps, -1)):
             rates.step(epoch * steps + step)
             margins.step(epoch * steps + step)
-            inputs = [features(crop(audio[i], rng)) for i in batch]
+            inputs = [
+                features(crop(audio[i], rng, setting.crop)) for i in batch
+            ]
             targets = torch.from_numpy(labels[batch])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 embeddings = model(torch.stack(inputs))[-1]
-            outputs = projection(embeddings.float(), targets)
-            if isinstance(outputs, tuple):
-                value = outputs[1]
-            else:
-                value = torch.nn.functional.cross_entropy(outputs, targets)
+            outputs = projection_of(model, embeddings, targets)
             optimizer.zero_grad()
-            value.backward()
+            outputs.backward()
             optimizer.step()
-            total += value.item()
+            total += outputs.item()
         print(
             f"{loss}, seed {seed}, epoch {epoch + 1}: loss "
             f"{total / steps:.4f}, {time.perf_counter() - started:.0f} s",
             flush=True,
         )
+        state = {"epoch": epoch + 1, "rng": rng.bit_generator.state}
+        state |= {"model": model.state_dict()}
+        state |= {"optimizer": optimizer.state_dict()}
+        with atomic_path(saved) as temporary:
+            torch.save(state, temporary)
     return model.eval(), audio, labels
+
+
+def projection_of(model, embeddings, targets):
+    """The loss of a batch."""
+    outputs = model.projection(embeddings.float(), targets)
+    if isinstance(outputs, tuple):
+        return outputs[1]
+    return torch.nn.functional.cross_entropy(outputs, targets)
 
 
 @torch.no_grad()
@@ -144,63 +192,116 @@ def embed(model, audio):
     return torch.nn.functional.normalize(torch.stack(found)).numpy()
 
 
-def eers(embeddings, cohort, lists, rows):
-    """EER % of each list: by cosine and, with the speaker means, AS-norm."""
+def scores_of(embeddings, cohort, a, b):
+    """Scores of trials by cosine and, with the speaker means, AS-norm."""
     nearest = np.sort(embeddings @ cohort.T, axis=1)[:, -TOP_N:]
     mean, std = nearest.mean(1), nearest.std(1)
+    cosine = (embeddings[a] * embeddings[b]).sum(1)
+    norm = ((cosine - mean[a]) / std[a] + (cosine - mean[b]) / std[b]) / 2
+    return {"cosine": cosine, "asnorm": norm}
+
+
+def verify(embeddings, cohort, test, lists, folder, replicates):
+    """Writes score files and results.json, as the recipe's script does."""
+    rows = {name: row for row, name in enumerate(test["ID"])}
+    speakers = test["spk_id"].to_numpy()
+    functions, results = metric_functions(), []
     for path in lists:
-        trials = read_trials(path)
+        trials, path = read_trials(path), pathlib.Path(path)
         a, b = (
             np.array([rows[name] for name in trials[side]])
             for side in ("enrol", "test")
         )
-        cosine = (embeddings[a] * embeddings[b]).sum(1)
-        norm = ((cosine - mean[a]) / std[a] + (cosine - mean[b]) / std[b]) / 2
-        target = trials["target"].to_numpy(dtype=bool)
-        for scores in (cosine, norm):
-            yield 100 * EER(scores[target], scores[~target])[0]
+        targets = trials["target"].to_numpy(dtype=bool, copy=True)
+        bootstrap = speaker_bootstrap(
+            targets, speakers[a], speakers[b], replicates, 42, path.name
+        )
+        for name, scores in scores_of(embeddings, cohort, a, b).items():
+            written = f"scores_{path.stem}_{name}.txt"
+            write_scores(
+                folder / written,
+                trials["enrol"],
+                trials["test"],
+                scores,
+                targets,
+            )
+            about = {"trials": path.stem, "scoring": SCORINGS[name]}
+            found = evaluate(scores, targets, functions, bootstrap)
+            results.append({**about, **found, "scores": written})
+    with atomic_write(folder / "results.json") as stream:
+        json.dump(results, stream, indent=2)
+    return results
+
+
+def make_parser():
+    """The command line."""
+    options = parser(__doc__, "one epoch")
+    add = options.add_argument
+    add("--data_folder", required=True)
+    add("--wespeaker", required=True, metavar="CHECKOUT")
+    add(
+        "--output_folder", type=pathlib.Path, default=ROOT / "results/published"
+    )
+    add("--losses", nargs="+", default=["asphereface2"], choices=LOSSES)
+    add("--seeds", nargs="+", type=int, default=[43, 44])
+    add("--epochs", type=int, default=12)
+    add("--batch_size", type=int, default=64)
+    add("--channels", type=int, default=8, help="of the first stage")
+    add("--crop", type=int, default=32240, help="samples; 200 frames")
+    add("--seconds_per_draw", type=float, default=1.5)
+    add("--min_draws", type=int, default=3)
+    add("--bootstrap", type=int, default=1000, help="draws of the speakers")
+    return options
 
 
 def main():
     """Prints the table and writes the record."""
-    options = parser(__doc__, "one epoch")
-    options.add_argument("--data_folder", required=True)
-    options.add_argument("--wespeaker", required=True, metavar="CHECKOUT")
-    options.add_argument("--save_folder", default=ROOT / "results/published")
-    options.add_argument("--losses", nargs="+", default=["asphereface2"])
-    options.add_argument("--seeds", nargs="+", type=int, default=[43, 44])
-    arguments = options.parse_args()
+    arguments = make_parser().parse_args()
+    if arguments.quick:
+        arguments.epochs = 1
+    folder = arguments.output_folder
     subprocess.run(
         [sys.executable, RECIPE / "voxceleb_prepare.py"]
         + [f"--data_folder={arguments.data_folder}"]
-        + [f"--save_folder={arguments.save_folder}"],
+        + [f"--save_folder={folder}/prepared"],
         check=True,
     )
     training, test = (
-        read_manifest(f"{arguments.save_folder}/{name}.csv")
+        read_manifest(f"{folder}/prepared/{name}.csv")
         for name in ("train", "test")
     )
     lists = sorted(find_trial_lists([arguments.data_folder]), reverse=True)
-    rows_of = {name: row for row, name in enumerate(test["ID"])}
     print_header()
     record = []
     for loss in arguments.losses:
         for seed in arguments.seeds:
+            own_folder = folder / f"{loss}_{seed}"
+            own_folder.mkdir(parents=True, exist_ok=True)
             model, audio, labels = train(
-                *(arguments.wespeaker, loss, training, seed),
-                1 if arguments.quick else EPOCHS,
+                arguments.wespeaker,
+                loss,
+                training,
+                seed,
+                arguments,
+                own_folder,
             )
             own = embed(model, audio)
             means = [own[labels == s].mean(0) for s in range(labels.max() + 1)]
             cohort = np.stack([m / np.linalg.norm(m) for m in means])
-            found = eers(embed(model, read(test)), cohort, lists, rows_of)
-            for path in lists:
-                name = path.rpartition("/")[2].removesuffix(".txt")
-                for scoring in ("cosine", "AS-norm"):
-                    what = f"published {loss} seed {seed} {name} {scoring} EER"
-                    record.append(row(what, next(found), "%"))
-                    print_row(record[-1])
-    finish(record, arguments.json)
+            found = verify(
+                embed(model, read(test)),
+                cohort,
+                test,
+                lists,
+                own_folder,
+                arguments.bootstrap,
+            )
+            for one in found:
+                what = f"published {loss} seed {seed} {one['trials']} "
+                what += f"{one['scoring']} EER"
+                record.append(row(what, one["EER %"], "%"))
+                print_row(record[-1])
+    finish(record, arguments.json, arguments.seeds)
 
 
 if __name__ == "__main__":

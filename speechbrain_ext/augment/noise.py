@@ -25,17 +25,20 @@ class NoiseAndReverberation:
     """Adds a noise to a signal, or the sound of a room, or nothing.
 
     With ``probability`` a signal is changed: reverberated or mixed with
-    noise, half and half where both folders are given. A noise is a random
-    piece of a random file; its kind, and so its signal-to-noise ratio, is
-    told by the folder that it lies in (``noise``, ``music`` or ``speech``, as
-    MUSAN unpacks; ``noise`` for any other). Speech comes as babble: several
-    speeches at once, each with a ratio of its own. Reverberation convolves
-    with an impulse response of energy 1 and keeps the length. Reference code:
-    wespeaker@dfa7419 wespeaker/dataset/processor.py, add_reverb_noise, and for
-    ratios and babble voxceleb_trainer@f51bab8 DatasetLoader.py, AugmentWAV
-    (WeSpeaker adds one speech, at 10 to 30 dB). Differences: ratios are exact
-    (there 1e-4 is added to both powers), the peak is not set to 1, and all
-    that is drawn comes from a seed.
+    noise. A noise is a random piece of a random file; its kind, and so its
+    signal-to-noise ratio, is told by the folder that it lies in (``noise``,
+    ``music`` or ``speech``, as MUSAN unpacks; ``noise`` for any other). Speech
+    comes as babble: several speeches at once, each with a ratio of its own.
+    Reverberation convolves with an impulse response of energy 1 and keeps the
+    length.
+
+    The defaults are those of Clova's trainer but for ``draw_by``
+    (voxceleb_trainer@f51bab8 DatasetLoader.py, AugmentWAV). WeSpeaker
+    (wespeaker@dfa7419 wespeaker/dataset/processor.py, add_reverb_noise) adds
+    one speech at 10 to 30 dB: ``babble=(1, 1), snr={"speech": (10, 30)}``.
+    Differences to both: ratios are exact (there 1e-4 is added to both
+    powers), the peak is not set to 1 (WeSpeaker does this), and all that is
+    drawn comes from a seed.
 
     Arguments
     ---------
@@ -52,6 +55,10 @@ class NoiseAndReverberation:
         and ``speech``; what is not given is as in ``SNR``.
     babble : tuple
         Fewest and most speeches of a babble; (1, 1) for single speeches.
+    draw_by : str
+        ``folder``: noises or rooms, half and half where both folders are
+        given, then any file of the folder (WeSpeaker). ``kind``: rooms, noise,
+        music or speech, each as often, then a file of that kind (Clova).
     in_batches : bool
         Whether ``apply`` shall change whole batches on the device of the
         training; None where that is a GPU. What is drawn is the same.
@@ -59,8 +66,8 @@ class NoiseAndReverberation:
     Raises
     ------
     ValueError
-        If a folder is missing or holds no audio, or a probability, ratio or
-        number of voices is outside its range.
+        If a folder is missing or holds no audio, or another argument is
+        outside its range.
 
     Example
     -------
@@ -78,6 +85,7 @@ class NoiseAndReverberation:
         sample_rate=16000,
         snr=None,
         babble=BABBLE,
+        draw_by="folder",
         in_batches=None,
     ):
         self.in_batches = in_batches
@@ -94,6 +102,10 @@ class NoiseAndReverberation:
                 f"got {list(babble)}."
             )
         self.babble = babble
+        if draw_by not in ("folder", "kind"):
+            raise ValueError(
+                f"`draw_by` must be 'folder' or 'kind', got {draw_by!r}."
+            )
         if not 0 <= probability <= 1:
             raise ValueError(
                 f"`probability` must be in [0, 1], got {probability}."
@@ -103,8 +115,14 @@ class NoiseAndReverberation:
         self.noises, self.headers = _readable(
             _listed(noise_folder, "noise_folder")
         )
-        self.speeches = [p for p in self.noises if _kind(p) == "speech"]
+        by_kind = {
+            kind: [path for path in self.noises if _kind(path) == kind]
+            for kind in SNR
+        }
+        self.speeches = by_kind["speech"]
         self.responses = _listed(rir_folder, "rir_folder")
+        noises = [self.noises] if draw_by == "folder" else by_kind.values()
+        self.choices = [each for each in (*noises, self.responses) if each]
 
     def __call__(self, signal, seed):
         """Changes a signal, or not.
@@ -149,12 +167,11 @@ class NoiseAndReverberation:
             Impulse response of energy 1, [taps], or None.
         """
         rng = np.random.default_rng(seed)
-        kinds = [kind for kind in (self.noises, self.responses) if kind]
-        if not kinds or rng.random() >= self.probability:
+        if not self.choices or rng.random() >= self.probability:
             return None, None
-        files = kinds[rng.integers(len(kinds))]
+        files = self.choices[rng.integers(len(self.choices))]
         path = files[rng.integers(len(files))]
-        if files is self.noises:
+        if files is not self.responses:
             return self._noise(path, samples, rng), None
         response = read_audio(path, sample_rate=self.sample_rate)
         energy = response.square().sum().sqrt()

@@ -149,7 +149,8 @@ class CropSampler(EpochSampler):
 class BalancedSampler(EpochSampler):
     """Batches of P different speakers with K utterances each.
 
-    For metric losses (Chung et al., 2020, https://arxiv.org/abs/2003.11982).
+    For metric losses and, with K = 1, for the others of "In defence of metric
+    learning" (Chung et al., 2020, https://arxiv.org/abs/2003.11982).
     The draws of a speaker, counted as ``CropSampler`` counts them, are put
     into groups of K, of different utterances as far as there are as many; no
     batch has two groups of one speaker. Every speaker comes in every epoch:
@@ -166,12 +167,15 @@ class BalancedSampler(EpochSampler):
     seed : int
         Seed of the run.
     utterances_per_speaker : int
-        K, at least 2.
+        K; a metric loss needs at least 2.
     seconds_per_draw : float
         Seconds of an utterance that one draw stands for; None draws each
         utterance ``min_draws`` times.
     min_draws : int
         Draws of an utterance an epoch, at the least.
+    max_per_speaker : int
+        Draws of a speaker an epoch, at the most, others each epoch (a group
+        that fills the last batch comes on top); None for all. At least K.
     rank : int
         Number of this process.
     world_size : int
@@ -180,7 +184,8 @@ class BalancedSampler(EpochSampler):
     Raises
     ------
     ValueError
-        If the batch does not divide or there are fewer than P speakers.
+        If the batch does not divide, there are fewer than P speakers, or a
+        speaker may not have K draws.
 
     Example
     -------
@@ -201,14 +206,22 @@ class BalancedSampler(EpochSampler):
         utterances_per_speaker=2,
         seconds_per_draw=None,
         min_draws=1,
+        max_per_speaker=None,
         rank=0,
         world_size=1,
     ):
         super().__init__(seed, rank, world_size)
-        if utterances_per_speaker < 2:
+        if utterances_per_speaker < 1:
             raise ValueError(
-                "`utterances_per_speaker` must be at least 2, "
+                "`utterances_per_speaker` must be at least 1, "
                 f"got {utterances_per_speaker}."
+            )
+        most = np.inf if max_per_speaker is None else max_per_speaker
+        if not most >= utterances_per_speaker:
+            raise ValueError(
+                "`max_per_speaker` must be at least the "
+                f"{utterances_per_speaker} utterances that a batch takes of a "
+                f"speaker, got {max_per_speaker}."
             )
         whole = world_size * utterances_per_speaker
         if batch_size < 1 or batch_size % whole != 0:
@@ -231,7 +244,8 @@ class BalancedSampler(EpochSampler):
                 f"the {len(self.speakers)} speakers, got {batch_size}."
             )
         self.utterances_per_speaker = utterances_per_speaker
-        groups = [n.sum() // utterances_per_speaker for _, n in self.speakers]
+        drawn = np.minimum([n.sum() for _, n in self.speakers], most)
+        groups = (drawn // utterances_per_speaker).astype(int)
         groups = np.maximum(groups, 1)
         # enough batches for every speaker to come, and as many as can be
         # filled with different speakers

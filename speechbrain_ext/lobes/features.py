@@ -160,7 +160,9 @@ class LogMelSpectrogram(torch.nn.Module):
 
     25 ms frames every 10 ms of a waveform that is reflected at its ends, 512
     bins, power, HTK mel filters from 0 to the Nyquist frequency, log(x +
-    1e-6). Reference code: clovaai/voxceleb_trainer@f51bab8 models/*.py. In a
+    1e-6). Reference code: clovaai/voxceleb_trainer@f51bab8 models/*.py, which
+    gets samples in [-1, 1]. Until April 2021 (@9ae2041) the trainer read
+    16-bit integers: ``full_scale=32768``, beside which 1e-6 is nothing. In a
     padded batch the last two frames of a shorter utterance see the padding
     where alone they would see its reflection.
 
@@ -175,6 +177,8 @@ class LogMelSpectrogram(torch.nn.Module):
         ResNetSE34V2.
     sample_rate : int
         Samples a second.
+    full_scale : float
+        What a sample of 1.0 becomes, positive.
 
     Raises
     ------
@@ -189,7 +193,12 @@ class LogMelSpectrogram(torch.nn.Module):
     """
 
     def __init__(
-        self, n_mels=40, window="hamming", pre_emphasis=0.0, sample_rate=16000
+        self,
+        n_mels=40,
+        window="hamming",
+        pre_emphasis=0.0,
+        sample_rate=16000,
+        full_scale=1.0,
     ):
         super().__init__()
         windows = {"hamming": torch.hamming_window, "hann": torch.hann_window}
@@ -201,7 +210,12 @@ class LogMelSpectrogram(torch.nn.Module):
             raise ValueError(
                 f"`pre_emphasis` must be in [0, 1), got {pre_emphasis}."
             )
+        if not full_scale > 0:
+            raise ValueError(
+                f"`full_scale` must be positive, got {full_scale}."
+            )
         self.pre_emphasis = pre_emphasis
+        self.full_scale = full_scale
         self.shift = int(sample_rate * 0.010)
         self.spectrogram = MelSpectrogram(
             sample_rate=sample_rate,
@@ -232,6 +246,7 @@ class LogMelSpectrogram(torch.nn.Module):
                 "`wavs` must be of shape [batch, time] with more than 256 "
                 f"samples (half a window), got {list(wavs.shape)}."
             )
+        wavs = self.full_scale * wavs
         if self.pre_emphasis:
             # reflected: before the first sample stands the second
             before = torch.cat([wavs[:, 1:2], wavs[:, :-1]], dim=1)

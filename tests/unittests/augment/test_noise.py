@@ -78,6 +78,30 @@ def test_babble_is_several_voices_each_with_its_ratio(tmp_path):
     assert power.item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_kinds_come_equally_often_or_by_their_files(folders):
+    for number in range(8):  # most files are noise
+        noise = 0.1 * np.random.default_rng(number).standard_normal(16000)
+        path = folders[0] / "noise" / f"more{number}.wav"
+        soundfile.write(path, noise, 16000)
+    shares = {}
+    for draw_by in ("folder", "kind"):
+        augment = NoiseAndReverberation(
+            *folders, probability=1.0, draw_by=draw_by
+        )
+        drawn = []
+        augment._noise = lambda path, samples, rng: drawn.append(path)
+        for seed in range(800):
+            augment.draw(1600, seed)
+        shares[draw_by] = [
+            sum(f"/{kind}/" in path for path in drawn) / 800 for kind in SNR
+        ]
+    # noise, music, speech: nine files and two of eleven; a quarter each
+    assert shares["folder"] == pytest.approx([9 / 22, 1 / 22, 1 / 22], abs=0.05)
+    assert shares["kind"] == pytest.approx([1 / 4, 1 / 4, 1 / 4], abs=0.05)
+    with pytest.raises(ValueError, match="`draw_by`.*got 'file'"):
+        NoiseAndReverberation(draw_by="file")
+
+
 def test_reverberation_is_a_convolution_of_energy_one(folders):
     signal = torch.randn(4000)
     augment = NoiseAndReverberation(rir_folder=folders[1], probability=1.0)

@@ -105,6 +105,33 @@ def test_a_group_holds_different_utterances_where_there_are_enough():
     assert {draw.repeat for draw in seen} == {0, 1, 2, 3, 4}
 
 
+def test_a_speaker_has_a_largest_number_of_draws():
+    # Clova's trainer: at most so many utterances of a speaker, other ones
+    # each epoch; what fills the last batch may be one group more
+    speakers = "a" * 90 + "b" * 7 + "".join(name * 9 for name in "cdefgh")
+    for per_speaker in (1, 2):
+        seen = set()
+        for epoch in range(1, 9):
+            batches = balanced(
+                speakers,
+                epoch=epoch,
+                utterances_per_speaker=per_speaker,
+                max_per_speaker=6,
+            )
+            assert len(batches) == 6  # of 8 * 6 draws, 8 a batch
+            drawn = [draw.row for batch in batches for draw in batch]
+            counts = Counter(speakers[row] for row in drawn)
+            assert set(counts.values()) == {6}
+            assert len(set(drawn)) == len(drawn)
+            seen |= set(drawn)
+        assert sum(speakers[row] == "a" for row in seen) > 30
+
+
+def test_batches_of_single_utterances_hold_different_speakers():
+    for batch in balanced(batch=6, utterances_per_speaker=1):
+        assert len({UNEVEN[draw.row] for draw in batch}) == 6
+
+
 def test_epochs_differ_and_repeat():
     assert balanced(epoch=2) == balanced(epoch=2) != balanced(epoch=3)
 
@@ -133,7 +160,11 @@ ROWS = manifest([1.0, 1.0, 1.0, 1.0], "aabb")
         (lambda: CropSampler(ROWS, 5, 0), "at most the 4 draws.*got 5"),
         (lambda: CropSampler(ROWS, 1, 0, min_draws=0), "got 0"),
         (lambda: CropSampler(ROWS, 1, 0, -2.0), "got -2.0"),
-        (lambda: BalancedSampler(ROWS, 4, 0, 1), "at least 2, got 1"),
+        (lambda: BalancedSampler(ROWS, 4, 0, 0), "at least 1, got 0"),
+        (
+            lambda: BalancedSampler(ROWS, 4, 0, max_per_speaker=1),
+            "at least the 2 utterances.*got 1",
+        ),
         (lambda: BalancedSampler(ROWS, 5, 0), "multiple of 2.*got 5"),
         (
             lambda: BalancedSampler(ROWS, 6, 0, world_size=2),

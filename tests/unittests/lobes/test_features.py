@@ -162,6 +162,15 @@ def test_magnitudes_are_those_of_a_sine():
     )
 
 
+@pytest.mark.parametrize("front", [LogMelSpectrogram, MagnitudeSpectrogram])
+def test_full_scale_gives_16_bit_integers(front):
+    integers = torch.randint(-300, 300, (1, 16000)).float()
+    torch.testing.assert_close(
+        front(full_scale=2.0**15)(integers / 2**15),
+        front(full_scale=1.0)(integers),
+    )
+
+
 def test_thin_resnets_input_matches_clova():
     # clovaai/voxceleb_trainer@8d03f1b models/ResNetSE.py in float64: what
     # conv1 of ResNetSE34 gets for these 16-bit samples, which DatasetLoader.py
@@ -204,6 +213,7 @@ def test_thin_resnets_input_matches_clova():
         (lambda: LogMelSpectrogram()(torch.rand(1, 256)), r"got \[1, 256\]"),
         (lambda: MagnitudeSpectrogram()(torch.rand(1, 9)), r"got \[1, 9\]"),
         (lambda: MagnitudeSpectrogram(full_scale=0), "positive, got 0"),
+        (lambda: LogMelSpectrogram(full_scale=-1.0), "positive, got -1.0"),
     ],
 )
 def test_bad_arguments_of_clovas_front_ends(make, message):

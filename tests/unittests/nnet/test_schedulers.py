@@ -82,9 +82,25 @@ def test_steps_fall_at_their_epochs():
         ((0.0, [1]), "positive, got 0.0"),
         ((0.1, [1], 1.0), r"\(0, 1\), got 1.0"),
         ((0.1, [2, 1]), r"increasing, got \[2, 1\]"),
+        ((0.1, None, 0.5, 0), "`every` must be a positive.*got 0"),
+        ((0.1,), "either.*got None and None"),
+        ((0.1, [1], 0.5, 2), r"either.*got \[1\] and 2"),
     ):
         with pytest.raises(ValueError, match=message):
             StepSchedule(*arguments)
+
+
+def test_steps_without_end_match_the_step_schedule_of_torch():
+    # Clova's trainer: one step of torch's schedule after each epoch
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    published = torch.optim.lr_scheduler.StepLR(optimizer, 10, gamma=0.95)
+    schedule = StepSchedule(1e-3, every=10, factor=0.95)
+    for epoch in range(500):
+        rate = optimizer.param_groups[0]["lr"]
+        for done in (epoch, epoch + 0.5, epoch + 0.999):
+            assert schedule(done) == pytest.approx(rate, rel=1e-12)
+        optimizer.step()
+        published.step()
 
 
 def test_values_that_a_schedule_overwrites_are_refused():

@@ -188,9 +188,10 @@ def header(name, kind, recipe):
         command.append(f"      {option}")
     lines = [*_wrapped(recipe["title"]), ""]
     lines += [f"{line} \\" for line in command[:-1]] + command[-1:] + [""]
-    for label in ("data", "published", "hardware", "note"):
+    for label in ("data", "held_out", "published", "hardware", "note"):
         if label in recipe:
-            lines += _wrapped(f"{label.capitalize()}: {recipe[label]}")
+            name = label.capitalize().replace("_", " ")
+            lines += _wrapped(f"{name}: {recipe[label]}")
     lines += ["", MARK]
     return "\n".join(f"# {line}".rstrip() for line in lines) + "\n"
 

@@ -55,13 +55,13 @@ class NoiseAndReverberation:
         and ``speech``; what is not given is as in ``SNR``.
     babble : tuple
         Fewest and most speeches of a babble; (1, 1) for single speeches.
+    in_batches : bool
+        Whether ``apply`` shall change whole batches on the device of the
+        training; None where that is a GPU. What is drawn is the same.
     draw_by : str
         ``folder``: noises or rooms, half and half where both folders are
         given, then any file of the folder (WeSpeaker). ``kind``: rooms, noise,
         music or speech, each as often, then a file of that kind (Clova).
-    in_batches : bool
-        Whether ``apply`` shall change whole batches on the device of the
-        training; None where that is a GPU. What is drawn is the same.
 
     Raises
     ------
@@ -85,8 +85,8 @@ class NoiseAndReverberation:
         sample_rate=16000,
         snr=None,
         babble=BABBLE,
-        draw_by="folder",
         in_batches=None,
+        draw_by="folder",
     ):
         self.in_batches = in_batches
         self.snr = {**SNR, **(snr or {})}

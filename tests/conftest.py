@@ -14,7 +14,12 @@ from speechbrain.utils.importutils import LazyModule
 # ones would then import what is not installed
 LazyModule.__file__ = None
 
-pytest_plugins = ["recipe_runs", "small_corpus", "verification_runs"]
+pytest_plugins = [
+    "recipe_runs",
+    "small_corpus",
+    "study_repository",
+    "verification_runs",
+]
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "VoxCeleb" / "SpeakerRec"

@@ -1,0 +1,89 @@
+"""A git repository of this project whose recipe's scripts take no time."""
+
+import importlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+MODULES = (
+    *("record", "minivox_published", "study", "study_differences"),
+    *("study_file", "study_rows", "study_run", "study_summary"),
+)
+
+TRAINING = """\
+import pathlib, sys, time
+options = dict(word[2:].split("=", 1) for word in sys.argv[2:] if "=" in word)
+folder = pathlib.Path(options["output_folder"])
+folder.mkdir(parents=True, exist_ok=True)
+with open(folder / "calls.txt", "a") as stream:
+    stream.write("called\\n")
+print("epoch 1", flush=True)
+mended = (pathlib.Path(options["data_folder"]) / "mended").exists()
+if options["seed"] == "13" and not mended:
+    sys.exit("error: the loss is not finite.")
+if options["seed"] == "28" and not mended:
+    sys.exit("error: No space left while writing to a folder.")
+time.sleep(0.4)
+(folder / "pretrained").mkdir(exist_ok=True)
+"""
+
+VERIFICATION = """\
+import json, pathlib, random, sys, time
+options = dict(word[2:].split("=", 1) for word in sys.argv[2:] if "=" in word)
+folder = pathlib.Path(options["output_folder"])
+folder.mkdir(parents=True, exist_ok=True)
+assert pathlib.Path(options["pretrained_folder"]).is_dir()
+with open(folder / "calls.txt", "a") as stream:
+    stream.write("called\\n")
+time.sleep(0.2)
+draw = random.Random(str(folder.parent.name))
+lines = []
+for one in range(6):
+    for other in range(6):
+        kind = "target" if one == other else "nontarget"
+        score = draw.gauss(one == other, 1)
+        lines.append(f"id{one}/s/1.wav id{other}/t/2.wav {score} {kind}")
+(folder / "scores_veri_O_cosine.txt").write_text("\\n".join(lines) + "\\n")
+row = {"trials": "veri_O", "scoring": "cosine", "EER %": 20.0}
+row |= {"EER % interval": [10.0, 30.0], "minDCF 0.01": 0.5}
+row["scores"] = "scores_veri_O_cosine.txt"
+(folder / "results.json").write_text(json.dumps([row]))
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """The repository, with one commit."""
+    root = tmp_path_factory.mktemp("repository")
+    for name in ("benchmarks", "hparams", "recipes", "speechbrain_ext"):
+        shutil.copytree(
+            ROOT / name,
+            root / name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("__pycache__", "results"),
+        )
+    scripts = root / "recipes" / "VoxCeleb" / "SpeakerRec"
+    for name, text in (
+        ("train_speaker_embeddings.py", TRAINING),
+        ("speaker_verification_cosine.py", VERIFICATION),
+    ):
+        (scripts / name).write_text(text)
+    (root / ".gitignore").write_text("__pycache__/\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run(["git", *who, *words], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def study(repository, monkeypatch):
+    """The runner, imported from the repository."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module("study")
+    for name in MODULES:
+        sys.modules.pop(name, None)

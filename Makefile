@@ -5,6 +5,7 @@
 # make coverage   the share of the package that unit tests run, at least 90 %
 # make docs   the documents as a web site in site/ (its packages: .[docs])
 # make hparams   writes the recipes in hparams/ from hparams/templates/
+# make tables   writes the tables of the documents from benchmarks/records/
 # The first of them sets up .venv, which is made again when the requirements
 # change.
 
@@ -36,7 +37,7 @@ DEMO_OPTIONS := \
 	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
-.PHONY: demo test test-lowest hparams lint style coverage docs venv clean
+.PHONY: demo test test-lowest hparams tables lint style coverage docs venv clean
 
 demo: venv
 	$(PY) -m speechbrain_ext.synthetic.toy_corpus $(DEMO)/corpus
@@ -71,6 +72,9 @@ lint: venv
 
 hparams: venv
 	$(PY) hparams/templates/generate.py
+
+tables: venv
+	$(PY) benchmarks/tables.py
 
 style: venv
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Writes the tables of the documents from the records.
+
+    python benchmarks/tables.py
+
+`make tables` runs it. What stands between `<!-- table: NAME -->` and
+`<!-- end: NAME -->` in README.md and docs/ is what the template
+`benchmarks/tables/NAME.md` makes of `benchmarks/records/`. A template gets
+its figures by record and row name: `{{ value("losses", "bare layer", 0) }}`.
+"""
+
+import functools
+import json
+import pathlib
+import re
+
+import jinja2
+import numpy as np
+import record
+
+# Records of an older form, whose rows do not say where they come from, and
+# the commits that wrote them. Each goes out of this list when its benchmark
+# is run again.
+OLDER = {
+    "backbones": "e52a380",
+    "calibration": "771aa0c",
+    "data": "c011162",
+    "distributed": "bb596f3",
+    "losses": "f83eefe",
+    "minivox": "e5e49b5",
+    "minivox_published": "898afe1",
+    "resume": "3ca41d7",
+    "scoring": "2cdf5d9",
+}
+TEMPLATES = pathlib.Path(__file__).parent / "tables"
+MARK = re.compile(
+    r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL
+)
+
+
+def documents():
+    """The documents that may have tables from records."""
+    return [record.ROOT / "README.md", *sorted(record.ROOT.glob("docs/*.md"))]
+
+
+@functools.cache
+def rows(name):
+    """The rows of a record by their names; none where it is not there."""
+    path = record.RECORDS / f"{name}.json"
+    if not path.exists():
+        return {}
+    return {row["name"]: row for row in json.loads(path.read_text())}
+
+
+def row(name, row_name):
+    """A row of a record."""
+    if row_name not in rows(name):
+        raise ValueError(
+            f"The record {name} has no row '{row_name}'; correct the template "
+            "or run the benchmark."
+        )
+    return rows(name)[row_name]
+
+
+def value(name, row_name, digits=2, times=1):
+    """The value of a row, as a text with that many digits."""
+    return f"{times * row(name, row_name)['value']:,.{digits}f}"
+
+
+def source(name):
+    """A sentence on where a record comes from."""
+    file = f"Record: `benchmarks/records/{name}.json`"
+    if name in OLDER:
+        return (
+            f"{file}, written at commit {OLDER[name]}, before rows said where "
+            "they come from."
+        )
+    held = rows(name).values()
+    parts = [sorted({one["commit"][:12] for one in held})]
+    parts += [
+        sorted({one[key] for one in held}) for key in ("machine", "versions")
+    ]
+    said = "; ".join(", ".join(part) for part in parts)
+    changed = "" if all(one["clean"] for one in held) else ", with changes"
+    return f"{file}, commit {said}{changed}."
+
+
+def eers(name):
+    """EER rows of a study: {system: {seed: {(trials, scoring): row}}}."""
+    found = {}
+    for one in rows(name).values():
+        if one.get("figure") == "EER":
+            seeds = found.setdefault(one["system"], {})
+            cells = seeds.setdefault(one["seed"], {})
+            cells[one["trials"], one["scoring"]] = one
+    return found
+
+
+def mean(seeds, condition):
+    """The mean over the seeds of a system, as a text."""
+    return f"{np.mean([one[condition]['value'] for one in seeds.values()]):.2f}"
+
+
+def shown(one, sign=""):
+    """A value with its interval."""
+    low, high = one["interval"]
+    return f"{one['value']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def differences(name):
+    """Differences of a study: {(system, other): {(trials, scoring): row}}."""
+    found = {}
+    for one in rows(name).values():
+        if one.get("figure") == "EER difference":
+            cells = found.setdefault((one["system"], one["other"]), {})
+            cells[one["trials"], one["scoring"]] = one
+    return found
+
+
+@functools.cache
+def rendered(name):
+    """What a template makes of the records."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    functions = (rows, row, value, source, eers, mean, shown, differences)
+    environment.globals |= {made.__name__: made for made in functions}
+    return environment.get_template(f"{name}.md").render().strip() + "\n"
+
+
+def filled(text):
+    """A document with all its tables as they should be."""
+    return MARK.sub(lambda m: m[1] + rendered(m[2]) + m[4], text)
+
+
+def main():
+    """Writes all tables; says which documents changed."""
+    for path in documents():
+        text = path.read_text("utf-8")
+        new = filled(text)
+        if new != text:
+            record.write_text(path, new)
+            print(f"{path.relative_to(record.ROOT)} changed")
+
+
+if __name__ == "__main__":
+    main()

@@ -148,9 +148,10 @@ def main():
             wanted = 1 if arguments.quick else 5
             kills, left, rewritten = kill_and_go_on(folder, wanted, seconds)
         finally:
-            (tree,) = (folder / "trees").glob("*[0-9a-f]")
             git = ["git", "-C", str(ROOT), "worktree", "remove", "--force"]
-            subprocess.run([*git, str(tree)], check=True)
+            for made in (folder / "trees").glob("*.made"):
+                tree = made.with_suffix("")
+                subprocess.run([*git, str(tree)], check=True)
         alone, killed = figures(folder / "alone"), figures(folder / "killed")
         records = len([*(folder / "killed").glob("runs/*/record.json")])
         begun = sum(
@@ -161,8 +162,8 @@ def main():
     note("kills", kills, "kills", wanted, at_least=True)
     note("runs with a record", records, "runs", 3, at_least=True)
     note("records written again", rewritten, "records", 0)
-    differing = sum(one != other for one, other in zip(alone, killed))
-    differing += abs(len(alone) - len(killed))
+    differing = sum(one not in killed for one in alone)
+    differing += sum(one not in alone for one in killed)
     note("rows that differ from a study left alone", differing, "rows", 0)
     # a kill stops two runs at most, each in one command
     note("commands begun again", again, "commands", 2 * kills)

@@ -375,7 +375,7 @@ def main():
             print_row(made)
             sys.stdout.flush()
             record.append(made)
-    finish(record, arguments.json)
+    finish(record, arguments.json, 0)
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def main():
                         # what every process needs once hides small heads
                         1.1 if classes > 10_000 else None,
                     )
-    finish(record, options.json)
+    finish(record, options.json, 1986)
 
 
 if __name__ == "__main__":

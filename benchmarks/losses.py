@@ -296,7 +296,7 @@ def main():
         print("On the processor; a GPU was not measured.")
     for found in record:
         print_row(found)
-    finish(record, arguments.json)
+    finish(record, arguments.json, 0)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def provenance(seed=None, minutes=None, command=None, folder=ROOT):
         script = pathlib.Path(sys.argv[0]).resolve()
         with contextlib.suppress(ValueError):
             script = script.relative_to(ROOT)
-        command = shlex.join(["python", str(script), *sys.argv[1:]])
+        words = [_without_folders(word) for word in sys.argv[1:]]
+        command = shlex.join(["python", str(script), *words])
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "commit": commit,
@@ -111,6 +112,14 @@ def provenance(seed=None, minutes=None, command=None, folder=ROOT):
         "versions": versions(),
         "minutes": round(minutes, 2),
     }
+
+
+def _without_folders(word):
+    """A word of a command line; of a full path, the last name."""
+    option, equals, value = word.rpartition("=")
+    if value.startswith("/"):
+        value = pathlib.Path(value).name
+    return option + equals + value
 
 
 def parser(doc, quick):
@@ -215,8 +224,16 @@ def write(rows, path):
 
 
 def finish(record, path, seed=None):
-    """Writes the record where it is asked; exit code 1 if a bound fails."""
+    """Writes the record where it is asked; exit code 1 if a bound fails.
+
+    Rows that the file has of other names stay. Those of a --quick run are of
+    another setting, and replace no others.
+    """
     if path:
         source = provenance(seed)
-        write([one | source for one in record], path)
+        if "--quick" in sys.argv:
+            source["setting"] = "quick"
+        old = json.loads(path.read_text()) if path.exists() else []
+        rows = merged(old, [one | source for one in record])
+        write([one for one in rows if SOURCE[0] in one], path)
     sys.exit(not all(row.get("holds", True) for row in record))

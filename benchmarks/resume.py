@@ -243,7 +243,8 @@ def main():
             note("with --max-restarts=1: exit code", run.returncode, "", 0)
             found = differing(folder / "alone2", folder / "restart")
             note("with --max-restarts=1: differing", found, "tensors", 0)
-    finish(record, options.json)
+    seeds = [10 * processes + workers for processes, workers in cases]
+    finish(record, options.json, seeds)
 
 
 if __name__ == "__main__":

@@ -375,7 +375,7 @@ def main():
         record.append(made)
         print_row(made)
         add(f"the same drawing trials, {words}", naive, "%")
-    finish(record, arguments.json)
+    finish(record, arguments.json, 0)
 
 
 if __name__ == "__main__":

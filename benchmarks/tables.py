@@ -127,8 +127,16 @@ def rendered(name):
         lstrip_blocks=True,
         autoescape=False,
     )
-    functions = (rows, row, value, source, eers, mean, shown, differences)
-    environment.globals |= {made.__name__: made for made in functions}
+    environment.globals |= {
+        "rows": rows,
+        "row": row,
+        "value": value,
+        "source": source,
+        "eers": eers,
+        "mean": mean,
+        "shown": shown,
+        "differences": differences,
+    }
     return environment.get_template(f"{name}.md").render().strip() + "\n"
 
 

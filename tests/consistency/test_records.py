@@ -1,0 +1,228 @@
+"""Every figure of the documents is in a record that a program wrote."""
+
+import copy
+import importlib
+import json
+import re
+import sys
+
+import pytest
+from conftest import ROOT
+
+RECORDS = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
+# where measured figures stand: outside the marks these have none
+MEASURED = ("README.md", "docs/results.md", "docs/benchmarks.md")
+NOT_MEASURED = (
+    r"3\.1[0-3]",  # Python
+    r"3\.7 hours",  # MiniVox' size
+    r"Apache 2\.0",
+)
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The program that writes the tables."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    for name in ("record", "tables"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module("tables")
+    for name in ("record", "tables"):
+        sys.modules.pop(name, None)
+
+
+def figures_outside(tables, text):
+    """Decimal numbers that are neither in a table from records nor in code."""
+    text = tables.MARK.sub("", text)
+    text = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.M | re.S)
+    text = re.sub(r"`[^`\n]+`|\]\([^)]*\)", "", text)
+    for known in NOT_MEASURED:
+        text = re.sub(known, "", text)
+    return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text)
+
+
+def test_there_are_records(tables):
+    names = {path.stem for path in RECORDS}
+    assert len(names) >= 9
+    assert set(tables.OLDER) <= names
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_says_where_it_comes_from(tables, path):
+    rows = json.loads(path.read_text())
+    found = tables.record.faults(rows)
+    if path.stem in tables.OLDER:
+        # measured again, it goes out of that list
+        assert all("lacks commit" in fault for fault in found) and found
+    else:
+        assert found == []
+
+
+class TestOfARow:
+    """A row without its origin is refused."""
+
+    @pytest.fixture
+    def good(self, tables):
+        row = tables.record.row("a", 1.234, "s", bound=2)
+        return row | tables.record.provenance(seed=3)
+
+    def test_a_whole_row(self, tables, good):
+        assert tables.record.faults([good]) == []
+        assert good["holds"] is True and good["seed"] == 3
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            *("name", "value", "unit", "commit", "clean", "command"),
+            *("seed", "date", "machine", "versions", "minutes"),
+        ],
+    )
+    def test_a_key_that_is_missing(self, tables, good, key, tmp_path):
+        row = {k: v for k, v in good.items() if k != key}
+        assert f"lacks {key}" in tables.record.faults([row])[0]
+        with pytest.raises(ValueError, match=key):
+            tables.record.write([row], tmp_path / "a.json")
+        assert not (tmp_path / "a.json").exists()
+
+    @pytest.mark.parametrize("commit", ["", "abc", None, 7])
+    def test_a_commit_that_is_none(self, tables, good, commit):
+        assert tables.record.faults([good | {"commit": commit}])
+
+    def test_a_bound_without_holds(self, tables, good):
+        del good["holds"]
+        assert "bound" in tables.record.faults([good])[0]
+
+    def test_a_name_that_comes_twice(self, tables, good):
+        assert "twice" in tables.record.faults([good, good])[0]
+
+
+class TestFinish:
+    """What the end of a benchmark writes."""
+
+    @pytest.fixture
+    def finish(self, tables, tmp_path, monkeypatch):
+        """Ends a benchmark whose only row is `a`; returns the file's rows."""
+        path = tmp_path / "a.json"
+
+        def finishing(value, *flags):
+            argv = ["/somewhere/a.py", f"--json={path}", *flags]
+            monkeypatch.setattr(sys, "argv", argv)
+            row = tables.record.row("a", value, "s", bound=5)
+            with pytest.raises(SystemExit) as ended:
+                tables.record.finish([row], path, 7)
+            assert ended.value.code == (value > 5)
+            return json.loads(path.read_text())
+
+        finishing.path = path
+        return finishing
+
+    def test_rows(self, tables, finish):
+        (row,) = finish(3)
+        assert tables.record.faults([row]) == []
+        assert row["seed"] == 7 and "setting" not in row
+        assert row["command"].endswith("a.py --json=a.json")
+        assert finish(6)[0]["holds"] is False
+
+    def test_rows_of_other_names_stay_if_they_say_where_from(self, finish):
+        (row,) = finish(3)
+        kept, older = {**row, "name": "b"}, {"name": "c", "value": 1}
+        finish.path.write_text(json.dumps([kept, older]))
+        assert [one["name"] for one in finish(4)] == ["b", "a"]
+
+    def test_a_quick_run_replaces_nothing(self, finish):
+        finish(3)
+        before = finish.path.read_bytes()
+        with pytest.raises(ValueError, match="another setting"):
+            finish(4, "--quick")
+        assert finish.path.read_bytes() == before
+        finish.path.unlink()
+        assert finish(4, "--quick")[0]["setting"] == "quick"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_make_tables_would_change_nothing(tables, path):
+    text = path.read_text("utf-8")
+    assert tables.filled(text) == text, "run `make tables`"
+
+
+def test_there_are_tables(tables):
+    marks = [
+        mark
+        for path in tables.documents()
+        for mark in tables.MARK.findall(path.read_text("utf-8"))
+    ]
+    assert len(marks) >= 11
+
+
+def test_every_older_record_is_named_with_its_commit(tables):
+    texts = [path.read_text("utf-8") for path in tables.documents()]
+    for name, commit in tables.OLDER.items():
+        used = [text for text in texts if f"records/{name}.json" in text]
+        assert all(commit in text for text in used)
+
+
+def test_a_figure_that_a_hand_altered_is_found(tables):
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = next(m[0] for m in tables.MARK.finditer(text))
+    figure = re.findall(r"\d+\.\d\d", table)[0]
+    other = f"{float(figure) - 1:.2f}"
+    altered = text.replace(table, table.replace(figure, other, 1))
+    assert altered != text
+    assert tables.filled(altered) == text
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_no_measured_figure_stands_outside_the_tables(tables, name):
+    assert figures_outside(tables, (ROOT / name).read_text("utf-8")) == []
+
+
+def test_a_figure_outside_is_found(tables):
+    text = "It has 12.34 % there, with `--rate=0.1`, of 3.7 hours."
+    assert figures_outside(tables, text) == ["12.34"]
+
+
+class TestTables:
+    """What templates are given."""
+
+    def test_a_row_that_is_not_there(self, tables):
+        with pytest.raises(ValueError, match="no such row"):
+            tables.value("losses", "no such row")
+
+    def test_a_study(self, tables, monkeypatch):
+        monkeypatch.setattr(tables, "rows", lambda name: STUDY)
+        text = "<!-- table: minivox_short -->\n<!-- end: minivox_short -->"
+        made = tables.filled(text)
+        assert "| C-SphereFace2 | 2 | 11.00 | 11.00 | 11.00 | 11.00 |" in made
+        assert "-1.00 [-2.00, +0.50]" in made
+        assert "commit 0123456789ab; 2 cores; Python 3" in made
+        compared = "<!-- table: minivox_compared -->\n"
+        compared += "<!-- end: minivox_compared -->"
+        assert "-1.00 [-2.00, +0.50]" in tables.filled(compared)
+        whole = "<!-- table: minivox -->\n<!-- end: minivox -->"
+        assert "| C-SphereFace2 | mean | **11.00** |" in tables.filled(whole)
+
+
+def study_rows():
+    """Rows of a study as its runner writes them."""
+    source = {"commit": "0123456789abcdef", "clean": True}
+    source |= {"machine": "2 cores", "versions": "Python 3"}
+    rows = {}
+    for trials in ("veri_O", "veri_H"):
+        for scoring in ("cosine", "AS-norm"):
+            about = {"trials": trials, "scoring": scoring, **source}
+            for system in ("csphereface2", "published_csphereface2"):
+                for seed, value in ((42, 10.0), (43, 12.0)):
+                    one = {"value": value, "interval": [9.0, 13.0]}
+                    one |= {"figure": "EER", "system": system, "seed": seed}
+                    rows[f"{system} {seed} {trials} {scoring}"] = one | about
+            one = {"value": -1.0, "interval": [-2.0, 0.5], "seed": [[42]] * 2}
+            one |= {"figure": "EER difference", "system": "csphereface2"}
+            one |= {"other": "published_csphereface2"}
+            rows[f"difference {trials} {scoring}"] = one | about
+    return copy.deepcopy(rows)
+
+
+STUDY = study_rows()

@@ -116,6 +116,29 @@ class Runner:
                         "name another --output_folder."
                     )
 
+    def check_json(self):
+        """Raises where --json could not get the rows."""
+        path = self.arguments.json
+        if not path:
+            return
+        if not path.absolute().parent.is_dir():
+            raise ValueError(
+                f"`--json` {path} cannot be written: its folder does not "
+                "exist; make it."
+            )
+        held = json.loads(path.read_text()) if path.exists() else []
+        wrong = record.faults(held)
+        if wrong:
+            raise ValueError(f"`--json` {path}: {wrong[0]}; name another file.")
+        settings = [row.get("setting") for row in held]
+        for setting in filter(lambda one: isinstance(one, dict), settings):
+            name = f"{setting.get('system')}_{setting.get('seed')}"
+            if self.runs.get(name, setting) != setting:
+                raise ValueError(
+                    f"`--json` {path} has rows of {name} in another setting; "
+                    "name another file."
+                )
+
     def write_queue(self):
         """The state of all runs, for people."""
         queue = []
@@ -379,6 +402,7 @@ def run(arguments, study):
     )
     runner = Runner(runs, arguments, tree)
     runner.check_folders()
+    runner.check_json()
     if arguments.retry:
         runner.forget_failures()
     runner.write_queue()
@@ -411,6 +435,8 @@ def main(argv=None):
         study_summary.write(study, rows, arguments.output_folder)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; the same command goes on.")
     sys.exit(int(unfinished))
 
 

@@ -296,6 +296,23 @@ def test_a_folder_of_another_setting_is_refused(call):
     assert "no_such" in call(content, "--commit=no_such")
 
 
+def test_a_file_of_another_setting_is_refused(call, tmp_path):
+    content = {**STUDY, "queue": [{"systems": ["am"], "seeds": [1]}]}
+    rows = tmp_path / "rows.json"
+    assert call(content, f"--json={rows}") == 0
+    held = rows.read_bytes()
+    other = copy.deepcopy(content)
+    other["systems"]["am"]["options"]["channels"] = 8
+    said = call(other, f"--json={rows}", name="other")
+    assert "another setting" in said and "am_1" in said
+    assert not (tmp_path / "other" / "runs").exists()
+    assert rows.read_bytes() == held
+    rows.write_text('[{"name": "older", "value": 1, "unit": "s"}]')
+    assert "lacks commit" in call(content, f"--json={rows}")
+    said = call(content, f"--json={tmp_path / 'nowhere' / 'rows.json'}")
+    assert "its folder does not exist" in said
+
+
 def test_rows_of_another_setting_are_never_replaced(study):
     rows = [{"name": "a", "value": 1, "setting": {"epochs": 1}}]
     same = [{"name": "a", "value": 2, "setting": {"epochs": 1}}]

@@ -17,7 +17,7 @@ from speechbrain_ext.dataio.text_files import (
     read_table,
     shorten,
 )
-from speechbrain_ext.dataio.trials import read_trials, utterance_id
+from speechbrain_ext.dataio.trials import utterance_id
 
 ROOTS = ("$data_root", "{data_root}")
 
@@ -92,7 +92,7 @@ def list_named(source, folders):
     return files
 
 
-def list_utterances(folders, sources=(), trial_lists=(), layout=None):
+def list_utterances(folders, sources=(), test_ids=(), layout=None):
     """Lists all utterances of data folders, or those of lists and trials.
 
     Arguments
@@ -102,9 +102,9 @@ def list_utterances(folders, sources=(), trial_lists=(), layout=None):
     sources : list of str
         Lists of what is wanted, see ``list_named``; none for all that the
         folders hold.
-    trial_lists : list of str
-        Trial lists; their utterances are added to those of ``sources``, from
-        the data folders if no list has them.
+    test_ids : collection of str
+        IDs of the utterances of trial lists; those that no list has are added
+        to those of ``sources`` from the data folders.
     layout : str or None
         How files lie in the data folders, see ``corpus.list_corpus``.
 
@@ -132,12 +132,9 @@ def list_utterances(folders, sources=(), trial_lists=(), layout=None):
     if not sources:
         return list_corpus(folders, layout=layout)
     files = pd.concat([list_named(s, folders) for s in sources])
-    tested = set()
-    for path in trial_lists:
-        tested |= set(read_trials(path)[["enrol", "test"]].to_numpy().flat)
-    tested -= set(files.ID)
+    tested = set(test_ids).difference(files.ID)
     left_out = {"misplaced": 0, "other_formats": {}}
-    if tested:  # a list to train from: the trials' files beside it
+    if tested:  # a list of training files: find the others
         try:
             others, left_out = list_corpus(folders, layout=layout)
         except ValueError as error:

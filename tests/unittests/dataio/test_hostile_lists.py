@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_ext.dataio.enrolment import read_enrolment
 from speechbrain_ext.dataio.file_lists import list_named
 from speechbrain_ext.dataio.manifests import COLUMNS, read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.dataio.speaker_labels import speaker_classes
-from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.dataio.trials import read_enrolment, read_trials
 
 LONG = b"x" * (2**24 + 9)  # longer than any line of a list
 BINARY = b"RIFF\x24\x00\x00\x00WAVEfmt \x10\x00\x00\x00"

@@ -8,7 +8,9 @@ import pathlib
 
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.dataio.score_files import require_distinct_names
 from speechbrain_ext.dataio.text_files import read_text, shorten
+from speechbrain_ext.dataio.trials import write_expanded_trials
 
 logger = get_logger(__name__)
 
@@ -122,6 +124,81 @@ def read_prepared(save_folder):
             f"{path} is broken ({type(error).__name__}: {shorten(error)}); "
             "delete it, and run the preparation again."
         ) from error
+
+
+def expand_trial_lists(paths, models, folder):
+    """Writes trial lists of models as lists of the models' utterances.
+
+    Arguments
+    ---------
+    paths : list of str
+        Trial lists whose first names are models.
+    models : dict
+        Maps each model's name to the IDs of its utterances.
+    folder : pathlib.Path
+        Where the new lists go, under the same names.
+
+    Returns
+    -------
+    list of str
+        Absolute paths of the new lists.
+
+    Raises
+    ------
+    ValueError
+        If two lists have one name, or a list names a model that is not
+        enrolled.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "O.txt").write_text("1 m a/c/1\\n0 m b/a/1\\n")
+    >>> models = {"m": ["a/a/1", "a/b/1"]}
+    >>> paths = expand_trial_lists([folder / "O.txt"], models, folder / "new")
+    >>> open(paths[0]).readline()
+    '1 a/a/1 a/c/1\\n'
+    """
+    paths = [pathlib.Path(path) for path in paths]
+    require_distinct_names(paths)
+    folder = pathlib.Path(folder).absolute()
+    for path in paths:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_expanded_trials(path, models, folder / path.name)
+    return [str(folder / path.name) for path in paths]
+
+
+def require_trial_lists(prepared, data_folder):
+    """Raises unless a preparation has trial lists to verify.
+
+    Arguments
+    ---------
+    prepared : PreparedCorpus
+        What it returned.
+    data_folder : str
+        Where lists were looked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the preparation is not finished.
+    ValueError
+        If it has no trial lists, or two of one name.
+
+    Example
+    -------
+    >>> require_trial_lists(prepared_corpus("save", ["/data/O.txt"]), "/data")
+    """
+    if prepared.trial_lists is None:
+        raise FileNotFoundError(
+            f"{prepared.done} does not exist: the corpus is not prepared, or "
+            "the preparation did not finish; set `skip_prep` to False."
+        )
+    if not prepared.trial_lists:
+        raise ValueError(
+            f"{data_folder} has no trial lists (veri_*.txt, list_test_*.txt); "
+            "name them in `trial_lists`."
+        )
+    require_distinct_names(prepared.trial_lists)
 
 
 def check_options(dev_speakers, dev_trials, max_unreadable, seed, workers):

@@ -11,6 +11,7 @@ from speechbrain_ext.utils.files import atomic_write
 
 LABELS = ("nontarget", "target")
 FORMS = {"wespeaker": (" nontarget", " target"), "kaldi": ("", "")}
+ENDINGS = {"wespeaker": "txt", "kaldi": "kaldi"}
 
 
 def require_distinct_names(paths):
@@ -76,8 +77,7 @@ def write_scores(
     >>> path.read_text()
     'a b 0.5 target\\na c 0.1 nontarget\\n'
     """
-    if form not in FORMS:
-        raise ValueError(f"`form` must be of {list(FORMS)}, got {form!r}.")
+    _check_form(form)
     # A list of floats would become float32 by itself.
     scores = torch.as_tensor(scores, dtype=torch.float64).flatten()
     targets = torch.as_tensor(targets).flatten()
@@ -101,6 +101,47 @@ def write_scores(
         file.writelines(
             f"{enrol} {test} {score!r}{label}\n"
             for enrol, test, score, label in rows
+        )
+
+
+def write_score_files(path, trials, scores, forms=("wespeaker",)):
+    """Writes the scores of a trial list in several forms.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The files' path without the ending: ``.txt`` (WeSpeaker's form) or
+        ``.kaldi``.
+    trials : pandas.DataFrame
+        enrol, test and target, as ``read_trials`` returns them.
+    scores : np.ndarray
+        Finite scores, [trials].
+    forms : sequence of str
+        ``wespeaker``, ``kaldi`` or both.
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite or a form is unknown; see ``write_scores``.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> path = getfixture("tmp_path") / "scores"
+    >>> trials = pd.DataFrame({"enrol": ["a"], "test": ["b"], "target": [True]})
+    >>> write_score_files(path, trials, [0.5], ["kaldi"])
+    >>> path.with_suffix(".kaldi").read_text()
+    'a b 0.5\\n'
+    """
+    for form in forms:
+        _check_form(form)
+        write_scores(
+            f"{path}.{ENDINGS[form]}",
+            trials["enrol"].tolist(),
+            trials["test"].tolist(),
+            scores,
+            trials["target"].to_numpy(copy=True),
+            form,
         )
 
 
@@ -161,6 +202,12 @@ def read_scores(path):
         raise ValueError(f"The score file {path} has no trials.")
     scores = torch.tensor(scores, dtype=torch.float64)
     return enrol_names, test_names, scores, torch.tensor(targets).bool()
+
+
+def _check_form(form):
+    """Raises unless a form is known."""
+    if form not in FORMS:
+        raise ValueError(f"`form` must be one of {list(FORMS)}, got {form!r}.")
 
 
 def _check_each(holds, values, rule):

@@ -323,7 +323,7 @@ def test_failures_of_torch_and_of_the_disk_are_said(
         raise OSError("No space left while writing to /out")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "write_scores", full)
+        patched.setattr(module, "write_score_files", full)
         said = error_of(module.main, *options())
     assert said == "error: No space left while writing to /out"
 

@@ -55,7 +55,7 @@ def test_score_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"form": "csv"}, r"`form` must be of .* got 'csv'"),
+        ({"form": "csv"}, r"`form` must be one of .* got 'csv'"),
         ({"enrol_names": ["a"]}, r"equally many, got \[1, 2, 2, 2\]"),
         ({"targets": [1, 0, 1]}, r"equally many, got \[2, 2, 2, 3\]"),
         ({"test_names": ["c", "d e"]}, "one word each, got 'd e'"),

@@ -135,6 +135,7 @@ def write_score_files(path, trials, scores, forms=("wespeaker",)):
     """
     for form in forms:
         _check_form(form)
+    for form in forms:
         write_scores(
             f"{path}.{ENDINGS[form]}",
             trials["enrol"].tolist(),

@@ -15,7 +15,7 @@ ENDINGS = {"wespeaker": "txt", "kaldi": "kaldi"}
 
 
 def require_distinct_names(paths):
-    """Raises where trial lists would have score files of the same names.
+    """Raises if score files of two trial lists would have the same name.
 
     Arguments
     ---------
@@ -25,7 +25,7 @@ def require_distinct_names(paths):
     Raises
     ------
     ValueError
-        If two have one name, whatever their folders and endings.
+        If two have the same name, without folder and ending.
 
     Example
     -------
@@ -46,13 +46,13 @@ def write_scores(
 ):
     """Writes one ``enrol test score target|nontarget`` line per trial.
 
-    That is WeSpeaker's form; Kaldi's has no fourth word. All digits of the
-    scores are kept. The file appears whole or not at all.
+    This is WeSpeaker's form; Kaldi's has no fourth word. Scores keep all their
+    digits. The file is written whole or not at all.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        File to write; its folder is made.
+        File to write; its folder is created.
     enrol_names : sequence
         Name of each trial's enrolment utterance, without blanks, [trials].
     test_names : sequence
@@ -78,7 +78,7 @@ def write_scores(
     'a b 0.5 target\\na c 0.1 nontarget\\n'
     """
     _check_form(form)
-    # A list of floats would become float32 by itself.
+    # without a dtype a list of floats would become float32
     scores = torch.as_tensor(scores, dtype=torch.float64).flatten()
     targets = torch.as_tensor(targets).flatten()
     lengths = [len(enrol_names), len(test_names), len(scores), len(targets)]
@@ -147,7 +147,7 @@ def write_score_files(path, trials, scores, forms=("wespeaker",)):
 
 
 def read_scores(path):
-    """Reads a file of ``write_scores``.
+    """Reads a file that ``write_scores`` wrote.
 
     Arguments
     ---------
@@ -172,8 +172,8 @@ def read_scores(path):
     OSError
         If it cannot be read.
     ValueError
-        If it is no text, has no trials, a line has another form, or its score
-        is not finite.
+        If it is not text, has no trials, or a line has another form or a
+        score that is not finite.
 
     Example
     -------

@@ -89,15 +89,7 @@ class TrialListReport:
         self.rows, self.histograms, self.curves = [], [], {}
         self.main = self.counts = self.section = None
 
-    def add(
-        self,
-        name,
-        label,
-        scores,
-        calibrated=False,
-        calibration=None,
-        with_curve=True,
-    ):
+    def add(self, name, label, scores, calibrated=False, calibration=None):
         """Computes the metrics of a scoring and draws its histogram.
 
         Arguments
@@ -111,10 +103,8 @@ class TrialListReport:
         calibrated : bool
             Whether the scores are log-likelihood ratios.
         calibration : speechbrain_ext.processing.calibration.Calibration
-            The calibration of scores that are not; None if they have none.
-        with_curve : bool
-            False to leave it out of the DET plot, if another scoring has the
-            same curve.
+            The one that made calibrated scores; of others the one that was
+            fitted to them, None if there is none.
 
         Raises
         ------
@@ -133,7 +123,8 @@ class TrialListReport:
         )
         self.rows.append(row)
         pair = self._split(scores)
-        if with_curve:
+        # a calibration of the score alone has the curve of the score
+        if not calibrated or len(calibration.features) > 1:
             self.curves[label] = pair
         if self.main is None or label == MAIN:
             self.main = label, scores

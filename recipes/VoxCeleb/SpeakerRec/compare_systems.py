@@ -103,8 +103,8 @@ def read_table(path):
     if table["target"].nunique() < 2:
         kind = "target" if table["target"][0] else "nontarget"
         raise ValueError(
-            f"{path} must have target and nontarget trials, but all of "
-            f"its {len(table)} are {kind} trials; name the scores of a whole list."
+            f"{path} must have target and nontarget trials, but all of its "
+            f"{len(table)} are {kind} trials; name the scores of a whole list."
         )
     # each repetition of a trial counts
     trial = ["enrol", "test"]

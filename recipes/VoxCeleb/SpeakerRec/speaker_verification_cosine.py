@@ -299,7 +299,7 @@ def verify(hparams, path, utterances, back_end, fitted, conditions, trained):
     report, sentences = start_report(
         hparams, path, trials, speakers, trained, back_end.speakers
     )
-    for name, label, scores, ratios in scores_by_name(
+    for name, label, scores, calibration in scores_by_name(
         hparams["scorings"],
         fitted,
         back_end,
@@ -307,9 +307,9 @@ def verify(hparams, path, utterances, back_end, fitted, conditions, trained):
         *numbers,
         utterances.seconds,
     ):
-        # a calibration of the score alone has the same curve
-        with_curve = not ratios or len(ratios.features) > 1
-        report.add(name, label, scores, ratios, fitted.get(name), with_curve)
+        calibrated = calibration is not None
+        calibration = calibration or fitted.get(name)
+        report.add(name, label, scores, calibrated, calibration)
         file = pathlib.Path(folder, f"scores_{path.stem}_{name}")
         write_score_files(file, trials, scores, hparams["score_forms"])
     if hparams["score_matrices"]:

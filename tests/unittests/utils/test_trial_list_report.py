@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils import trial_list_report
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.trial_list_report import (
@@ -95,8 +96,10 @@ def test_section_and_log_say_what_was_noted(tmp_path, trials, curves, caplog):
         "calibrated",
         scores_of(trials, 0),
         calibrated=True,
-        with_curve=False,
+        calibration=Calibration([1.0], 0.0, ["cosine"]),
     )
+    quality = Calibration([1.0, 1.0], 0.0, ["cosine", "seconds"])
+    report.add("qmf", "QMF", scores_of(trials, 1), True, quality)
     assert "Cllr" in report.rows[1] and "Cllr" not in report.rows[0]
     speakers = [["a"] * 80, ["a", "b"] * 40]
     with caplog.at_level(logging.WARNING):
@@ -105,7 +108,8 @@ def test_section_and_log_say_what_was_noted(tmp_path, trials, curves, caplog):
     assert report.counts["speakers"] == 2
     assert heading == "O"
     assert parts[1] == "None was seen."
-    assert list(curves["det_O.png"]) == ["cosine"]
+    # a calibration of the score alone changes no curve
+    assert list(curves["det_O.png"]) == ["cosine", "QMF"]
     assert "O.txt: Seen." in caplog.text
 
 

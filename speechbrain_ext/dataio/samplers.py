@@ -152,12 +152,12 @@ class BalancedSampler(EpochSampler):
 
     For metric losses and, with K = 1, for the others of "In defence of metric
     learning" (Chung et al., 2020, https://arxiv.org/abs/2003.11982).
-    The draws of a speaker, counted as ``CropSampler`` counts them, are put
-    into groups of K, of different utterances as far as there are as many; no
-    batch has two groups of one speaker. Every speaker comes in every epoch:
-    one with fewer than K draws is drawn K times, and groups are added or left
-    out at random, never a speaker's only one, until the batches are full. A
-    speaker with more groups than the epoch has batches is cut to these.
+    The draws of a speaker, counted as in ``CropSampler``, are put into groups
+    of K, if possible of different utterances. A batch has at most one group of
+    a speaker. Every speaker occurs in every epoch; one with fewer than K draws
+    is drawn K times. To fill the batches, groups are added or left out at
+    random, but never the only group of a speaker. A speaker has at most as
+    many groups as the epoch has batches.
 
     Arguments
     ---------
@@ -180,13 +180,13 @@ class BalancedSampler(EpochSampler):
     rank : int
         Number of this process.
     world_size : int
-        Number of processes; it divides P.
+        Number of processes; P must be a multiple of it.
 
     Raises
     ------
     ValueError
-        If the batch does not divide, there are fewer than P speakers, or a
-        speaker may not have K draws.
+        If the batch cannot be divided, there are fewer than P speakers, or
+        ``max_per_speaker`` is below K.
 
     Example
     -------

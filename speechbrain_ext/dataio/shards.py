@@ -26,9 +26,6 @@ from speechbrain_ext.utils.files import (
 from speechbrain_ext.utils.seed import stable_seed
 
 logger = get_logger(__name__)
-# What reading a broken record as JSON can raise
-RECORD_ERRORS = (ValueError, LookupError, TypeError, AttributeError)
-RECORD_ERRORS += (RecursionError,)
 PLACE = re.compile(r"(?s)(.*\.tar)#([0-9]{1,18})\+([0-9]{1,18})")
 
 
@@ -177,7 +174,13 @@ def _read_index(index, stamp, count):
         with open(index, encoding="utf-8") as stream:
             held = json.load(stream)
         whole = held.pop("digest") == _digest(stamp, held)
-    except RECORD_ERRORS as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         whole, reason = False, f"it is not what was written: {error}"
     else:
         reason = "its content was changed, or belongs to another manifest"

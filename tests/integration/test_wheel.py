@@ -87,9 +87,13 @@ def test_wheel_carries_the_package_and_its_recipes(wheel):
     assert len(recipes) > 60
     carried = {name for name in names if "/recipes/" in name}
     assert carried == set(recipes)
-    modules = (ROOT / "speechbrain_ext").rglob("*.py")
-    modules = {path.relative_to(ROOT).as_posix() for path in modules}
-    assert {name for name in names - carried if name[-3:] == ".py"} == modules
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "speechbrain_ext").rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
+    rest = {name for name in names - carried if ".dist-info/" not in name}
+    assert rest == package
 
 
 def test_package_claims_no_types(wheel):

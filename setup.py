@@ -13,7 +13,19 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["speechbrain_ext", "speechbrain_ext.*"]),
+    packages=[
+        *find_packages(include=["speechbrain_ext", "speechbrain_ext.*"]),
+        "speechbrain_ext.recipes",
+    ],
+    # the wheel carries the recipes inside the package
+    package_dir={"speechbrain_ext.recipes": "recipes"},
+    package_data={
+        "speechbrain_ext.recipes": [
+            "*/*/*.py",
+            "*/*/*.md",
+            "*/*/hparams/*.yaml",
+        ]
+    },
     python_requires=">=3.10",
     # `make test-lowest` tests the lower bounds (requirements-lowest.txt)
     install_requires=[

@@ -13,21 +13,21 @@ from speechbrain_ext.dataio.audio_headers import RATES
 from speechbrain_ext.dataio.input_files import require_regular
 from speechbrain_ext.dataio.shards import open_member
 
-# Without the deletion the preparation finds nothing to do.
+# without the deletion the preparation would be up to date
 AGAIN = "delete prepare.json in the save folder and run the preparation again"
 REMEDY = (
     f"replace or remove it, then {AGAIN}: rejected.csv lists what it rejects"
 )
 
-# SpeechBrain filters once for each of them; 11,025 to 16,000 has 640
+# SpeechBrain filters once per phase; 11,025 to 16,000 Hz has 640
 MOST_PHASES = 1000
 
 
 class AudioError(ValueError, RuntimeError):
-    """Audio that cannot be used; its text is one sentence that names the file.
+    """Audio that cannot be used; the message is a sentence with the file.
 
     A DataLoader worker sends an error to the main process with its whole
-    traceback as the text. Only the sentence is kept.
+    traceback as the message. Only the sentence is kept.
 
     Arguments
     ---------
@@ -50,10 +50,10 @@ def read_audio(
 ):
     """Reads a piece of an audio file as one channel at one sample rate.
 
-    Only the piece is read. It is resampled and mixed down by SpeechBrain's
-    ``AudioNormalizer``, as the pretrained interface does in ``load_audio``, so
-    that training and use hear the same samples. Where that would take minutes
-    (15,999 to 16,000 samples per second), SciPy resamples.
+    Only the piece is read. SpeechBrain's ``AudioNormalizer`` resamples it and
+    mixes it down, as in ``load_audio`` of the pretrained interface, so that
+    training and inference get the same samples. For rates at which that would
+    take minutes (15,999 to 16,000 samples per second), SciPy resamples.
 
     Arguments
     ---------
@@ -68,11 +68,11 @@ def read_audio(
     sample_rate : int
         Rate of what is returned, samples per second.
     file_rate : int or None
-        Rate at which ``start`` and ``stop`` were counted. None takes whatever
-        the file has.
+        Rate at which ``start`` and ``stop`` were counted; None for the rate of
+        the file.
     speed : float
-        How many times as fast the speech shall be, positive. The pitch
-        changes with it: 0.9 makes a slower and deeper voice.
+        Factor of the speed, positive. The pitch changes too: 0.9 makes a
+        slower and deeper voice.
 
     Returns
     -------
@@ -85,9 +85,9 @@ def read_audio(
         If ``start`` and ``stop`` enclose no samples, or the speed is not
         positive.
     AudioError
-        If the file is missing, unreadable or no regular file, has fewer
-        samples than that, another rate than ``file_rate``, an impossible
-        rate, or samples that are not finite.
+        If the file is missing, unreadable or not a regular file, is too
+        short, has another rate than ``file_rate``, an impossible rate, or
+        samples that are not finite.
 
     Example
     -------
@@ -120,7 +120,7 @@ def read_audio(
             f"{path} must have {RATES[0]} to {RATES[1]} samples per second, "
             f"got {rate}; {REMEDY}."
         )
-    # the sum is the faster test; where it overflows the samples decide
+    # the sum is a faster test; if it overflows, the samples decide
     if not audio.sum().isfinite() and not audio.isfinite().all():
         raise AudioError(
             f"{path} has samples that are not finite (NaN or infinite) from "
@@ -161,8 +161,8 @@ def _load(path, start, frames):
 
 def _resampled(signal, ratio):
     """A signal played ``ratio`` times as fast."""
-    # not torch's convolution: at these ratios its last digit depends on the
-    # number of threads, and a DataLoader's worker has one
+    # not by torch: the last digit of its convolution depends on the number of
+    # threads at these ratios, and a DataLoader's worker has only one
     found = resample_poly(signal.numpy(), ratio.denominator, ratio.numerator)
     return torch.from_numpy(found)
 
@@ -171,7 +171,7 @@ def _resampled(signal, ratio):
 def _normalizer(sample_rate):
     """The one normaliser of this process; it keeps a filter for each rate.
 
-    It holds only tensors on the CPU, so a forked DataLoader worker can use
-    its copy.
+    It holds only tensors on the CPU, so that a forked DataLoader worker can
+    use its copy.
     """
     return AudioNormalizer(sample_rate)

@@ -1,6 +1,6 @@
-"""Length, rate and channels of an audio file, read from its header.
+"""Reads length, rate and channels of audio files from their headers.
 
-A file that is cut is found too.
+Truncated files are detected too.
 """
 
 import os
@@ -11,13 +11,13 @@ import soundfile
 from speechbrain_ext.dataio.input_files import irregular_kind
 from speechbrain_ext.dataio.parallel import ordered_map
 
-# Samples a second. Beyond them the header is broken, and resampling would
+# Samples per second. Other values mean a broken header, and resampling would
 # need filters of gigabytes.
 RATES = 100, 768_000
 MOST_CHANNELS = 1024  # that libsndfile reads
 
-# What programs that write to a pipe put for "not known": SoX 0x7ffff000,
-# FFmpeg 0xffffffff, others a little less because they subtract the header.
+# Programs that write to a pipe put a large number for an unknown length: SoX
+# 0x7ffff000, FFmpeg 0xffffffff, others a little less (minus the header).
 STREAMING_SIZE = 0x7FFFF000
 
 # libsndfile's answer for a FLAC stream whose header leaves the length out.
@@ -31,19 +31,18 @@ OGG_PAGE = 65307  # bytes; the longest page that the format allows
 OGG_LAST_PAGE = 0x04
 HEAD = 512  # bytes; reaches the samples of nearly every wav
 
-CHUNK = 256  # files that a process reads before it reports
-FEW = 4096  # files that one process has read before others have started
+CHUNK = 256  # files per task of a process
+FEW = 4096  # files that one process reads faster than others can start
 
 
 def read_header(path):
-    """Reads what a manifest needs to know about one audio file.
+    """Reads the header of one audio file, and checks its end.
 
-    A plain wav (integer or float samples) is parsed here, several times
-    as fast as ``soundfile.info`` and with the same result. soundfile reads
-    every other file. Apart from the header only the end of the file is read,
-    and only where the header does not show that the end is missing: the last
-    Ogg page must carry the end-of-stream mark, and the last samples of any
-    other compressed file must decode.
+    A plain wav (integer or float samples) is parsed here, several times as
+    fast as by ``soundfile.info`` and with the same result. soundfile reads all
+    other files. The header of a wav shows whether its end is missing. Of other
+    files the end is read too: the last Ogg page must have the end-of-stream
+    mark, and the last samples of any other compressed file must decode.
 
     Arguments
     ---------
@@ -61,9 +60,9 @@ def read_header(path):
     Raises
     ------
     ValueError
-        If the file cannot be opened, is no regular file, is no audio, is
-        truncated, holds no samples or has an impossible rate. The text is the
-        reason alone, without the path.
+        If the file cannot be opened, is not a regular file, is not audio, is
+        truncated, has no samples or an impossible rate. The message is the
+        reason, without the path.
 
     Example
     -------
@@ -98,15 +97,15 @@ def read_header(path):
 
 
 def read_headers(paths, workers=None, journal=None):
-    """Reads the headers of many files in parallel; a bad one stops nothing.
+    """Reads the headers of many files in parallel, bad files included.
 
     Arguments
     ---------
     paths : list of str
         The audio files.
     workers : int or None
-        Processes that read; None for one a core. Few files are read in this
-        process.
+        Processes that read; None for one per core. Fewer than 4096 files are
+        read in this process.
     journal : str
         A file that keeps what was read, so that a killed run can resume; see
         ``ordered_map``. None for none.
@@ -115,8 +114,8 @@ def read_headers(paths, workers=None, journal=None):
     -------
     list of tuple
         (frames, sample_rate, channels, reason) of each file in the order of
-        the paths. The reason is "" or why the file cannot be used, the
-        numbers then being 0.
+        the paths. The reason says why a file cannot be used, and the numbers
+        are then 0; it is empty for a good file.
 
     Example
     -------
@@ -154,7 +153,7 @@ def _read_stream(stream, size):
 
 
 def _read_wav(stream, size, head):
-    """Walk the RIFF chunks up to the samples and compare their size."""
+    """Reads the RIFF chunks up to the samples, and compares their size."""
     layout, position = b"", 12
     while position + 8 <= size:
         name, length = struct.unpack(
@@ -170,7 +169,7 @@ def _read_wav(stream, size, head):
 
 
 def _read_at(stream, head, position, length):
-    """Bytes of the file, out of the head where it reaches that far."""
+    """Bytes of the file, from the head if it is long enough."""
     if position + length <= len(head):
         return head[position : position + length]
     stream.seek(position)
@@ -202,10 +201,10 @@ def _measure_wav(layout, promised, held):
 
 
 def _check_last_ogg_page(stream, size):
-    """Raise unless a whole page with the end-of-stream mark closes the file.
+    """Raises unless the file ends with a page with the end-of-stream mark.
 
-    libsndfile takes the length from whatever page comes last, so a file that
-    was cut would pass as a shorter one.
+    libsndfile takes the length from the last page that is there, so that a
+    truncated file would pass as a shorter one.
     """
     stream.seek(max(0, size - OGG_PAGE))
     tail = stream.read(OGG_PAGE)
@@ -226,11 +225,13 @@ def _closes_stream(page):
 
 
 def _ask_soundfile(path):
-    """(frames, rate, channels) by libsndfile, the last samples decoded."""
+    """(frames, rate, channels) by libsndfile, which decodes the end too."""
     with soundfile.SoundFile(path) as sound:
         header = sound.frames, sound.samplerate, sound.channels
         if sound.frames >= UNKNOWN_FRAMES:
-            raise ValueError("its header does not give its length; encode anew")
+            raise ValueError(
+                "its header does not give its length; encode it again"
+            )
         if sound.format in ("WAV", "WAVEX", "OGG"):  # checked already
             return header
         wanted = min(sound.frames, 16)

@@ -1,4 +1,4 @@
-"""The audio files of a corpus in VoxCeleb's shape, found by their paths."""
+"""Finds the audio files of a corpus that is laid out like VoxCeleb."""
 
 import hashlib
 import os
@@ -13,37 +13,37 @@ logger = get_logger(__name__)
 
 EXTENSIONS = ("wav", "flac", "ogg")
 
-# Every name that says "audio", so that what cannot be read is counted and a
-# trial list may name the file before its conversion.
+# All audio extensions. Files that cannot be read are counted, and a trial list
+# may name a file by its extension before the conversion.
 AUDIO_EXTENSIONS = frozenset(
     "wav flac ogg opus m4a mp4 aac mp3 wma aif aiff au sph amr webm".split()
 )
 
-# VoxCeleb puts its speakers below one of these: wav in 1, aac in 2.
+# VoxCeleb1 has its speakers below wav, VoxCeleb2 below aac
 AUDIO_LEVELS = {"wav", "aac"}
 TEST_LEVEL = "test"
 
-# How files lie below a folder; each may have further levels above it
+# Layouts of the files below a folder; there may be further levels above
 SESSIONS = "speaker/session/utterance"
 FLAT = "speaker/utterance"
 LAYOUTS = (SESSIONS, FLAT)
 
-# Folders of these names are no speakers
+# Folders of these names are not speakers
 PARTS = AUDIO_LEVELS | {"train", "dev", "test", "eval", "val", "valid"}
 
 FILE_COLUMNS = ["ID", "wav", "spk_id", "official_test"]
 
-# SpeechBrain's label maps put it between a label and its number
+# Between a label and its number in SpeechBrain's label maps
 SEPARATOR = " => "
 
 
 def split_names(names):
-    """A list of names from a list, from one text with commas, or from None.
+    """Makes a list of names from a list, a text with commas, or None.
 
     Arguments
     ---------
     names : list of str or str or None
-        As a YAML or the command line has them.
+        The names, as in a YAML or on the command line.
 
     Returns
     -------
@@ -61,13 +61,13 @@ def split_names(names):
 
 
 def corpus_folders(data_folder):
-    """The folders of a corpus, as a YAML or the command line names them.
+    """Finds the folders of a corpus that a YAML or the command line names.
 
     Arguments
     ---------
     data_folder : list of str or str
-        Several, also as one text with commas; a text that is a folder's name
-        is not split.
+        One or several, also as one text with commas. A text that is the name
+        of a folder is not split.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def corpus_folders(data_folder):
 
 
 def list_corpus(folders, extensions=EXTENSIONS, layout=None):
-    """List the utterances below some folders, without opening any.
+    """Lists the utterances below some folders, without opening any.
 
     An utterance is a file ``<folder>/**/<speaker>/<session>/<utterance>.<ext>``
     or, in the other layout, ``<folder>/**/<speaker>/<utterance>.<ext>``.
@@ -112,10 +112,10 @@ def list_corpus(folders, extensions=EXTENSIONS, layout=None):
     folders : list of str
         The folders of the corpus.
     extensions : tuple of str
-        Which files are utterances, in small letters and without the dot.
+        Extensions of utterances, in lower case and without the dot.
     layout : str or None
-        ``speaker/session/utterance`` or ``speaker/utterance``. None finds it
-        out for each folder: ``speaker/utterance`` where all files lie directly
+        ``speaker/session/utterance`` or ``speaker/utterance``. None detects it
+        for each folder: ``speaker/utterance`` where all files lie directly
         in the folders of the speakers, which are directly below the folder or
         its ``wav`` or ``aac``; else ``speaker/session/utterance``.
 
@@ -126,8 +126,8 @@ def list_corpus(folders, extensions=EXTENSIONS, layout=None):
         wav (absolute path), spk_id, official_test (bool: the file lies under a
         level named ``test``, as VoxCeleb's official test splits do).
     left_out : dict
-        ``misplaced``: files with one of the extensions that are not of the
-        shape; ``other_formats``: count by extension of other audio files.
+        ``misplaced``: count of files with one of the extensions that lie
+        elsewhere; ``other_formats``: counts of other audio files by extension.
 
     Raises
     ------
@@ -149,8 +149,8 @@ def list_corpus(folders, extensions=EXTENSIONS, layout=None):
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(
-            f"`layout` must be {' or '.join(LAYOUTS)}, or null to find it "
-            f"out, got {shorten(layout)!r}."
+            f"`layout` must be {' or '.join(LAYOUTS)}, or null to detect "
+            f"it, got {shorten(layout)!r}."
         )
     rows, misplaced, other_formats = [], 0, Counter()
     for folder in folders:
@@ -180,7 +180,7 @@ def require_plain_names(files, source):
     files : pandas.DataFrame
         Columns ID, wav and spk_id.
     source : str
-        Where they are from, for the message.
+        Where the files come from, for the message.
 
     Raises
     ------
@@ -218,30 +218,27 @@ def require_plain_names(files, source):
 
 
 def corpus_fingerprint(files, trial_lists=()):
-    """Digest of a corpus's file names and of its trial lists' content.
+    """Computes a digest of a corpus's file names and trial lists.
 
     Arguments
     ---------
     files : pandas.DataFrame
-        The files, as ``list_corpus`` gives them; the official split does not
-        count.
+        The files, as ``list_corpus`` returns them. The official split has no
+        effect.
     trial_lists : list of str
         Paths of the lists.
 
     Returns
     -------
     str
-        Hexadecimal digits; others as soon as a file, a speaker or a trial is
-        another.
+        Hexadecimal digits, which change with any file, speaker or trial.
 
     Raises
     ------
-    FileNotFoundError
-        Same as in ``text_files.read_text``.
     OSError
-        Same as in ``text_files.read_text``.
+        If a trial list does not exist or cannot be read.
     ValueError
-        Same as in ``text_files.read_text``.
+        If a trial list is not a text file.
 
     Example
     -------
@@ -322,15 +319,15 @@ def _find_layout(root, held):
     if not flat or loose:
         return SESSIONS
     logger.info(
-        "The files below %s lie as %s; --layout=%s would read them otherwise",
-        *(root, FLAT, SESSIONS),
+        f"The files below {root} lie as {FLAT}; --layout={SESSIONS} would read "
+        "them otherwise"
     )
     return FLAT
 
 
 def _walk(root):
-    """Yield (path, levels below the root, file names) of every folder."""
-    # with each folder where the links were that led to it
+    """Yields (path, levels below the root, file names) of every folder."""
+    # each folder with the places of the links that led to it
     pending, skipped = [(root, (), ())], []
     while pending:
         path, levels, jumps = pending.pop()
@@ -355,9 +352,8 @@ def _walk(root):
         yield path, levels, names
     if skipped:
         logger.warning(
-            "%d links below %s lead nowhere or in a circle and are skipped, "
-            "among them %s",
-            *(len(skipped), root, shorten(min(skipped))),
+            f"{len(skipped)} links below {root} lead nowhere or in a circle "
+            f"and are skipped, for example {shorten(min(skipped))}"
         )
 
 
@@ -381,7 +377,7 @@ def _kind_of_link(entry, jumps):
     except OSError:  # too many links, for instance one to itself
         return "skipped"
     target = os.path.realpath(entry.path)
-    # back to where the walk came from: it would not end
+    # a link back to where the walk came from would never end
     passed = (*jumps, os.path.realpath(os.path.dirname(entry.path)))
     back = any(os.path.commonpath([target, x]) == target for x in passed)
     return "skipped" if back else "folder"
@@ -390,7 +386,7 @@ def _kind_of_link(entry, jumps):
 def _rows(path, levels, files, depth):
     """(ID, wav, spk_id, official_test) of the (stem, name) pairs of a folder.
 
-    The speaker's level is as far from the end as the depth says.
+    The depth is the distance of the speaker's level from the end.
     """
     start = "/".join(levels[-depth:])
     official_test = TEST_LEVEL in levels[:-depth]
@@ -401,7 +397,7 @@ def _rows(path, levels, files, depth):
 
 
 def _check_unique(rows):
-    """Raise where two neighbours of the sorted rows have one ID."""
+    """Raises where two neighbours in the sorted rows have the same ID."""
     for (first, one, *_), (second, other, *_) in zip(
         rows, rows[1:], strict=False
     ):

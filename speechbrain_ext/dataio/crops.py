@@ -1,7 +1,7 @@
-"""Random crops for training, the same on any number of workers.
+"""Random crops for training, the same for any number of workers.
 
-What is drawn depends on (seed, epoch, utterance) alone: a sampler hands out
-``Draw`` tuples, and the dataset derives everything random from them.
+All draws depend only on (seed, epoch, utterance): a sampler yields ``Draw``
+tuples, and the dataset derives everything random from them.
 """
 
 from collections import namedtuple
@@ -12,8 +12,8 @@ import torch
 from speechbrain_ext.dataio.audio import read_audio
 from speechbrain_ext.utils.seed import stable_seed
 
-# `seconds`: the length of the crop, or None for that of the dataset;
-# `speed`: that of the crop, or None for one that the dataset draws
+# `seconds` and `speed` of the crop; None for the length of the dataset, and for
+# a speed that the dataset draws
 Draw = namedtuple(
     "Draw", ["row", "epoch", "repeat", "seconds", "speed"], defaults=[None] * 2
 )
@@ -29,7 +29,7 @@ def drawn_speed(seed, epoch, repeat, utterance, speeds):
     epoch : int
         The epoch.
     repeat : int
-        Which draw of the utterance in the epoch it is.
+        Number of this draw among those of the utterance in the epoch.
     utterance : str
         ID of the utterance.
     speeds : list of float
@@ -38,7 +38,7 @@ def drawn_speed(seed, epoch, repeat, utterance, speeds):
     Returns
     -------
     int
-        Place in the list.
+        Index in the list.
 
     Example
     -------
@@ -52,40 +52,40 @@ def drawn_speed(seed, epoch, repeat, utterance, speeds):
 class CropDataset(torch.utils.data.Dataset):
     """Crops of utterances; only the crop is read from a file.
 
-    They all have one length, except for draws that name a length of their
-    own. Utterances shorter than the crop are repeated up to its length. A
-    crop may be silent, as pauses are.
+    All crops have the same length, unless a draw has its own. Utterances that
+    are shorter are repeated up to that length. A crop may be silent, as pauses
+    are.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop, as
-        ``dataio.manifests.read_manifest`` gives them.
+        ``dataio.manifests.read_manifest`` returns them.
     labels : list of int
-        Class number of each row; or, for several speeds, of each row at each
-        of them, [rows, speeds].
+        Class number of each row, [rows]; for several speeds one per speed,
+        [rows, speeds].
     sentence_len : float
         Length of a crop, seconds.
     seed : int
         Seed of the run.
     sample_rate : int
-        Samples a second of the crops.
+        Samples per second of the crops.
     speeds : list of float
-        Speeds of which each draw takes one. A voice at another speed is
-        another speaker (WeSpeaker, 3D-Speaker): 0.9 and 1.1 make three
-        classes of one.
+        Speeds; each draw has one of them. A voice at another speed is another
+        speaker (WeSpeaker, 3D-Speaker): with 0.9 and 1.1 each speaker has
+        three classes.
     augment : callable
         Changes a crop [time] by a seed
         (``speechbrain_ext.augment.noise.NoiseAndReverberation``), or None.
     deferred : bool
-        Whether crops stay as they are and come with what they are to be
-        changed by, for ``augment.apply`` on a whole batch.
+        Whether to return the crop and its noise and response separately, so
+        that ``augment.apply`` can change a whole batch at once.
 
     Raises
     ------
     ValueError
-        If there are not as many labels as rows (and speeds), or the length
-        or a speed is not positive.
+        If the labels do not match rows and speeds, or the length or a speed
+        is not positive.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class CropDataset(torch.utils.data.Dataset):
     ):
         if len(labels) != len(manifest):
             raise ValueError(
-                f"`labels` must be one a row of the manifest "
+                f"`labels` must be one per row of the manifest "
                 f"({len(manifest)}), got {len(labels)}."
             )
         if not speeds or not all(speed > 0 for speed in speeds):
@@ -135,23 +135,23 @@ class CropDataset(torch.utils.data.Dataset):
         Arguments
         ---------
         draw : Draw
-            Row of the manifest, epoch, which draw of this utterance in this
-            epoch it is, and length and speed of the crop where it has its own.
+            Row of the manifest, epoch, number of the draw of this utterance in
+            this epoch, and length and speed of the crop, or None.
 
         Returns
         -------
         dict
-            ``id``, ``sig`` [time], ``spk_id_encoded`` [1], and ``seed``, from
-            which whatever is added to the crop later is drawn; where that is
-            deferred, ``noise`` [time] and ``response`` [taps], zeros for none.
+            ``id``, ``sig`` [time], ``spk_id_encoded`` [1], and ``seed`` for
+            later augmentation. If augmentation is deferred, also ``noise``
+            [time] and ``response`` [taps]; zeros for none.
 
         Raises
         ------
         AudioError
             If the file cannot be read.
         ValueError
-            If the draw has a length of its own but no speed, or a speed that
-            the dataset does not have.
+            If the draw has a length but no speed, or a speed that the dataset
+            does not have.
         """
         utterance = self.manifest["ID"][draw.row]
         seed = stable_seed(self.seed, draw.epoch, draw.repeat, utterance)
@@ -192,7 +192,7 @@ class CropDataset(torch.utils.data.Dataset):
         }
 
     def _speed(self, draw, utterance):
-        """Place of the draw's speed in the dataset's list."""
+        """Index of the draw's speed in the list of the dataset."""
         if draw.speed is None:
             if draw.seconds is not None and self.speeds != [1.0]:
                 raise ValueError(
@@ -212,7 +212,7 @@ class CropDataset(torch.utils.data.Dataset):
 
 
 def wrap(signal, samples):
-    """Repeats or cuts a signal to a length.
+    """Repeats or cuts a signal to a given length.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""Batches that resume where a run was stopped, and errors of reading them."""
+"""Batch order for resumed runs, and clear errors of DataLoaders."""
 
 import contextlib
 import itertools
@@ -15,19 +15,19 @@ from speechbrain_ext.dataio.audio import AudioError
 logger = get_logger(__name__)
 
 SHARED_MEMORY = "/dev/shm"
-# Seconds without a batch until a DataLoader's workers count as stuck
+# Seconds without a batch after which a DataLoader's workers count as stuck
 TIMEOUT = 600
 
 
 class ResumableBatches(torch.utils.data.Sampler):
-    """A batch sampler that can begin behind some of its batches.
+    """A batch sampler that can skip its first batches.
 
-    Nothing of the skipped batches is read.
+    Nothing is read for the skipped batches.
 
     Arguments
     ---------
     sampler : torch.utils.data.Sampler
-        What yields the batches of an epoch, the same ones each time; it has
+        Yields the batches of an epoch, always the same ones, and has
         ``set_epoch``.
 
     Example
@@ -62,12 +62,12 @@ class ResumableBatches(torch.utils.data.Sampler):
 
 
 class ReadableBatches:
-    """The batches of a loader, whose errors of reading are one sentence.
+    """The batches of a loader; an error of reading is one sentence.
 
     Arguments
     ---------
     loader : torch.utils.data.DataLoader
-        What yields the batches, with any number of workers.
+        Yields the batches, with any number of workers.
 
     Example
     -------
@@ -105,14 +105,14 @@ class ReadableBatches:
 
 @contextlib.contextmanager
 def explain_reading(reading=False):
-    """Says in a sentence why a DataLoader gave no batch.
+    """Turns an error of a DataLoader into one sentence.
 
     Arguments
     ---------
     reading : bool
-        Whether the block does nothing but read: then any OSError, ValueError
-        and RuntimeError is an error of reading. Otherwise those that came
-        from a DataLoader's workers are.
+        Whether the block only reads, so that every OSError, ValueError and
+        RuntimeError is an error of reading. Otherwise only errors from a
+        DataLoader's workers are.
 
     Yields
     ------
@@ -135,7 +135,7 @@ def explain_reading(reading=False):
     try:
         yield
     except AudioError:
-        raise  # it is a sentence, from a worker too
+        raise  # it is a sentence already
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         said = _end_of_worker() if reading and _is_cut(error) else str(error)
         sentence = _sentence(said)
@@ -147,15 +147,15 @@ def explain_reading(reading=False):
 
 
 def shared_batch(examples):
-    """A PaddedBatch that a DataLoader's worker puts into shared memory itself.
+    """Makes a PaddedBatch, in shared memory if a DataLoader's worker calls.
 
-    Where torch does it, behind the worker's back, a full shared memory loses
-    the batch without an error and training waits for ever.
+    Otherwise torch moves it there later, in a thread. If the shared memory is
+    full, the batch is then lost without an error and training waits forever.
 
     Arguments
     ---------
     examples : list of dict
-        As SpeechBrain's PaddedBatch takes them.
+        The examples, as for SpeechBrain's PaddedBatch.
 
     Returns
     -------
@@ -182,18 +182,18 @@ def shared_batch(examples):
 
 
 def crop_loader(dataset, batches, options):
-    """A DataLoader for training that cannot wait for ever.
+    """Makes a DataLoader for training that cannot wait forever.
 
-    It warns where the shared memory is too small for its batches.
+    It warns if the shared memory is too small for its batches.
 
     Arguments
     ---------
     dataset : speechbrain_ext.dataio.crops.CropDataset
-        What reads the crops.
+        Reads the crops.
     batches : torch.utils.data.Sampler
         Yields lists of ``Draw``.
     options : dict
-        Of torch's DataLoader; ``timeout`` is 600 s where there is none.
+        Options of torch's DataLoader; ``timeout`` is 600 s by default.
 
     Returns
     -------
@@ -208,14 +208,14 @@ def crop_loader(dataset, batches, options):
     options = {"timeout": TIMEOUT, **options}
     workers = options.get("num_workers") or 0
     if not workers:
-        # torch refuses them
+        # torch refuses them without workers
         options.pop("persistent_workers", None)
         options.pop("timeout")
     else:
         draws = next(iter(batches), [])
         seconds = sum(draw.seconds or dataset.sentence_len for draw in draws)
         warning = shared_memory_warning(
-            # float32, and noise of the same length where it is added later
+            # float32, and noise of the same length if it is added later
             seconds * dataset.sample_rate * 4 * (1 + dataset.deferred),
             workers,
             options.get("prefetch_factor") or 2,
@@ -235,7 +235,7 @@ def crop_loader(dataset, batches, options):
 
 
 def shared_memory_warning(batch_bytes, workers, prefetch_factor=2, processes=1):
-    """What to say where shared memory is too small for the batches in it.
+    """Warns if the shared memory is too small for the batches in it.
 
     Docker gives 64 MB; a batch of 256 crops of 2 s is 33 MB.
 
@@ -246,14 +246,14 @@ def shared_memory_warning(batch_bytes, workers, prefetch_factor=2, processes=1):
     workers : int
         Workers of each DataLoader.
     prefetch_factor : int
-        Batches that each worker has ready.
+        Batches that each worker prepares in advance.
     processes : int
-        Processes of this machine, each with a DataLoader.
+        Processes on this machine, each with a DataLoader.
 
     Returns
     -------
     str
-        A sentence, or None where there is room, or no shared memory is used.
+        A sentence; None if there is enough room or no shared memory is used.
 
     Example
     -------
@@ -280,23 +280,23 @@ _ROOM = (
 
 
 def _end_of_worker():
-    """What torch says of the worker, a moment after its connection is cut."""
+    """Torch's message on the worker, shortly after its connection is cut."""
     try:
-        time.sleep(2)  # torch raises by a signal, which must not come later
+        time.sleep(2)  # torch raises from a signal handler: wait for it
     except RuntimeError as error:
         return str(error)
     return "DataLoader worker (pid 0) ended while it sent a batch"
 
 
 def _is_cut(error):
-    """Whether a worker was gone when its batch was to be fetched."""
+    """Whether a worker was gone when its batch was fetched."""
     if isinstance(error, FileNotFoundError):  # of its socket, without a name
         return error.errno is not None and error.filename is None
     return isinstance(error, (ConnectionError, EOFError))
 
 
 def _sentence(said):
-    """What an error of a DataLoader means, None for any other error."""
+    """What an error of a DataLoader means; None for any other error."""
     if re.search(r"Bus error|shared memory\(shm\)|/torch_\d+_", said):
         return f"The shared memory {SHARED_MEMORY} is full: {_ROOM}."
     ended = re.search(r"DataLoader worker \(pid.*?\d\) (.*)", said)
@@ -315,7 +315,7 @@ def _sentence(said):
         )
     caught = re.match(r"Caught (\w+) in (DataLoader|pin memory)", said)
     if caught:
-        # a worker's traceback, whose end says what was wrong
+        # the end of a worker's traceback says what was wrong
         last = re.split(rf"^(?:\w+\.)*{caught[1]}: ", said, flags=re.M)[-1]
         return " ".join(last.split())
     return None

@@ -1,4 +1,4 @@
-"""Batches by total duration, seeded and aware of the processes."""
+"""Seeded batches of a given total duration, for one or several processes."""
 
 import itertools
 import math
@@ -11,42 +11,41 @@ from speechbrain_ext.utils.seed import stable_seed
 
 
 class DynamicSampler(EpochSampler):
-    """Batches of similar durations with as many utterances as seconds allow.
+    """Batches of utterances of similar durations, up to a total duration.
 
-    Utterances come whole, or cut to ``max_seconds``. A whole utterance at a
-    speed is as long as it is at that speed: 4 s at 0.8 are 5 s. Draws are
-    sorted by that duration into buckets, and mixed within their bucket. A
-    batch of a bucket has as many as fit into ``batch_seconds`` at the longest
-    duration that the bucket can have (at the slowest speed), padding
-    included, in a multiple of ``multiple_of``: any number of processes that
-    divides it trains on the same batches. What does not fill a batch moves on
-    to the next longer bucket, and is left out after the last, others each
-    epoch.
+    Utterances are whole, or cut to ``max_seconds``. The duration of a whole
+    utterance depends on its speed: 4 s at 0.8 are 5 s. Draws are sorted by
+    duration into buckets and shuffled within their bucket. A batch has as many
+    draws as fit into ``batch_seconds``, padding included, if each has the
+    longest duration of the bucket at the slowest speed. Their number is a
+    multiple of ``multiple_of``, so that any number of processes that divides it
+    trains on the same batches. Draws that do not fill a batch move to the next
+    longer bucket. Those of the last bucket are left out; they are others in
+    each epoch.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Column duration, seconds, and ID where there are several speeds.
+        Column duration, seconds; also ID if there are several speeds.
     batch_seconds : float
-        Seconds of the global batch, over all processes, with its padding.
+        Seconds of the global batch, over all processes, padding included.
     seed : int
         Seed of the run.
     max_seconds : float
         Longest crop, seconds; None leaves utterances whole.
     buckets : int
-        Buckets of about as many utterances: more of them pad less and mix
-        less.
+        Number of buckets of about the same size; more buckets mean less
+        padding, but also less shuffling.
     min_draws : int
-        Draws of an utterance an epoch.
+        Draws of an utterance per epoch.
     multiple_of : int
-        What divides the number of utterances of every batch.
+        Divisor of the number of utterances in every batch.
     speeds : list of float
-        Those of the dataset, of which each draw has one; None where it has
-        none but 1.
+        Speeds of the dataset; each draw has one. None if all have speed 1.
     rank : int
         Number of this process.
     world_size : int
-        Number of processes; each gets as many utterances of a batch.
+        Number of processes; each gets the same number of utterances.
 
     Raises
     ------
@@ -95,7 +94,7 @@ class DynamicSampler(EpochSampler):
         self.most = np.inf if max_seconds is None else max_seconds
         self.durations = np.asarray(manifest["duration"], dtype=float)
         self.ids = manifest["ID"].to_numpy() if len(self.speeds) > 1 else None
-        # as long as each can be: at the slowest speed
+        # the longest duration of each, at the slowest speed
         seconds = np.minimum(self.durations / min(self.speeds), self.most)
         least = math.lcm(multiple_of, world_size)
         if batch_seconds < least * seconds.max():
@@ -137,8 +136,8 @@ class DynamicSampler(EpochSampler):
     def _draws(self):
         """The epoch's draws, shortest first.
 
-        The k-th shortest is never longer than the k-th shortest at the
-        slowest speed, by which the buckets were made.
+        The k-th shortest is never longer than the k-th shortest at the slowest
+        speed, for which the buckets were made.
         """
         draws = []
         for row, repeat in self.draws:

@@ -1,4 +1,4 @@
-"""Utterances named by a list: Clova's, Kaldi's or a CSV of SpeechBrain's."""
+"""Lists of utterances: Clova's and Kaldi's, and CSVs of SpeechBrain."""
 
 import os
 
@@ -17,13 +17,13 @@ from speechbrain_ext.dataio.text_files import (
     read_table,
     shorten,
 )
-from speechbrain_ext.dataio.trials import read_trials, utterance_id
+from speechbrain_ext.dataio.trials import utterance_id
 
 ROOTS = ("$data_root", "{data_root}")
 
 
 def list_named(source, folders):
-    """Lists the utterances that a list names, without opening any.
+    """Reads a list of utterances, without opening any of them.
 
     ============================== ========================================
     source                         is read as
@@ -37,10 +37,10 @@ def list_named(source, folders):
                                    trainer and Open Speaker Verification do
     ============================== ========================================
 
-    Relative paths are looked for below the data folders, the first that has
-    the file, and so is ``$data_root`` of a CSV. The ID of a ``speaker path``
-    line is the path's last three parts without the ending, as trial lists have
-    it (``utterance_id``).
+    Relative paths start from the first data folder that has the file, and so
+    does ``$data_root`` of a CSV. The ID of a ``speaker path`` line is the
+    path's last three parts without the ending, as in trial lists
+    (``utterance_id``).
 
     Arguments
     ---------
@@ -62,8 +62,8 @@ def list_named(source, folders):
     OSError
         If it cannot be read.
     ValueError
-        If it is no text, a line is broken, a name cannot be used, two rows
-        have one ID, or there are none.
+        If it is not text, a line is broken, a name cannot be used, two rows
+        have the same ID, or there are no rows.
 
     Example
     -------
@@ -92,28 +92,28 @@ def list_named(source, folders):
     return files
 
 
-def list_utterances(folders, sources=(), trial_lists=(), layout=None):
-    """Lists all utterances of data folders, or those of lists and trials.
+def list_utterances(folders, sources=(), test_ids=(), layout=None):
+    """Lists the utterances of data folders, or those of lists and trials.
 
     Arguments
     ---------
     folders : list of str
         Data folders.
     sources : list of str
-        Lists of what is wanted, see ``list_named``; none for all that the
-        folders hold.
-    trial_lists : list of str
-        Trial lists; their utterances are added to those of ``sources``, from
-        the data folders if no list has them.
+        Lists of utterances, see ``list_named``; none for all utterances in
+        the folders.
+    test_ids : collection of str
+        IDs of the utterances of trial lists; those that no list has are added
+        to those of ``sources`` from the data folders.
     layout : str or None
-        How files lie in the data folders, see ``corpus.list_corpus``.
+        Layout of the data folders, see ``corpus.list_corpus``.
 
     Returns
     -------
     files : pandas.DataFrame
-        As ``list_named`` gives them.
+        As ``list_named`` returns them.
     left_out : dict
-        Counts of other files, as ``corpus.list_corpus`` gives them.
+        Counts of other files, as ``corpus.list_corpus`` returns them.
 
     Raises
     ------
@@ -132,12 +132,9 @@ def list_utterances(folders, sources=(), trial_lists=(), layout=None):
     if not sources:
         return list_corpus(folders, layout=layout)
     files = pd.concat([list_named(s, folders) for s in sources])
-    tested = set()
-    for path in trial_lists:
-        tested |= set(read_trials(path)[["enrol", "test"]].to_numpy().flat)
-    tested -= set(files.ID)
+    tested = set(test_ids).difference(files.ID)
     left_out = {"misplaced": 0, "other_formats": {}}
-    if tested:  # a list to train from: the trials' files beside it
+    if tested:  # a list of training files: find the others
         try:
             others, left_out = list_corpus(folders, layout=layout)
         except ValueError as error:
@@ -217,6 +214,6 @@ def _below(path, folders):
     if os.path.isabs(path):
         return path
     places = [os.path.join(os.path.abspath(f), path) for f in folders]
-    if len(places) == 1:  # nothing to choose: no look at the disk
+    if len(places) == 1:  # the disk need not be asked
         return places[0]
     return next(filter(os.path.exists, places), places[0])

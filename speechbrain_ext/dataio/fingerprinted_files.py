@@ -1,4 +1,4 @@
-"""Files whose names bear the fingerprint of what they were made of."""
+"""Files with a fingerprint of their settings in their names."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ DIGITS = 12  # of the fingerprint that file names show
 
 
 class FingerprintedFiles:
-    """Files of a folder, by plain names that link to stamped ones.
+    """Files of a folder, with plain names that link to the real ones.
 
-    ``train.csv`` is a link to ``train-1a2b3c4d5e6f.csv``: another setting has
-    another fingerprint and never uses the file. A file of the user's that has
+    ``train.csv`` is a link to ``train-1a2b3c4d5e6f.csv``. Another setting has
+    another fingerprint and never uses that file. A file of the user's that has
     one of the names is never replaced.
 
     Arguments
@@ -28,7 +28,7 @@ class FingerprintedFiles:
     folder : str
         The folder.
     options : dict
-        What the files are made of, as JSON can hold it.
+        The settings that the files depend on; JSON must be able to hold them.
     names : list of str
         Every plain name that a setting may make.
 
@@ -52,7 +52,7 @@ class FingerprintedFiles:
         self.stamp = hashlib.sha256(said).hexdigest()[:DIGITS]
 
     def path(self, name):
-        """The path that bears the fingerprint.
+        """Gives the path with the fingerprint.
 
         Arguments
         ---------
@@ -67,12 +67,12 @@ class FingerprintedFiles:
         return os.path.join(self.folder, self._stamped(name))
 
     def are_done(self, names, mark):
-        """Whether a former run with these options made everything.
+        """Whether an earlier run with these options made everything.
 
         Arguments
         ---------
         names : list of str
-            Plain names of what is wanted.
+            Plain names of the files.
         mark : str
             Plain name of the mark, which is written last.
 
@@ -86,32 +86,32 @@ class FingerprintedFiles:
         if not os.path.lexists(os.path.join(self.folder, mark)):
             return False
         if not os.path.isfile(self.path(mark)):
-            return False  # a pipe would be waited for
+            return False  # reading a pipe would block
         try:
             with open(self.path(mark), encoding="utf-8") as stream:
                 done = json.load(stream)
         except (OSError, ValueError):
-            return False  # no mark or a broken one: it has to be done again
+            return False  # the mark is broken
         return isinstance(done, dict) and self.options == {
             name: value for name, value in done.items() if name != "summary"
         }
 
     def mark_done(self, mark, summary):
-        """Writes the mark that everything is whole.
+        """Writes the mark that everything is complete.
 
         Arguments
         ---------
         mark : str
             Its plain name.
         summary : dict
-            What it shall tell beside the options.
+            What it holds besides the options.
         """
         with atomic_write(self.path(mark)) as stream:
             json.dump({**self.options, "summary": summary}, stream, indent=2)
             stream.write("\n")
 
     def link(self, names):
-        """Points plain names at these files, and takes the others away.
+        """Links plain names to these files, and removes the others.
 
         Arguments
         ---------
@@ -121,16 +121,16 @@ class FingerprintedFiles:
         Raises
         ------
         FileExistsError
-            Same as in ``require_free``.
+            If one is a file of the user's.
         """
         self.require_free()
         for name in self.names:
             link = os.path.join(self.folder, name)
             target = self._stamped(name)
             if os.path.islink(link) and not is_own(link):
-                os.unlink(link)  # of a version without a journal
+                os.unlink(link)  # from a version without a journal
             if name not in names:
-                # must not look as if these options had made it
+                # it would look as if these options had made it
                 remove_own(link)
             elif not os.path.islink(link) or os.readlink(link) != target:
                 atomic_link(link, target)
@@ -141,7 +141,7 @@ class FingerprintedFiles:
         Raises
         ------
         FileExistsError
-            If one is neither a link to a stamped file nor missing.
+            If one exists and is not a link to a file with a fingerprint.
         """
         for name in self.names:
             link = os.path.join(self.folder, name)

@@ -1,4 +1,4 @@
-"""Input files: regular ones alone, and noticed when they were replaced."""
+"""Checks of input files: whether they are regular, and whether they changed."""
 
 import hashlib
 import os
@@ -6,8 +6,8 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 
 SAMPLE = 4096  # bytes at the start, in the middle and at the end of a file
-THREADS = 16  # they wait for the disk, not for a core
-CHUNK = 256  # files of a thread at a time
+THREADS = 16  # they wait for the disk
+CHUNK = 256  # files per task of a thread
 
 KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -19,9 +19,9 @@ KINDS = {
 
 
 def irregular_kind(path):
-    """Tells what a path is that is no regular file, without opening it.
+    """Names the kind of a path that is not a regular file.
 
-    Opening a named pipe waits for a writer, perhaps for ever.
+    It is not opened: opening a named pipe waits for a writer, perhaps forever.
 
     Arguments
     ---------
@@ -37,7 +37,7 @@ def irregular_kind(path):
     Raises
     ------
     OSError
-        If there is no such file, or its folder cannot be looked into.
+        If there is no such file, or its folder cannot be read.
 
     Example
     -------
@@ -49,7 +49,7 @@ def irregular_kind(path):
 
 
 def require_regular(path):
-    """Raises where a path is no regular file.
+    """Raises unless a path is a regular file.
 
     Arguments
     ---------
@@ -59,7 +59,7 @@ def require_regular(path):
     Raises
     ------
     OSError
-        If there is no such file, or its folder cannot be looked into.
+        If there is no such file, or its folder cannot be read.
     ValueError
         If it is a named pipe, a socket, a device or a folder.
 
@@ -80,14 +80,14 @@ def require_regular(path):
 def content_fingerprint(path, said=""):
     """Computes a digest of a file's size and of a sample of its content.
 
-    The sample is 4096 bytes each at the start, in the middle and at the end.
+    The sample is 4096 bytes at the start, in the middle and at the end.
 
     Arguments
     ---------
     path : str | pathlib.Path
         The file.
     said : str
-        What else the digest depends on.
+        A text on which the digest depends too.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def content_fingerprint(path, said=""):
     OSError
         If the file cannot be read.
     ValueError
-        If it is no regular file.
+        If it is not a regular file.
 
     Example
     -------
@@ -123,9 +123,9 @@ def content_fingerprint(path, said=""):
 def file_fingerprint(path):
     """Computes a digest that changes when a file is replaced.
 
-    It is of the path, the modification time and ``content_fingerprint``. A
-    file that was only touched or moved has another digest too. An edit that
-    keeps size, time and the sampled bytes is not noticed.
+    It depends on the path, the modification time and ``content_fingerprint``,
+    so touching or moving a file changes it too. An edit that keeps the size,
+    the time and the sampled bytes is not noticed.
 
     Arguments
     ---------
@@ -142,7 +142,7 @@ def file_fingerprint(path):
     OSError
         If the file cannot be read.
     ValueError
-        If it is no regular file.
+        If it is not a regular file.
 
     Example
     -------
@@ -177,7 +177,7 @@ def file_fingerprints(paths):
     OSError
         If a file cannot be read.
     ValueError
-        If one is no regular file.
+        If one is not a regular file.
 
     Example
     -------

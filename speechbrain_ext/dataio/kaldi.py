@@ -18,7 +18,7 @@ def read_kaldi(folder, root=""):
         Folder with ``wav.scp`` (utterance and file) and ``utt2spk``
         (utterance and speaker).
     root : str
-        Folder that relative files of wav.scp lie below.
+        Folder from which relative paths in wav.scp start.
 
     Returns
     -------
@@ -32,9 +32,9 @@ def read_kaldi(folder, root=""):
     OSError
         If one of them cannot be read.
     ValueError
-        If one is no text, a line is broken, an utterance has no speaker or
-        occurs twice, an entry is a command instead of a file, or there are
-        ``segments``.
+        If one is not text, a line is broken, an utterance has no speaker or
+        occurs twice, an entry is a command instead of a file, or the folder
+        has ``segments``.
 
     Example
     -------
@@ -70,7 +70,7 @@ def read_kaldi(folder, root=""):
 
 
 def _read_pairs(path):
-    """What the first word of each line stands for."""
+    """Maps the first word of each line to the rest of it."""
     if not os.path.exists(path):
         raise FileNotFoundError(
             f"{path} does not exist; a Kaldi data folder has wav.scp and "
@@ -96,15 +96,15 @@ def _read_pairs(path):
 def write_kaldi(manifest, folder):
     """Writes a manifest as a Kaldi data folder.
 
-    Its lines are sorted by bytes, as Kaldi wants them.
-    ``segments`` is there where rows are pieces of files.
+    Lines are sorted by bytes, as Kaldi requires. ``segments`` is written if
+    rows are pieces of files.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start, stop and spk_id.
     folder : str
-        Where to; it is made. Each file is whole or not there.
+        The folder, which is created. Each file is written whole or not at all.
 
     Raises
     ------

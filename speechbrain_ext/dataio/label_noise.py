@@ -1,8 +1,8 @@
 """Simulated label noise, the same on every machine.
 
-Whatever is drawn comes from the seed and the utterance's ID (or the speaker's
-name) alone, so that the order of the rows, the machine and the number of
-processes change nothing.
+All draws depend only on the seed and the utterance's ID (or the speaker's
+name). So the order of the rows, the machine and the number of processes have
+no effect.
 """
 
 import collections
@@ -21,64 +21,62 @@ NEEDED = ("ID", "spk_id", "wav")
 
 
 def corrupt_labels(manifest, kind, rate, seed, **options):
-    """Corrupts a share of the labels of a manifest.
+    """Corrupts a share of the labels in a manifest.
 
     =========== ==========================================================
     kind        what happens to the share ``rate``
     =========== ==========================================================
-    symmetric   each utterance, with that probability, gets a class drawn
-                from all, the true one included: the protocol released with
+    symmetric   each utterance, with this probability, gets a class drawn
+                from all, including the true one: the protocol released with
                 SphereFace2 (ydwen/opensphere@f220a2c dataset/
                 class_dataset.py)
-    pair        each utterance, with that probability, gets the class that
+    pair        each utterance, with this probability, gets the class that
                 its own is confused with: the next by name, or the nearest
-    open_set    utterances of speakers outside come in under labels drawn
-                from those inside; ``rate`` is their share of what results
-    split       that share of the speakers is split into several labels
-    merge       that share of the speakers is merged into fewer labels
+    open_set    utterances of outside speakers are added with labels drawn
+                from the manifest; ``rate`` is their share of the result
+    split       this share of the speakers is split into several labels
+    merge       this share of the speakers is merged into fewer labels
     =========== ==========================================================
 
-    With ``exact`` (``symmetric`` and ``pair``) just that share of every class,
-    rounded, is corrupted, and never keeps its true label: the class-wise
-    form.
+    With ``exact`` (``symmetric`` and ``pair``) exactly this share of every
+    class, rounded, is corrupted, and never keeps its true label.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Columns ID, spk_id and wav, and whatever else there is.
+        Columns ID, spk_id and wav; others are kept.
     kind : str
         ``symmetric``, ``pair``, ``open_set``, ``split`` or ``merge``.
     rate : float
         Share in [0, 1].
     seed : int
-        Seed of the draws.
+        Another seed draws other labels.
     **options : dict
         ``exact`` (bool, False); ``embeddings`` (dict from speaker to vector,
         for ``pair`` by ``nearest``, see
         ``speechbrain_ext.inference.embedding.speaker_means``);
         ``outside`` (manifest of other speakers, for ``open_set``); ``parts``
         (int, 2: labels of a split speaker, speakers of a merged label);
-        ``by`` (for ``split``: ``random`` or ``session``, the folder that
-        holds the utterance; for ``pair``: ``name``, the next speaker by name,
-        or ``nearest``, the one of the highest cosine, which is the default
-        where ``embeddings`` are given).
+        ``by`` (for ``split``: ``random`` or ``session``, the folder of the
+        utterance; for ``pair``: ``name``, the next speaker by name, or
+        ``nearest``, the speaker with the highest cosine, which is the default
+        if ``embeddings`` are given).
 
     Returns
     -------
     manifest : pandas.DataFrame
-        The same rows in the same order (``open_set``: more after them), with
-        the labels given in spk_id and the true ones in spk_id_clean.
+        The same rows in the same order (``open_set`` adds rows at the end),
+        with the given labels in spk_id and the true ones in spk_id_clean.
     report : dict
-        What ``label_noise.json`` holds: kind, rate asked and reached (share
-        of the utterances whose label is wrong), options, counts by class,
+        Content of ``label_noise.json``: kind, rates asked for and reached
+        (share of utterances with a wrong label), options, counts per class,
         transitions [true, given, utterances], seed, and a fingerprint of the
         labels.
 
     Raises
     ------
     ValueError
-        If an argument is outside its range or an option does not go with the
-        kind.
+        If an argument is out of range, or an option is not one of the kind.
 
     Example
     -------
@@ -122,14 +120,14 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
 
 
 def write_corrupted(manifest, report, path):
-    """Writes a corrupted manifest and, beside it, its report.
+    """Writes a corrupted manifest, and its report into the same folder.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        The manifest that ``corrupt_labels`` returned.
+        What ``corrupt_labels`` returned.
     report : dict
-        The report that it returned.
+        The report of ``corrupt_labels``.
     path : str
         The manifest's file.
 
@@ -162,8 +160,8 @@ def _check(manifest, name):
 
 
 def _uniform(names, *what):
-    """A number in [0, 1) for each name, by what it is drawn for."""
-    # 53 bits, which a float holds to the last
+    """A number in [0, 1) for each name and purpose."""
+    # 53 bits, all of which a float holds
     drawn = [(stable_seed(*what, name) >> 10) / 2**53 for name in names]
     return np.array(drawn)
 
@@ -280,7 +278,7 @@ def _open_set(manifest, rate, seed, outside=None):
 
 
 def _speakers(names, rate, seed, kind):
-    """That share of some speakers, by what was drawn for them."""
+    """Draws a share of some speakers."""
     names = np.array(sorted(names), dtype=object)
     order = np.lexsort((names, _uniform(names, seed, kind, "whether")))
     return list(names[order[: int(np.floor(rate * len(names) + 0.5))]])

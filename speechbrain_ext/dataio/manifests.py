@@ -20,7 +20,7 @@ AGAIN = "delete the file, not only its link, and run the preparation again"
 
 
 def read_manifest(path):
-    """Read a manifest and check it.
+    """Reads a manifest and checks it.
 
     Arguments
     ---------
@@ -42,8 +42,8 @@ def read_manifest(path):
     OSError
         If it cannot be read.
     ValueError
-        If it is no table, columns are missing, a number is none or out of
-        order, a name is empty, an ID occurs twice, or there are no rows.
+        If it is not a table, columns are missing, a number is invalid, a name
+        is empty, an ID occurs twice, or there are no rows.
 
     Example
     -------
@@ -75,14 +75,14 @@ def read_manifest(path):
 
 
 def write_manifest(manifest, path):
-    """Write a manifest as CSV; the file is whole or not there.
+    """Writes a manifest as CSV, whole or not at all.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Utterances, as ``read_manifest`` gives them.
+        Utterances, as ``read_manifest`` returns them.
     path : str
-        Where to; a file that is there is replaced.
+        The file to write; an existing one is replaced.
 
     Raises
     ------
@@ -104,32 +104,32 @@ def write_manifest(manifest, path):
 
 
 def scan_corpus(folders, extensions=EXTENSIONS, workers=None):
-    """Make the manifest of a corpus in VoxCeleb's shape, reading headers alone.
+    """Makes the manifest of a corpus that is laid out like VoxCeleb.
 
-    ``list_corpus`` says which files those are and ``read_header`` what is
-    looked at in each. The result depends neither on the file system's order
-    nor on the number of workers.
+    ``list_corpus`` finds the files and ``read_header`` reads their headers.
+    The result depends neither on the file system's order nor on the number of
+    workers.
 
     Arguments
     ---------
     folders : list of str
         The folders of the corpus.
     extensions : tuple of str
-        Which files are utterances, in small letters and without the dot.
+        Extensions of utterances, in lower case and without the dot.
     workers : int or None
-        Processes that read; None for one a core.
+        Processes that read; None for one per core.
 
     Returns
     -------
     manifest : pandas.DataFrame
-        One row a readable file, sorted by ID: the columns of a manifest and
+        One row per readable file, sorted by ID: the columns of a manifest and
         official_test (bool), see ``list_corpus``.
     rejected : pandas.DataFrame
         wav and reason of each file that cannot be used.
     summary : dict
         Counts of the manifest's ``files``, ``speakers``, ``sessions``,
         ``seconds``, ``stereo`` (more than one channel) and ``sample_rates``
-        (files by their rate); and of what is not in it, ``rejected``,
+        (files by their rate); and of files that are left out, ``rejected``,
         ``misplaced`` and ``other_formats``.
 
     Raises
@@ -154,29 +154,29 @@ def scan_corpus(folders, extensions=EXTENSIONS, workers=None):
 
 
 def scan_files(files, left_out, workers=None, journal=None):
-    """Read the headers of listed files; the second half of ``scan_corpus``.
+    """Reads the headers of listed files; the second half of ``scan_corpus``.
 
     Arguments
     ---------
     files : pandas.DataFrame
-        What ``list_corpus`` found; or with columns start and stop, samples,
-        of pieces of files (a stop of -1 is the end).
+        What ``list_corpus`` found. Pieces of files have columns start and
+        stop, in samples (a stop of -1 is the end).
     left_out : dict
         What ``list_corpus`` left out; becomes part of the summary.
     workers : int or None
-        Processes that read; None for one a core.
+        Processes that read; None for one per core.
     journal : str
-        Where the headers are kept for a run that is killed to go on; see
+        File that keeps the headers, so that a killed run can resume; see
         ``read_headers``.
 
     Returns
     -------
     manifest : pandas.DataFrame
-        As ``scan_corpus`` gives it.
+        As ``scan_corpus`` returns it.
     rejected : pandas.DataFrame
-        As ``scan_corpus`` gives it.
+        As ``scan_corpus`` returns it.
     summary : dict
-        As ``scan_corpus`` gives it.
+        As ``scan_corpus`` returns it.
 
     Example
     -------
@@ -245,16 +245,16 @@ def require_readable(rejected, total, max_unreadable):
     Arguments
     ---------
     rejected : pandas.DataFrame
-        wav and reason of each of them, as ``scan_files`` gives them.
+        wav and reason of each, as ``scan_files`` returns them.
     total : int
-        How many files were tried.
+        Number of all files.
     max_unreadable : float
-        Fraction that may be unreadable, in [0, 1].
+        Fraction of files that may be unreadable, in [0, 1].
 
     Raises
     ------
     ValueError
-        If there are more; it names three and the fraction to allow.
+        If there are more; it names three and the fraction needed.
 
     Example
     -------
@@ -295,7 +295,7 @@ def _check_unique(manifest, path):
 
 
 def _numbers(manifest, column, kind, path):
-    """A column of text as numbers; raises at the first that is none."""
+    """A column of text as numbers; raises at the first invalid one."""
     numbers = parse_numbers(manifest[column], whole=kind is int)
     problem = f"{column} is {{{column}}}, not a number"
     if column == "duration":
@@ -305,7 +305,7 @@ def _numbers(manifest, column, kind, path):
 
 
 def _raise_at(broken, manifest, path, problem):
-    """Raise with the problem of the first row that is marked, if one is."""
+    """Raises with the problem of the first row that is marked, if any."""
     if broken.any():
         row = manifest[broken].iloc[0]
         shown = {name: shorten(value) for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""Work on many files by all cores, which a killed run takes up where it was."""
+"""Work on many files by all cores; a killed run can resume."""
 
 import concurrent.futures
 import contextlib
@@ -37,22 +37,21 @@ def cores():
 
 
 def ordered_map(function, items, workers=None, journal=None):
-    """Calls a function for each item in parallel and yields in their order.
+    """Calls a function for each item in parallel; yields results in order.
 
     Arguments
     ---------
     function : callable
-        Of the module's top level; what it returns must be JSON where there
-        is a journal.
+        From the module's top level. With a journal, JSON must be able to hold
+        its results.
     items : list
-        What it is called for, one by one.
+        Its arguments, one per call.
     workers : int or None
-        Processes; None for one a core, 1 for this process alone.
+        Processes; None for one per core, 1 for only this process.
     journal : str
-        A file that keeps what was returned, line by line; None for none. A
-        run that finds it resumes after its last whole line. It is for the
-        same function and items: its name has to tell them apart. Whoever is
-        done with the results deletes it.
+        A file that keeps the results, line by line; None for none. A run that
+        finds it resumes after the last complete line. Its name must be unique
+        for the function and the items. The caller deletes it.
 
     Returns
     -------
@@ -62,8 +61,7 @@ def ordered_map(function, items, workers=None, journal=None):
     Raises
     ------
     FileExistsError
-        If the journal's name is that of a file which this project did not
-        write.
+        If the journal is a file that this project did not write.
 
     Example
     -------
@@ -78,8 +76,8 @@ def ordered_map(function, items, workers=None, journal=None):
         if workers <= 1:
             results = map(function, items)
         else:
-            # Processes, because threads would take turns. Forked where that
-            # exists, because a spawned one imports torch for seconds.
+            # Processes, because threads would wait for each other. Forked
+            # if possible: a spawned one imports torch, which takes seconds.
             methods = multiprocessing.get_all_start_methods()
             method = "fork" if "fork" in methods else "spawn"
             pool = concurrent.futures.ProcessPoolExecutor(
@@ -101,7 +99,7 @@ def ordered_map(function, items, workers=None, journal=None):
 
 
 def _resume(journal):
-    """The results of the whole lines; from a torn one on all is cut off."""
+    """The results of complete lines; removes all from the first broken one."""
     kept, whole = [], 0
     if not os.path.lexists(journal):
         continue_file(journal)
@@ -124,7 +122,7 @@ def _resume(journal):
 
 
 def _end_with_parent(parent):
-    """Lets no process outlive a parent that was killed."""
+    """Ends this process when its parent was killed."""
 
     def watch():
         while os.getppid() == parent:
@@ -136,12 +134,12 @@ def _end_with_parent(parent):
 
 @contextlib.contextmanager
 def removed_on_error(folder):
-    """Takes a folder away again that a block made for nothing.
+    """Removes a folder that a block created before it failed.
 
     Arguments
     ---------
     folder : str
-        The folder; it stays if it was there before, or is not empty.
+        The folder; it stays if it existed before, or is not empty.
 
     Example
     -------

@@ -1,8 +1,8 @@
-"""Orders of training: seeded by (seed, epoch) and aware of the processes.
+"""Seeded batch samplers for one or several processes.
 
-A sampler yields, for each batch, a list of ``Draw`` tuples, from which
-``CropDataset`` derives everything random. Its length is known before the
-epoch and the same on every process.
+A sampler yields a list of ``Draw`` tuples for each batch; ``CropDataset``
+derives everything random from them. Its length is known before the epoch and
+is the same on every process.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ from speechbrain_ext.utils.seed import stable_seed
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """What the samplers have in common: an epoch, and a length beforehand.
+    """Base of the samplers, with an epoch and a known length.
 
-    A sampler of this kind counts ``batches`` when it is made, and draws from
-    (seed, epoch) alone.
+    A subclass sets ``batches`` in its constructor, and draws only from (seed,
+    epoch).
 
     Arguments
     ---------
@@ -45,41 +45,42 @@ class EpochSampler(torch.utils.data.Sampler):
         self.epoch = epoch
 
     def __len__(self):
-        """Batches an epoch, on every process."""
+        """Batches per epoch, the same on every process."""
         return self.batches
 
 
 class CropSampler(EpochSampler):
-    """Random batches: each utterance once an epoch, or more if it is long.
+    """Random batches; each utterance once per epoch, or more if it is long.
 
-    The draws that do not fill a last batch are left out, others each epoch.
+    Draws that do not fill a last batch are left out; they differ between
+    epochs.
     For storage with slow random access, an epoch can draw from a few shards at
     a time: the shards come in a random order, and so do their utterances.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Column duration, seconds; and shard, where ``shards_at_once`` is set.
+        Column duration, seconds; also shard if ``shards_at_once`` is set.
     batch_size : int
         Utterances of the global batch, over all processes.
     seed : int
         Seed of the run.
     seconds_per_draw : float
-        Seconds of an utterance that one draw stands for; None draws each
-        utterance ``min_draws`` times.
+        An utterance is drawn once for this many of its seconds; None draws
+        each utterance ``min_draws`` times.
     min_draws : int
-        Draws of an utterance an epoch, at the least.
+        The fewest draws of an utterance per epoch.
     shards_at_once : int
-        Shards that are drawn from at a time; None for all.
+        Shards to draw from at a time; None for all.
     rank : int
         Number of this process.
     world_size : int
-        Number of processes; it divides the batch.
+        Number of processes; the batch must be a multiple of it.
 
     Raises
     ------
     ValueError
-        If the batch is larger than an epoch or does not divide, or the
+        If the batch is larger than an epoch or cannot be divided, or the
         utterances are not in shards.
 
     Example
@@ -134,7 +135,7 @@ class CropSampler(EpochSampler):
         """Yields lists of ``Draw``: this process's share of each batch."""
         rng = np.random.default_rng(stable_seed(self.seed, self.epoch, "order"))
         order = rng.permutation(len(self.rows))
-        if self.shard is not None:  # a stable sort keeps the shuffle within
+        if self.shard is not None:  # a stable sort keeps the order within
             turns = rng.permutation(self.shard.max() + 1)
             turns = turns[self.shard[self.rows[order]]] // self.shards_at_once
             order = order[np.argsort(turns, kind="stable")]
@@ -151,12 +152,12 @@ class BalancedSampler(EpochSampler):
 
     For metric losses and, with K = 1, for the others of "In defence of metric
     learning" (Chung et al., 2020, https://arxiv.org/abs/2003.11982).
-    The draws of a speaker, counted as ``CropSampler`` counts them, are put
-    into groups of K, of different utterances as far as there are as many; no
-    batch has two groups of one speaker. Every speaker comes in every epoch:
-    one with fewer than K draws is drawn K times, and groups are added or left
-    out at random, never a speaker's only one, until the batches are full. A
-    speaker with more groups than the epoch has batches is cut to these.
+    The draws of a speaker, counted as in ``CropSampler``, are put into groups
+    of K, if possible of different utterances. A batch has at most one group of
+    a speaker. Every speaker occurs in every epoch; one with fewer than K draws
+    is drawn K times. To fill the batches, groups are added or left out at
+    random, but never the only group of a speaker. A speaker has at most as
+    many groups as the epoch has batches.
 
     Arguments
     ---------
@@ -169,23 +170,23 @@ class BalancedSampler(EpochSampler):
     utterances_per_speaker : int
         K; a metric loss needs at least 2.
     seconds_per_draw : float
-        Seconds of an utterance that one draw stands for; None draws each
-        utterance ``min_draws`` times.
+        An utterance is drawn once for this many of its seconds; None draws
+        each utterance ``min_draws`` times.
     min_draws : int
-        Draws of an utterance an epoch, at the least.
+        The fewest draws of an utterance per epoch.
     max_per_speaker : int
-        Draws of a speaker an epoch, at the most, others each epoch (a group
-        that fills the last batch comes on top); None for all. At least K.
+        The most draws of a speaker per epoch; others are drawn in each epoch.
+        Filling the last batch can add a group. None for no limit; at least K.
     rank : int
         Number of this process.
     world_size : int
-        Number of processes; it divides P.
+        Number of processes; P must be a multiple of it.
 
     Raises
     ------
     ValueError
-        If the batch does not divide, there are fewer than P speakers, or a
-        speaker may not have K draws.
+        If the batch cannot be divided, there are fewer than P speakers, or
+        ``max_per_speaker`` is below K.
 
     Example
     -------

@@ -11,10 +11,11 @@ from speechbrain_ext.utils.files import atomic_write
 
 LABELS = ("nontarget", "target")
 FORMS = {"wespeaker": (" nontarget", " target"), "kaldi": ("", "")}
+ENDINGS = {"wespeaker": "txt", "kaldi": "kaldi"}
 
 
 def require_distinct_names(paths):
-    """Raises where trial lists would have score files of the same names.
+    """Raises if score files of two trial lists would have the same name.
 
     Arguments
     ---------
@@ -24,7 +25,7 @@ def require_distinct_names(paths):
     Raises
     ------
     ValueError
-        If two have one name, whatever their folders and endings.
+        If two have the same name, without folder and ending.
 
     Example
     -------
@@ -45,13 +46,13 @@ def write_scores(
 ):
     """Writes one ``enrol test score target|nontarget`` line per trial.
 
-    That is WeSpeaker's form; Kaldi's has no fourth word. All digits of the
-    scores are kept. The file appears whole or not at all.
+    This is WeSpeaker's form; Kaldi's has no fourth word. Scores keep all their
+    digits. The file is written whole or not at all.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        File to write; its folder is made.
+        File to write; its folder is created.
     enrol_names : sequence
         Name of each trial's enrolment utterance, without blanks, [trials].
     test_names : sequence
@@ -76,9 +77,8 @@ def write_scores(
     >>> path.read_text()
     'a b 0.5 target\\na c 0.1 nontarget\\n'
     """
-    if form not in FORMS:
-        raise ValueError(f"`form` must be of {list(FORMS)}, got {form!r}.")
-    # A list of floats would become float32 by itself.
+    _check_form(form)
+    # without a dtype a list of floats would become float32
     scores = torch.as_tensor(scores, dtype=torch.float64).flatten()
     targets = torch.as_tensor(targets).flatten()
     lengths = [len(enrol_names), len(test_names), len(scores), len(targets)]
@@ -104,8 +104,50 @@ def write_scores(
         )
 
 
+def write_score_files(path, trials, scores, forms=("wespeaker",)):
+    """Writes the scores of a trial list in several forms.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The files' path without the ending: ``.txt`` (WeSpeaker's form) or
+        ``.kaldi``.
+    trials : pandas.DataFrame
+        enrol, test and target, as ``read_trials`` returns them.
+    scores : np.ndarray
+        Finite scores, [trials].
+    forms : sequence of str
+        ``wespeaker``, ``kaldi`` or both.
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite or a form is unknown; see ``write_scores``.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> path = getfixture("tmp_path") / "scores"
+    >>> trials = pd.DataFrame({"enrol": ["a"], "test": ["b"], "target": [True]})
+    >>> write_score_files(path, trials, [0.5], ["kaldi"])
+    >>> path.with_suffix(".kaldi").read_text()
+    'a b 0.5\\n'
+    """
+    for form in forms:
+        _check_form(form)
+    for form in forms:
+        write_scores(
+            f"{path}.{ENDINGS[form]}",
+            trials["enrol"].tolist(),
+            trials["test"].tolist(),
+            scores,
+            trials["target"].to_numpy(copy=True),
+            form,
+        )
+
+
 def read_scores(path):
-    """Reads a file of ``write_scores``.
+    """Reads a file that ``write_scores`` wrote.
 
     Arguments
     ---------
@@ -130,8 +172,8 @@ def read_scores(path):
     OSError
         If it cannot be read.
     ValueError
-        If it is no text, has no trials, a line has another form, or its score
-        is not finite.
+        If it is not text, has no trials, or a line has another form or a
+        score that is not finite.
 
     Example
     -------
@@ -161,6 +203,12 @@ def read_scores(path):
         raise ValueError(f"The score file {path} has no trials.")
     scores = torch.tensor(scores, dtype=torch.float64)
     return enrol_names, test_names, scores, torch.tensor(targets).bool()
+
+
+def _check_form(form):
+    """Raises unless a form is known."""
+    if form not in FORMS:
+        raise ValueError(f"`form` must be one of {list(FORMS)}, got {form!r}.")
 
 
 def _check_each(holds, values, rule):

@@ -1,4 +1,4 @@
-"""Tar shards in webdataset's form, of which single crops can be read."""
+"""Tar shards in webdataset's form; single crops can be read from them."""
 
 import contextlib
 import glob
@@ -30,29 +30,29 @@ PLACE = re.compile(r"(?s)(.*\.tar)#([0-9]{1,18})\+([0-9]{1,18})")
 
 
 def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
-    """Writes the files of a manifest as tar shards, and tells what lies where.
+    """Writes the files of a manifest into tar shards.
 
-    An utterance is two members of a shard, ``<ID>.wav`` (or whatever the file
-    is), byte for byte, and ``<ID>.json`` with its duration and speaker: what
-    ``webdataset.WebDataset`` yields as one sample. The seed draws which
-    utterances share a shard, so that a reader who shuffles whole shards and a
+    An utterance has two members in a shard: a copy of its file, ``<ID>.wav``
+    or another format, and ``<ID>.json`` with its duration and speaker.
+    ``webdataset.WebDataset`` yields both as one sample. The utterances of a
+    shard are drawn at random by the seed, so that shuffling whole shards and a
     small buffer mixes speakers.
 
-    All cores write. A killed run resumes with the shards that are missing.
-    The names of the shards hold two fingerprints, of the manifest and of its
-    files (path, size, time and a sample of the content): a changed manifest
-    or a replaced file gets new shards. Where the files are gone, the shards
-    that were written from them are used.
+    All cores write. After an interruption the same call writes the shards that
+    are missing. The names of the shards hold two fingerprints, one of the
+    manifest and one of its files (path, size, time and a sample of the
+    content). So a changed manifest or a replaced file gets new shards. If the
+    files are gone, the shards that were written from them are used.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Columns ID, duration, wav, stop and spk_id, a row a whole file. Of
-        corrupted labels the true ones are written.
+        Columns ID, duration, wav, stop and spk_id; a row is a whole file. If
+        labels are corrupted, the true ones are written.
     folder : str
         Where the shards go.
     utterances : int
-        Utterances of a shard; the last one may have fewer.
+        Utterances in a shard; the last one may have fewer.
     seed : int
         Draws which utterances share a shard.
     workers : int or None
@@ -61,8 +61,8 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
     Returns
     -------
     pandas.DataFrame
-        The manifest with ``wav`` naming places in shards, as ``open_member``
-        reads them, and ``shard``, the number of each row's.
+        The manifest. ``wav`` names places in shards, as ``open_member`` reads
+        them, and ``shard`` has the number of the shard.
 
     Raises
     ------
@@ -72,10 +72,10 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
     FileNotFoundError
         If a file of the manifest, or a shard that was written, is gone.
     FileExistsError
-        If a file is in the way that this project did not write.
+        If a file that this project did not write has the name of a shard.
     OSError
-        If a file cannot be read, the folder not be written, or the disk is
-        full: no shard is left half-written.
+        If a file cannot be read, the folder cannot be written into, or the
+        disk is full; no shard is left half-written.
 
     Example
     -------
@@ -112,7 +112,7 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
             for n, rows in enumerate(parts)
         ]
         with locked_folder(folder):
-            # all the shards are there, or it raises
+            # raises unless all shards can be written
             results = list(ordered_map(_write_shard, tasks, workers))
             places = [None] * len(order)
             for number, (rows, (found, _)) in enumerate(
@@ -137,7 +137,7 @@ def _shard(stamp, number):
 
 
 def _stamp(folder, known, wavs):
-    """What the names begin with: fingerprints of the manifest and its files."""
+    """Start of the names: fingerprints of the manifest and of its files."""
     pattern = os.path.join(glob.escape(folder), f"{known}-{'?' * 12}.json")
     others = sorted(glob.glob(pattern))
     try:
@@ -175,12 +175,15 @@ def _read_index(index, stamp, count):
             held = json.load(stream)
         whole = held.pop("digest") == _digest(stamp, held)
     except (
-        *(ValueError, KeyError, TypeError, AttributeError),
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
         RecursionError,
     ) as error:
         whole, reason = False, f"it is not what was written: {error}"
     else:
-        reason = "its content was changed, or is of another manifest"
+        reason = "its content was changed, or belongs to another manifest"
     if not whole or len(held["places"]) != count:
         raise ValueError(
             f"The shard index {index} is broken ({reason}); delete it, and "
@@ -191,7 +194,7 @@ def _read_index(index, stamp, count):
 
 
 def _digest(stamp, held):
-    """What tells that an index is whole, and that of this manifest."""
+    """A digest that shows a complete index of this manifest."""
     said = json.dumps([stamp, held["places"], held["shards"]])
     return hashlib.sha256(said.encode()).hexdigest()
 
@@ -226,7 +229,7 @@ def _fingerprint(manifest, seed, utterances):
 
 
 def _write_shard(task):
-    """Writes a shard that is not there; where each sound lies, and its mark."""
+    """Writes a missing shard; returns the places of sounds, and its digest."""
     path, table = task
     samples = table[["ID", "wav", "duration", "spk_id"]]
     samples = list(samples.itertuples(index=False, name=None))
@@ -252,7 +255,7 @@ def _write_shard(task):
 
 
 def _fill(stream, samples):
-    """Two members a sample, the same bytes whoever writes them when."""
+    """Writes two members per sample, without times or owners."""
     with tarfile.open(
         fileobj=stream, mode="w", format=tarfile.PAX_FORMAT
     ) as shard:
@@ -272,14 +275,14 @@ def _fill(stream, samples):
 
 
 def _key(name):
-    """An ID as a key: webdataset ends it at the first dot of the last part."""
+    """The key of an ID: for webdataset it ends at the first dot of its name."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.replace(".", "%2E")
 
 
 @contextlib.contextmanager
 def open_member(place):
-    """Opens a sound within a tar file, as a file in which one can seek.
+    """Opens a sound within a tar file as a seekable file.
 
     Only the bytes that are asked for are read from the tar file.
 

@@ -18,11 +18,11 @@ EXTRAS = CategoricalEncoder.EXTRAS_SEPARATOR  # ends the labels of a map
 
 
 def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
-    """Class numbers by the label map, which a resumed run shares.
+    """Numbers the speakers; a resumed run has the same numbers.
 
-    A speaker at another speed is another speaker. The map is of the sorted
-    speakers, behind those of ``start_from``. It is written to ``path``; one
-    that is there must be the same, in the same order.
+    A speaker at another speed is another class. The label map has the speakers
+    of ``start_from`` first, then the others, sorted. It is written to
+    ``path``. A map that is already there must have the same order.
 
     Arguments
     ---------
@@ -33,12 +33,11 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     path : str
         Where the run keeps its label map.
     start_from : str
-        A folder that training exported: its map is taken, which may know
-        more speakers than there are here, so that its head can be kept, and
-        speakers that it lacks are added. A map that knows none of them is
-        left.
+        A folder that training exported. Its map is used, so that its head
+        fits, also if it has more speakers; new speakers are added. A map
+        that has none of the speakers is ignored.
     speeds : list of float
-        The speeds, 1 being as spoken.
+        The speeds; 1 is the original one.
 
     Returns
     -------
@@ -50,12 +49,12 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     FileNotFoundError
         If ``start_from`` lacks its label map.
     FileExistsError
-        Same as in ``utils.files.atomic_path``.
+        If ``path`` has a file that this project did not write.
     OSError
         If a label map cannot be read or written.
     ValueError
-        If there are fewer than two speakers, a name cannot be a label, or a
-        label map is there that is broken or of other speakers.
+        If there are fewer than two speakers, a name cannot be a label, or
+        the label map that is there is broken or has other speakers.
 
     Example
     -------
@@ -87,7 +86,7 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
 
 
 def read_label_map(path):
-    """Reads the labels of a label map, as SpeechBrain writes it.
+    """Reads the labels from a label map of SpeechBrain.
 
     Arguments
     ---------
@@ -98,8 +97,8 @@ def read_label_map(path):
     Returns
     -------
     list of str
-        The labels by their numbers: speakers, and ``speaker#speed0.9`` where
-        training had several speeds.
+        The labels in the order of their numbers: speakers, and
+        ``speaker#speed0.9`` if training had several speeds.
 
     Raises
     ------
@@ -152,7 +151,7 @@ def read_label_map(path):
 
 @checkpoints.register_checkpoint_hooks
 class LabelMapCheck:
-    """What a checkpoint keeps of its label map, so that no other is used.
+    """Stores a digest of the label map in checkpoints, and checks it.
 
     Arguments
     ---------
@@ -198,10 +197,10 @@ class LabelMapCheck:
 
 
 def _remedy(path):
-    """What to do with a label map that is broken."""
+    """What to do about a broken label map."""
     if pathlib.Path(path).suffix == ".ckpt":
         return "take the folder from a copy, or train and export it again."
-    return "delete this file and start again: it is made anew from the data."
+    return "delete this file and start again: it is made again from the data."
 
 
 def _check_labels(names, labels):
@@ -228,7 +227,7 @@ def _check_labels(names, labels):
 
 
 def _started(folder, labels):
-    """The labels of an exported folder, if it knows one, and the new ones."""
+    """The labels of an exported folder, if it has any of ours, and new ones."""
     path = pathlib.Path(folder, "label_encoder.ckpt")
     if not path.exists():
         raise ValueError(
@@ -243,7 +242,7 @@ def _started(folder, labels):
 
 
 def _check_same(path, known, wanted):
-    """Raises where a run's label map is not what its data gives."""
+    """Raises where the label map of a run does not match its data."""
     unknown = sorted(set(wanted).difference(known))
     if unknown or len(known) != len(wanted):
         raise ValueError(
@@ -259,7 +258,7 @@ def _check_same(path, known, wanted):
             f"order: number {place} is {shorten(known[place])}, and should be "
             f"{shorten(wanted[place])}. A checkpoint's classes would be of "
             "other speakers; delete this file and start again: it is made "
-            "anew from the data."
+            "again from the data."
         )
 
 

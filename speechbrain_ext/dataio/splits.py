@@ -1,4 +1,4 @@
-"""Which speakers train, which are held out for development and for tests."""
+"""Chooses the speakers for training and for development."""
 
 import hashlib
 
@@ -6,9 +6,9 @@ from speechbrain_ext.dataio.text_files import shorten
 
 
 def hold_out_speakers(manifest, test_speakers, dev_speakers, seed):
-    """Split a manifest by speaker into training and development.
+    """Splits a manifest by speaker into training and development.
 
-    No speaker of a test is in either.
+    Neither has a test speaker.
 
     Arguments
     ---------
@@ -31,7 +31,8 @@ def hold_out_speakers(manifest, test_speakers, dev_speakers, seed):
     Raises
     ------
     ValueError
-        If too few speakers have two utterances, or none is left to train.
+        If too few speakers have two utterances, or no speaker is left for
+        training.
 
     Example
     -------
@@ -56,14 +57,14 @@ def hold_out_speakers(manifest, test_speakers, dev_speakers, seed):
 
 
 def require_speakers(train, sources):
-    """Raises where there are too few speakers to train on.
+    """Raises if there are too few speakers to train on.
 
     Arguments
     ---------
     train : pandas.DataFrame
         wav and spk_id of each training utterance.
     sources : list of str
-        The folders or lists that they are from, for the message.
+        The folders or lists of the utterances, for the message.
 
     Raises
     ------
@@ -89,10 +90,10 @@ def require_speakers(train, sources):
 
 
 def choose_speakers(manifest, count, seed):
-    """Choose speakers with at least two utterances.
+    """Chooses speakers with at least two utterances.
 
-    They are ordered by a hash of seed and name, so that the choice depends on
-    nothing else and a corpus that grows keeps most of it.
+    They are ordered by a hash of seed and name. So the choice depends on
+    nothing else, and stays mostly the same when a corpus grows.
 
     Arguments
     ---------

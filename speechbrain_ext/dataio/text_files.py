@@ -1,4 +1,4 @@
-"""Lists and tables that a user names: found, read whole, quoted in short."""
+"""Lists and tables of the user: finding, reading and quoting them."""
 
 import filecmp
 import io
@@ -13,14 +13,14 @@ SHOWN = 200  # characters of an input that a message quotes
 
 
 def shorten(text, longest=SHOWN):
-    """What a message shows of an input: one line, not too long.
+    """Shortens an input to one line that a message can quote.
 
     Arguments
     ---------
     text : str
-        The input, or what can be made a text.
+        The input, or anything that ``str`` takes.
     longest : int
-        Characters to show, at most.
+        The most characters to show.
 
     Returns
     -------
@@ -46,13 +46,13 @@ def shorten(text, longest=SHOWN):
 def find_file(name, folders, what):
     """Finds a file that a YAML or the command line names.
 
-    A relative name is looked for in the working directory, then in the data
+    A relative name is searched for in the working directory, then in the data
     folders.
 
     Arguments
     ---------
     name : str
-        The file's name; the name of a folder is fine too.
+        The name of the file or folder.
     folders : list of str
         Data folders.
     what : str
@@ -66,9 +66,9 @@ def find_file(name, folders, what):
     Raises
     ------
     FileNotFoundError
-        If it is nowhere.
+        If it does not exist.
     ValueError
-        If there are several that differ.
+        If several files have that name and differ.
 
     Example
     -------
@@ -98,19 +98,19 @@ def find_file(name, folders, what):
 
 
 def read_text(path, what):
-    """Reads a list whole, after a check that it is text.
+    """Reads a whole list and checks that it is text.
 
     Arguments
     ---------
     path : str
-        A file of UTF-8, with or without a byte order mark.
+        A UTF-8 file, with or without a byte order mark.
     what : str
-        What a message calls it, for instance ``trial list``.
+        What a message calls it, for example ``trial list``.
 
     Returns
     -------
     str
-        The text, whose lines all end with ``\\n``.
+        The text; its lines end with ``\\n``.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def read_text(path, what):
     OSError
         If it cannot be read.
     ValueError
-        If it is no regular file, or no text.
+        If it is not a regular file, or not text.
 
     Example
     -------
@@ -157,14 +157,14 @@ def read_text(path, what):
 
 
 def read_lines(path, what):
-    """Reads the words of a list's lines; empty lines are left out.
+    """Reads the lines of a list; empty lines are skipped.
 
     Arguments
     ---------
     path : str
-        Same as in ``read_text``.
+        The list, UTF-8.
     what : str
-        Same as in ``read_text``.
+        What a message calls it, for example ``trial list``.
 
     Yields
     ------
@@ -175,12 +175,10 @@ def read_lines(path, what):
 
     Raises
     ------
-    FileNotFoundError
-        Same as in ``read_text``.
     OSError
-        Same as in ``read_text``.
+        If there is no such file, or it cannot be read.
     ValueError
-        Same as in ``read_text``.
+        If it is not a regular file, or not text.
 
     Example
     -------
@@ -196,31 +194,29 @@ def read_lines(path, what):
 
 
 def read_table(path, what, needed):
-    """Reads a CSV, every value as text.
+    """Reads a CSV; every value is text.
 
     Arguments
     ---------
     path : str
-        The CSV, UTF-8, its first line the names of its columns.
+        The CSV, UTF-8. Its first line has the names of the columns.
     what : str
-        Same as in ``read_text``.
+        What a message calls it, for example ``manifest``.
     needed : list of str
         Columns that it must have.
 
     Returns
     -------
     pandas.DataFrame
-        The rows, by the number of their line (from 2). What a row lacks at
-        its end is an empty text.
+        The rows. Their index is the number of the line, from 2. Values that
+        are missing at the end of a row are empty texts.
 
     Raises
     ------
-    FileNotFoundError
-        Same as in ``read_text``.
     OSError
-        Same as in ``read_text``.
+        If there is no such file, or it cannot be read.
     ValueError
-        If it is no table, lacks a column or has one twice.
+        If it is not a table, lacks a column or has one twice.
 
     Example
     -------
@@ -250,9 +246,9 @@ def read_table(path, what, needed):
 
 
 def _parse(text, path, what, nrows=None):
-    """The cells of a CSV, its first line among them."""
+    """The cells of a CSV, including its first line."""
     try:
-        # without a header a row that is too long is an error
+        # read without a header, so that a row that is too long is an error
         return pd.read_csv(
             io.StringIO(text),
             header=None,
@@ -265,13 +261,13 @@ def _parse(text, path, what, nrows=None):
         )
     except ValueError as error:  # pandas' parser errors are among them
         raise ValueError(
-            f"The {what} {path} is no CSV table ({shorten(error)}); correct "
-            "it, or write it again."
+            f"The {what} {path} is not a CSV table ({shorten(error)}); "
+            "correct it, or write it again."
         ) from error
 
 
 def parse_numbers(texts, whole=False):
-    """Numbers of a table's column.
+    """Converts a column of a table to numbers.
 
     Arguments
     ---------
@@ -283,8 +279,8 @@ def parse_numbers(texts, whole=False):
     Returns
     -------
     pandas.Series
-        Numbers; NaN where a text is none, or none that is exact: infinite, or
-        beyond 2^53.
+        Numbers; NaN for a text that is not a number, is infinite, or is
+        beyond 2^53, where float64 is not exact.
 
     Example
     -------
@@ -308,7 +304,7 @@ def _same(one, other):
 
 
 def _read_bytes(stream, path, what):
-    """All of a file, piece by piece: what is no text is not read to its end."""
+    """Reads a file in pieces; stops early if it is not text."""
     pieces = []
     while piece := stream.read(LONGEST_LINE):
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""Conversion of m4a and other formats by ffmpeg; a killed run resumes."""
+"""Converts m4a and other formats by ffmpeg; a killed run can resume."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ logger = get_logger(__name__)
 
 CONVERTED = AUDIO_EXTENSIONS - set(EXTENSIONS)
 QUEUED = 4096  # files
-FILES = 32  # of one ffmpeg
+FILES = 32  # per call of ffmpeg
 REJECTED = "not_converted.csv"
 
 
@@ -38,10 +38,9 @@ def convert_corpus(
     """Converts every m4a (mp4, aac, mp3, ...) below a folder by ffmpeg.
 
     ``source/dev/aac/id1/s/1.m4a`` becomes ``target/dev/aac/id1/s/1.wav``, one
-    channel of 16 bits. Each file is written beside and renamed, so that a
-    killed run resumes with the files that are missing. A file that ffmpeg
-    cannot read without an error is left out: one warning each, all of them in
-    ``not_converted.csv``.
+    channel of 16 bits. Each file is written whole or not at all; a second run
+    converts the files that are missing. A file that ffmpeg cannot read without
+    an error is left out, with a warning and a row in ``not_converted.csv``.
 
     Arguments
     ---------
@@ -52,16 +51,16 @@ def convert_corpus(
     form : str
         ``wav``, or ``flac`` for half the space.
     workers : int or None
-        Files at a time; None for one a core.
+        Files at a time; None for one per core.
     most_bad : float
         Share of files that may fail, in [0, 1].
     sample_rate : int
-        Samples a second of the converted files: that of the model.
+        Samples per second of the converted files, as the model needs it.
 
     Returns
     -------
     dict
-        Counts: ``converted`` now, ``there`` from a run before, ``failed``.
+        Counts: ``converted`` now, ``there`` from an earlier run, ``failed``.
 
     Raises
     ------
@@ -94,8 +93,8 @@ def convert_corpus(
         )
     if shutil.which("ffmpeg") is None:
         raise FileNotFoundError(
-            "ffmpeg is not installed, which converts m4a; install it (Debian: "
-            "apt-get install ffmpeg)."
+            "ffmpeg, which converts m4a, is not installed; install it "
+            "(Debian: apt-get install ffmpeg)."
         )
     pairs = _pairs(source, target, form)
     failed = []
@@ -135,7 +134,7 @@ def convert_corpus(
 
 
 def _pairs(source, target, form):
-    """What is converted and what comes of it, sorted."""
+    """Pairs of an input and its output, sorted."""
     made = {}
     for folder, folders, names in os.walk(source, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -161,7 +160,7 @@ def _pairs(source, target, form):
 
 
 def _check_rates(pairs, sample_rate):
-    """Raises where a former run has written files of another rate."""
+    """Raises where an earlier run has written files of another rate."""
     results = [result for _, result in pairs]
     for result, (_, rate, *_) in zip(
         results, read_headers(results), strict=True
@@ -175,9 +174,9 @@ def _check_rates(pairs, sample_rate):
 
 
 def _convert(pairs, sample_rate):
-    """Converts some files; the paths and reasons of those that failed."""
+    """Converts some files; returns path and reason of those that failed."""
     held, reason = _decode([path for path, _ in pairs], sample_rate)
-    if reason and len(pairs) > 1:  # one of them: each alone
+    if reason and len(pairs) > 1:  # one of them is bad: convert each alone
         return [bad for pair in pairs for bad in _convert([pair], sample_rate)]
     if reason:
         return [(pairs[0][0], reason)]
@@ -189,9 +188,9 @@ def _convert(pairs, sample_rate):
 def _decode(paths, sample_rate):
     """Samples of each file, or why one of them cannot be decoded.
 
-    Starting ffmpeg takes longer than what it does to a file, so it gets
-    several. It writes into files without a name: those of one whose parent
-    was killed leave nothing behind.
+    Starting ffmpeg takes longer than converting a file, so it gets several. It
+    writes into files without a name, so that nothing is left of them if this
+    process is killed.
     """
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in paths]
@@ -221,7 +220,7 @@ def _decode(paths, sample_rate):
 
 
 def _write(result, samples, sample_rate):
-    """Writes a sound beside its place, and renames it."""
+    """Writes a sound, whole or not at all."""
     sound = io.BytesIO()
     form = os.path.splitext(result)[1][1:]
     soundfile.write(sound, samples, sample_rate, "PCM_16", format=form)

@@ -1,7 +1,7 @@
-"""Trials: pairs of utterances and whether one speaker said both."""
+"""Trial lists, and lists of the utterances that enrol a model."""
 
+import glob
 import os
-from fnmatch import fnmatch
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,11 @@ from speechbrain_ext.utils.files import atomic_write
 VOXCELEB_LABELS = {"1": True, "0": False}
 KALDI_LABELS = {"target": True, "nontarget": False}
 LIST_NAMES = ("veri_*.txt", "list_test_*.txt", "*trials*.txt")
-SHOWN = 20  # missing files that an error names
+SHOWN = 20  # names that an error quotes
 
 
 def read_trials(path):
-    """Read a trial list in VoxCeleb's or in Kaldi's form.
+    """Reads a trial list in VoxCeleb's or in Kaldi's form.
 
     A line is ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``
     (Kaldi); the first line decides which for the whole list. Empty lines are
@@ -42,13 +42,11 @@ def read_trials(path):
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     OSError
-        If it cannot be read.
+        If there is no such file, or it cannot be read.
     ValueError
-        If it is no text, a line has another form, there are no trials, or all
-        are of one kind, which leaves the error rates undefined.
+        If it is not text, a line has another form, there are no trials, or
+        all are of one kind, which leaves the error rates undefined.
 
     Example
     -------
@@ -78,19 +76,25 @@ def read_trials(path):
             )
     columns = [fields[0::3], fields[1::3], fields[2::3]]
     targets = [labels[label] for label in columns.pop(at)]
-    _check_both_kinds(targets, path)
-    enrol, test = (_utterance_ids(names) for names in columns)
+    if len(set(targets)) < 2:
+        kind = "target" if targets[0] else "nontarget"
+        raise ValueError(
+            f"The trial list {path} has only {kind} trials ({len(targets)}); "
+            "error rates need both kinds: add the other."
+        )
+    ids = {name: utterance_id(name) for name in {*columns[0], *columns[1]}}
+    enrol, test = ([ids[name] for name in names] for names in columns)
     return pd.DataFrame({"enrol": enrol, "test": test, "target": targets})
 
 
 def utterance_id(name):
-    """The ID that a manifest gives to a file that a list names.
+    """Gives the ID in a manifest of a file that a list names.
 
     Arguments
     ---------
     name : str
-        A path or an ID: at most its last three parts count, and the ending of
-        an audio file is taken off. ``./`` and a doubled slash change nothing.
+        A path or an ID. Only its last three parts count, without the ending
+        of an audio file. ``./`` and a doubled slash change nothing.
 
     Returns
     -------
@@ -113,21 +117,21 @@ def utterance_id(name):
 
 
 def require_utterances(trials, known, path):
-    """Raise unless every utterance of a trial list is there.
+    """Raises unless every utterance of a trial list is known.
 
     Arguments
     ---------
     trials : pandas.DataFrame
         What ``read_trials`` read.
     known : collection of str
-        IDs of the utterances that there are.
+        IDs of all utterances of the corpus.
     path : str
         The list that was read.
 
     Raises
     ------
     FileNotFoundError
-        If utterances are missing: names some, and the first line at fault.
+        If utterances are missing; it names some, and the first line.
 
     Example
     -------
@@ -140,26 +144,25 @@ def require_utterances(trials, known, path):
         return
     first = trials[["enrol", "test"]].isin(missing).any(axis=1).argmax()
     number, line = list(read_lines(path, "trial list"))[first]
-    more = len(missing) - SHOWN
+    shown = shorten(", ".join(missing[:SHOWN]), 1000)
+    if len(missing) > SHOWN:
+        shown += f" and {len(missing) - SHOWN} more"
     raise FileNotFoundError(
         f"The trial list {path} names {len(missing)} files that no data folder "
         f"or list holds, the first in line {number} (`{shorten(line)}`): "
-        f"{shorten(', '.join(missing[:SHOWN]), 1000)}"
-        f"{f' and {more} more' * (more > 0)}; add "
-        "the folder that has them to `data_folder`, list them with their "
-        "speakers in `file_list` (the same paths), or name the lists to use "
-        "in `trial_lists`."
+        f"{shown}; add the folder that has them to `data_folder`, list them "
+        "with their speakers in `file_list` (the same paths), or name the "
+        "lists to use in `trial_lists`."
     )
 
 
 def find_trial_lists(folders):
-    """Find the trial lists that a corpus came with.
+    """Finds the trial lists that come with a corpus.
 
     Arguments
     ---------
     folders : list of str
-        The folders of the corpus; each is looked at and its ``meta/``, none
-        deeper.
+        The folders of the corpus; lists lie there or in ``meta/`` below.
 
     Returns
     -------
@@ -178,19 +181,14 @@ def find_trial_lists(folders):
     found = []
     for folder in folders:
         for place in (folder, os.path.join(folder, "meta")):
-            place = os.path.abspath(place)
-            if not os.path.isdir(place):
-                continue
-            for name in sorted(os.listdir(place)):
-                path = os.path.join(place, name)
-                wanted = any(fnmatch(name, pattern) for pattern in LIST_NAMES)
-                if wanted and os.path.isfile(path):
-                    found.append(path)
+            place = glob.escape(os.path.abspath(place))
+            named = [glob.glob(os.path.join(place, n)) for n in LIST_NAMES]
+            found += sorted(filter(os.path.isfile, sum(named, [])))
     return list(dict.fromkeys(found))
 
 
 def resolve_trial_lists(trial_lists, folders, ignored=None):
-    """The trial lists of a corpus, as a YAML or the command line names them.
+    """Finds the trial lists that a YAML or the command line names.
 
     Arguments
     ---------
@@ -201,7 +199,7 @@ def resolve_trial_lists(trial_lists, folders, ignored=None):
     folders : list of str
         The folders of the corpus.
     ignored : str
-        What the path of a list that is found must not begin with.
+        Lists whose paths begin with this are not found.
 
     Returns
     -------
@@ -222,27 +220,107 @@ def resolve_trial_lists(trial_lists, folders, ignored=None):
     >>> resolve_trial_lists("veri.txt", [root]) == [str(root / "veri.txt")]
     True
     """
-    if trial_lists is None:
-        found = find_trial_lists(folders)
-        if ignored is not None:
-            start = os.path.realpath(ignored)
-            found = [
-                p for p in found if not os.path.realpath(p).startswith(start)
-            ]
-        return found
-    names = split_names(trial_lists)
-    found = [find_file(name, folders, "The trial list") for name in names]
-    return list(dict.fromkeys(found))
+    if trial_lists is not None:
+        names = split_names(trial_lists)
+        found = [find_file(name, folders, "The trial list") for name in names]
+        return list(dict.fromkeys(found))
+    found = find_trial_lists(folders)
+    if ignored is not None:
+        start = os.path.realpath(ignored)
+        found = [p for p in found if not os.path.realpath(p).startswith(start)]
+    return found
+
+
+def read_enrolment(path):
+    """Reads which utterances enrol each model, in Kaldi's spk2utt form.
+
+    Arguments
+    ---------
+    path : str
+        Lines of ``model utterance utterance ...``, UTF-8.
+
+    Returns
+    -------
+    dict
+        Maps each model's name to the IDs of its utterances, in order.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be read.
+    ValueError
+        If it is not text, has no model, or a model has no utterance, comes
+        twice or has an utterance twice.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "enrolment.txt"
+    >>> _ = path.write_text("model1 id1/a/1.wav id1/b/1.wav\\n")
+    >>> read_enrolment(path)
+    {'model1': ['id1/a/1', 'id1/b/1']}
+    """
+    models = {}
+    for number, line in read_lines(path, "enrolment list"):
+        name, *ids = map(utterance_id, line.split())
+        if not ids or name in models or len(set(ids)) != len(ids):
+            raise ValueError(
+                f"Line {number} of the enrolment list {path} is broken: "
+                f"`{shorten(line)}` must be `model utterance ...`, each model "
+                "and each of its utterances once; correct it."
+            )
+        models[name] = ids
+    if not models:
+        form = "a line is `model utterance ...`"
+        raise ValueError(f"The enrolment list {path} names no model; {form}.")
+    return models
+
+
+def write_expanded_trials(path, models, written):
+    """Writes the trials of models as trials of the models' utterances.
+
+    Arguments
+    ---------
+    path : str
+        A trial list whose first names are models.
+    models : dict
+        Maps each model's name to the IDs of its utterances.
+    written : str
+        The list to write: a trial for each utterance of the model, once.
+
+    Raises
+    ------
+    ValueError
+        If the list names a model that is not enrolled.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "list").write_text("1 m a/c/1\\n0 m b/a/1\\n")
+    >>> models = {"m": ["a/a/1", "a/b/1"]}
+    >>> write_expanded_trials(folder / "list", models, folder / "written")
+    >>> read_trials(folder / "written").enrol.tolist()
+    ['a/a/1', 'a/b/1', 'a/a/1', 'a/b/1']
+    """
+    trials = read_trials(path)
+    unknown = sorted(set(trials["enrol"]) - set(models))
+    if unknown:
+        raise ValueError(
+            f"{path} names {len(unknown)} models that are not enrolled: "
+            f"{shorten(', '.join(unknown[:SHOWN]), 1000)}; add them to "
+            "`enrolment`."
+        )
+    expanded = trials.assign(enrol=trials["enrol"].map(models)).explode("enrol")
+    write_trials(expanded.drop_duplicates(), written)
 
 
 def make_trials(manifest, count, seed):
-    """Draw trials from a manifest: half target, half nontarget.
+    """Draws trials from a manifest: half target, half nontarget.
 
-    No pair is drawn twice in either order. Target pairs take the speakers in
-    turn, so that one with many utterances does not outweigh the others, and
-    join two sessions wherever the speaker has more than one. Nontarget pairs
-    join two utterances of different speakers, all pairs being equally likely.
-    Where there are fewer pairs of a kind than asked, all of them are drawn.
+    No pair is drawn twice, in either order. Target pairs take the speakers in
+    turn, so that one with many utterances does not outweigh the others. They
+    join two sessions if the speaker has more than one. All nontarget pairs are
+    equally likely. If there are fewer pairs of a kind than asked for, all of
+    them are drawn.
 
     Arguments
     ---------
@@ -274,8 +352,7 @@ def make_trials(manifest, count, seed):
     """
     if count < 2:
         raise ValueError(
-            f"`count` must be at least 2 trials, one of each kind, got "
-            f"{count}; ask for more."
+            f"`count` must be at least 2 trials, one of each, got {count}."
         )
     _check_white_space(manifest.ID.to_numpy())
     manifest = manifest.sort_values("ID")
@@ -299,7 +376,7 @@ def make_trials(manifest, count, seed):
 
 
 def write_trials(trials, path):
-    """Write a trial list in VoxCeleb's form; it is whole or not there.
+    """Writes a trial list in VoxCeleb's form, whole or not at all.
 
     Arguments
     ---------
@@ -329,29 +406,13 @@ def write_trials(trials, path):
 
 
 def _check_white_space(ids):
-    """Raise at an ID that a line of a trial list cannot hold."""
+    """Raises at an ID that a trial list cannot hold."""
     for name in ids:
         if len(name.split()) != 1:
             raise ValueError(
                 f"The ID `{shorten(name)}` has white space, which a trial list "
                 "cannot hold; rename the file or its folders."
             )
-
-
-def _utterance_ids(names):
-    """``utterance_id`` of every name, computed once for each different one."""
-    ids = {name: utterance_id(name) for name in set(names)}
-    return [ids[name] for name in names]
-
-
-def _check_both_kinds(targets, path):
-    """Raise unless there are target and nontarget trials."""
-    if all(targets) or not any(targets):
-        kind = "target" if targets[0] else "nontarget"
-        raise ValueError(
-            f"The trial list {path} has only {kind} trials ({len(targets)}); "
-            "error rates need both kinds: add the other."
-        )
 
 
 def _target_pairs(speakers, sessions, wanted, generator):

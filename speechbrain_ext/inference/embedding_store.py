@@ -121,7 +121,8 @@ def _read_part(path):
     """Keys and embeddings of a file, checked."""
     if not path.is_file():
         raise ValueError("it is no plain file")
-    with np.load(path, allow_pickle=False) as part:
+    # NumPy leaves a file open that it opened itself and that is broken
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
         keys, embeddings = part["keys"].tolist(), part["embeddings"]
     if embeddings.ndim != 2 or embeddings.dtype != np.float32:
         raise ValueError(f"{embeddings.dtype} of shape {embeddings.shape}")

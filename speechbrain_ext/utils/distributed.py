@@ -208,8 +208,8 @@ def raise_on_all(function, *arguments):
 def main_process_first(function, *arguments, once_per_node=False):
     """Calls a function on the main process, then on the others.
 
-    What the main one has written the others find. If it fails on one, all
-    end with its error.
+    The others find what the main process has written. If one fails, all end
+    with its error.
 
     Arguments
     ---------
@@ -218,13 +218,14 @@ def main_process_first(function, *arguments, once_per_node=False):
     *arguments : tuple
         What it is called with.
     once_per_node : bool
-        Call it on one process of each machine alone: where machines share no
-        disk, each makes its own.
+        Call it on one process of each machine only. Machines without a
+        shared disk write their own files.
 
     Returns
     -------
     object
-        What the function returned on this process, None if not called here.
+        What the function returned on this process, or on the one of this
+        machine that called it.
 
     Raises
     ------
@@ -247,7 +248,12 @@ def main_process_first(function, *arguments, once_per_node=False):
             lambda turn=turn: function(*arguments) if turn else None
         )
         result = made if turn else result
-    return result
+    if not once_per_node or world_size() == 1:
+        return result
+    every = [None] * world_size()
+    torch.distributed.all_gather_object(every, (main or other, result))
+    # processes are numbered machine by machine: the last call up to this one
+    return [made for called, made in every[: rank() + 1] if called][-1]
 
 
 def exit_with_error(error):

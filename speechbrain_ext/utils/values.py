@@ -278,6 +278,14 @@ def _width(value):
     return (SIZES if isinstance(value, list) else POSITIVE).parse(value)
 
 
+def _draws(value):
+    """Draws of a bootstrap: none, or enough for an interval."""
+    value = _integer(0).parse(value)
+    if value == 1:
+        raise ValueError
+    return value
+
+
 # By key, for the YAMLs and for SpeechBrain's run options alike
 RULES = {
     # both scripts
@@ -344,12 +352,14 @@ RULES = {
     "num_workers": _integer(0, 1024),
     "scorings": _each(NAME, least=1),
     "calibrate": _each(NAME),
-    "score_forms": _each(NAME),
+    "score_forms": _each(_choice("wespeaker", "kaldi")),
     "score_matrices": BOOLEAN,
     "block_size": _integer(1),
     "plda_rank": _integer(1),
     "top_n": _integer(2),
-    "bootstrap": _integer(0),
+    "bootstrap": Rule(
+        "0 (no intervals) or an integer of 2 or more", _draws, "1000 is usual"
+    ),
     "cohort_by": _choice("speaker", "utterance"),
     "calibration_trials": _integer(1),
     "calibration_prior": FRACTION,

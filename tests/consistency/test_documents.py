@@ -143,7 +143,8 @@ def keys_of(recipe):
 def faults_of_command(words):
     """What a command names that is not there."""
     parsed = script_and_options(words)
-    if parsed is None or parsed[0] in ("-m pip", "-m pytest", "-m venv"):
+    tools = ("-m build", "-m pip", "-m pytest", "-m venv")
+    if parsed is None or parsed[0] in tools:
         names = [word for word in words if re.match(rf"({FOLDERS})/\S", word)]
         names += [word for word in words if word.startswith("requirements")]
         return [name for name in names if not (ROOT / name).exists()]

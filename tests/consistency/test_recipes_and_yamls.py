@@ -43,9 +43,10 @@ def keys_read(script):
     for node in ast.parse(script.read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "KEYS":
             return {
-                leaf.value
+                key
                 for leaf in ast.walk(node.value)
                 if isinstance(leaf, ast.Constant)
+                for key in leaf.value.split()
             }
     raise AssertionError(f"{script} has no KEYS")
 

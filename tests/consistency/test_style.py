@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
-from conftest import ROOT
+from conftest import RECIPE, ROOT
 
 COMMANDS = {
     "ruff": ["ruff", "check", "--no-cache", "."],
@@ -24,3 +25,16 @@ def test_a_linter_finds_nothing(command):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("folder", ["speechbrain_ext", "tests", RECIPE])
+def test_warnings_of_our_own_code_are_errors(folder):
+    modules = [
+        path.stem if folder != "speechbrain_ext" else f"{folder}.{path.stem}"
+        for path in (ROOT / folder).rglob("*.py")
+        if "speechbrain_stand_in" not in path.parts
+    ]
+    assert len(modules) > 5
+    for module in modules:
+        with pytest.raises(UserWarning):
+            warnings.warn_explicit("", UserWarning, "", 1, module)

@@ -69,7 +69,7 @@ def test_a_copy_does_not_differ(script, files, tmp_path, capsys):
     copy.write_bytes(files[0].read_bytes())
     script.main([str(files[0]), str(copy), "--replicates=20", "--calibrated"])
     said = capsys.readouterr().out
-    assert "Cllr: both systems have the same figure in every draw" in said
+    assert "Cllr: both systems have the same value in every draw" in said
 
 
 def test_plot_has_both_systems(script, files, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def lines_without(files, number):
 BAD_FILES = {
     "empty": (lambda files: "", "is empty"),
     "blank": (lambda files: "\n \n", "is empty"),
-    "Kaldi": (lambda files: "a/1 a/2 0.5\n", "which do not say which trials"),
+    "Kaldi": (lambda files: "a/1 a/2 0.5\n", "which do not mark target trials"),
     "two words": (lambda files: "a b\n", "must be `enrol test score"),
     "five words": (lambda files: "a b 1 target 3\n", "must be `enrol test"),
     "NaN": (lambda files: "a/1 a/2 nan target\n", "a finite score, got"),
@@ -157,15 +157,15 @@ def test_files_that_are_not_there_are_told(script, files, tmp_path, capsys):
     gone = tmp_path / "gone.txt"
     said = failure(script, capsys, files[0], gone)
     assert said == (
-        f"error: `second` must be a file, but {gone} is none; check its path."
+        f"error: `second` must be a file, but {gone} is not; check its path."
     )
-    assert "is none" in failure(script, capsys, tmp_path, files[0])
+    assert "is not; check" in failure(script, capsys, tmp_path, files[0])
     said = failure(script, capsys, *files, f"--manifest={gone}")
     assert "`manifest` must be a file" in said
     link = tmp_path / "link.txt"
     link.symlink_to(files[0])
-    assert "are one file" in failure(script, capsys, files[0], link)
-    assert "are one file" in failure(script, capsys, files[0], files[0])
+    assert "are the same file" in failure(script, capsys, files[0], link)
+    assert "are the same file" in failure(script, capsys, files[0], files[0])
 
 
 @pytest.mark.parametrize(

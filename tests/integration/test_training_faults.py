@@ -119,7 +119,7 @@ def test_interrupted_run_resumes_with_a_larger_batch(
     monkeypatch.setattr(script.SpeakerBrain, "compute_forward", interrupted)
     every = {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 1}
     with pytest.raises(SystemExit) as caught:
-        train(**every)
+        train(**every, min_draws=2)
     assert caught.value.code == 130
     said = capsys.readouterr().err
     assert said.count("Interrupted. The same command resumes") == 1

@@ -127,6 +127,36 @@ def test_speakers_of_training_and_cohort_are_remarked_on(
     assert "WARNING" in next(x for x in log.splitlines() if trained in x)
 
 
+def test_lists_are_resolved_once_and_prepare_json_is_not_read(
+    module, options, corpus, monkeypatch
+):
+    import voxceleb_prepare
+
+    found, resolved = voxceleb_prepare.resolve_trial_lists, []
+
+    def counting(*arguments):
+        lists = found(*arguments)
+        resolved.append(lists)
+        return lists
+
+    def refuse(*_):
+        raise AssertionError("prepare.json is read")
+
+    for script in (module, voxceleb_prepare):
+        monkeypatch.setattr(script, "resolve_trial_lists", counting)
+    monkeypatch.setattr(voxceleb_prepare, "read_prepared", refuse)
+    (row,) = module.main(options())
+    assert row["trials"] == "veri_toy"
+    assert resolved == [[str(corpus / "meta" / "veri_toy.txt")]]
+
+
+def test_a_preparation_can_be_skipped(module, options, corpus):
+    first = module.main(options())
+    # what was prepared counts, not what the data folder holds now
+    again = module.main(options(skip_prep=True, data_folder=corpus / "wav"))
+    assert first == again
+
+
 def test_new_speakers_and_few_of_them_are_remarked_on(
     module, options, tmp_path, capsys
 ):
@@ -323,7 +353,7 @@ def test_failures_of_torch_and_of_the_disk_are_said(
         raise OSError("No space left while writing to /out")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "write_scores", full)
+        patched.setattr(module, "write_score_files", full)
         said = error_of(module.main, *options())
     assert said == "error: No space left while writing to /out"
 

@@ -79,6 +79,42 @@ def test_prepare_again_keeps_what_is_there(prepare, tree, tmp_path):
     assert contents(save) == first
 
 
+def test_prepare_returns_what_it_resolved(prepare, tree, tmp_path):
+    save = tmp_path / "save"
+    options = {"dev_speakers": 2, "trial_lists": "meta/veri_O.txt"}
+    first = prepare(str(tree), str(save), **options)
+    assert first.trial_lists == (tree / "meta" / "veri_O.txt",)
+    for path in (first.train, first.dev, first.test):
+        assert len(read_manifest(path)) > 0
+    assert len(read_trials(first.dev_trials)) > 0
+    assert json.loads(first.done.read_text())["dev_speakers"] == 2
+    up_to_date = prepare(str(tree), str(save), **options)
+    skipped = prepare("no/such/folder", str(save), skip_prep=True)
+    assert first == up_to_date == skipped
+    unprepared = prepare(str(tree), str(tmp_path / "x"), skip_prep=True)
+    assert unprepared.trial_lists is None
+    assert unprepared.train == tmp_path / "x" / "train.csv"
+    assert not unprepared.train.parent.exists()
+
+
+def test_prepare_reads_each_trial_list_once(
+    prepare, tree, tmp_path, monkeypatch
+):
+    import voxceleb_prepare
+
+    (tree / "meta" / "veri_E.txt").write_text(TRIALS)
+    (tree / "list.txt").write_text("id0 wav/id0/s0/0.wav\nid3 wav/id3/s0/0.wav")
+    plain, read = voxceleb_prepare.read_trials, []
+
+    def counting(path):
+        read.append(os.path.basename(path))
+        return plain(path)
+
+    monkeypatch.setattr(voxceleb_prepare, "read_trials", counting)
+    prepare(str(tree), str(tmp_path / "save"), file_list="list.txt")
+    assert read == ["veri_E.txt", "veri_O.txt"]
+
+
 def test_prepare_again_notices_what_changed(prepare, tree, tmp_path):
     save = tmp_path / "save"
 

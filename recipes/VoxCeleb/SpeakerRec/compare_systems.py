@@ -4,10 +4,10 @@
     python compare_systems.py A.scores B.scores --plot det.png
 
 Score files have lines of `enrol test score target|nontarget`, as verification
-and WeSpeaker write them, in any order. Speakers are drawn with replacement,
-the same for both systems; a difference whose interval leaves 0 out is more
-than chance. A trial's speakers are told by its names up to the first `/` (or
-`-` where there is none), or by a manifest.
+and WeSpeaker write them, in any order. Speakers are drawn with replacement, the
+same ones for both systems. A difference is significant if its interval does
+not contain 0. The speaker of an utterance is its name up to the first `/` (or
+`-` if there is none), or is read from a manifest.
 """
 
 import argparse
@@ -36,12 +36,12 @@ def check(arguments):
         path = getattr(arguments, name)
         if path is not None and not path.is_file():
             raise FileNotFoundError(
-                f"`{name}` must be a file, but {path} is none; check its path."
+                f"`{name}` must be a file, but {path} is not; check its path."
             )
     if os.path.samefile(arguments.first, arguments.second):
         raise ValueError(
-            f"{arguments.first} and {arguments.second} are one file, and a "
-            "system does not differ from itself; name the scores of two."
+            f"{arguments.first} and {arguments.second} are the same file; name "
+            "the scores of two systems."
         )
     for name in ("p_targets", "confidence"):
         for share in np.atleast_1d(getattr(arguments, name)):
@@ -52,27 +52,24 @@ def check(arguments):
                 )
     if not 2 <= arguments.replicates <= MOST_REPLICATES:
         raise ValueError(
-            f"`--replicates` must be 2 to {MOST_REPLICATES} draws, got "
+            f"`--replicates` must be from 2 to {MOST_REPLICATES}, got "
             f"{arguments.replicates}; 1000 is usual."
         )
     if arguments.seed < 0:
-        raise ValueError(
-            f"`--seed` must be 0 or more, got {arguments.seed}; any such "
-            "number will do."
-        )
+        raise ValueError(f"`--seed` must be 0 or more, got {arguments.seed}.")
     for path in filter(None, (arguments.plot, arguments.json)):
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(
                 f"{path} cannot be written: the folder {path.parent} does not "
-                "exist; make it, or name another."
+                "exist; create it, or name another."
             )
         if path.exists() and any(
             os.path.samefile(path, read)
             for read in (arguments.first, arguments.second)
         ):
             raise ValueError(
-                f"{path} is a score file to compare and would be replaced; "
-                "name another file."
+                f"{path} is one of the score files to compare and would be "
+                "replaced; name another file."
             )
         require_own(path)
     if arguments.plot and arguments.plot.suffix not in PICTURES:
@@ -83,7 +80,7 @@ def check(arguments):
 
 
 def read_table(path):
-    """The trials of a score file; one that comes twice is told by `time`."""
+    """Reads the trials of a score file; `time` numbers repeated trials."""
     try:
         with open(path, encoding="utf-8") as file:
             line = next((line for line in file if line.strip()), "")
@@ -91,14 +88,14 @@ def read_table(path):
             raise ValueError(f"{path} is empty; name a file with scores.")
         if len(line.split()) == 3:
             raise ValueError(
-                f"{path} has lines of three words, as Kaldi's score files "
-                "have, which do not say which trials are target trials; name "
-                "the file of lines `enrol test score target|nontarget`."
+                f"{path} has lines of three words, like Kaldi's score files, "
+                "which do not mark target trials; name the file with lines "
+                "`enrol test score target|nontarget`."
             )
         enrol, test, scores, targets = read_scores(path)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not a text file; name a file of lines "
+            f"{path} is not a text file; name a file with lines "
             "`enrol test score target|nontarget`."
         ) from error
     table = pd.DataFrame({"enrol": enrol, "test": test})
@@ -109,14 +106,14 @@ def read_table(path):
             f"{path} must have target and nontarget trials, but all of its "
             f"{len(table)} are {kind} trials; name the scores of a whole list."
         )
-    # a trial that comes twice is one of its own each time
+    # each repetition of a trial counts
     trial = ["enrol", "test"]
     table["time"] = table.groupby(trial).cumcount()
     return table.set_index([*trial, "time"])
 
 
 def read_both(first, second):
-    """The trials of both files in one order, and both scores."""
+    """Reads the trials of both files in the same order, and both scores."""
     one, other = read_table(first), read_table(second)
     for left, right, path in ((one, other, second), (other, one, first)):
         missing = left.index.difference(right.index)
@@ -131,7 +128,7 @@ def read_both(first, second):
     if wrong.any():
         raise ValueError(
             f"{int(wrong.sum())} trials have different labels in {first} and "
-            f"{second}, among them {' '.join(one.index[wrong][0][:2])}; score "
+            f"{second}, for example {' '.join(one.index[wrong][0][:2])}; score "
             "the same list with both systems."
         )
     trials = one.index.to_frame(index=False)
@@ -140,7 +137,7 @@ def read_both(first, second):
 
 
 def speakers_of(trials, manifest):
-    """Speaker of both sides of each trial."""
+    """The speakers of both sides of the trials."""
     if manifest is None:
         return [
             [
@@ -163,7 +160,7 @@ def speakers_of(trials, manifest):
 
 
 def system_names(first, second):
-    """As much of both paths' ends as tells them apart."""
+    """The shortest ends of both paths that differ."""
     if first.stem != second.stem:
         return first.stem, second.stem
     paths = [path.absolute().parts for path in (first, second)]
@@ -175,7 +172,7 @@ def system_names(first, second):
 
 
 def table_of(found):
-    """The figures of both systems, and their difference, as text."""
+    """The metrics of both systems and their differences, as text."""
     rows = []
     for name, values in found.items():
         shown, digits = {"figure": name}, 2 if "%" in name else 3
@@ -194,11 +191,11 @@ def table_of(found):
 
 
 def verdict(name, values, confidence):
-    """What a difference means, in a sentence."""
+    """Says in a sentence what a difference means."""
     low, high = values["interval"]
     share = f"{100 * confidence:g} % interval of the difference"
     if values["difference"] == low == high == 0:
-        return f"{name}: both systems have the same figure in every draw."
+        return f"{name}: both systems have the same value in every draw."
     if low <= 0 <= high:
         return f"{name}: the difference may be chance; the {share} contains 0."
     better = "first" if high < 0 else "second"
@@ -255,7 +252,7 @@ def main(argv=None):
         targets = trials["target"].to_numpy()
         speakers = speakers_of(trials, arguments.manifest)
         bootstrap = SpeakerBootstrap(
-            *(targets, *speakers, arguments.replicates, arguments.seed)
+            targets, *speakers, arguments.replicates, arguments.seed
         )
         functions = metric_functions(arguments.p_targets, arguments.calibrated)
         found = compare(

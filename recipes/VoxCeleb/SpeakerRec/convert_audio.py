@@ -3,8 +3,8 @@
 
     python convert_audio.py /data/VoxCeleb2 /data/VoxCeleb2_wav
 
-All cores convert. The same command resumes a run that was stopped. The folders
-below stay as they are; name the new one in --data_folder.
+All cores convert. After an interruption the same command resumes. The new
+folder has the same subfolders; name it in --data_folder.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from speechbrain_ext.dataio.transcoding import convert_corpus
 
 
 def main(argv=None):
-    """Converts by the command line; 1 where the input is at fault, else 0."""
+    """Converts by the command line; returns 1 on bad input, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="folder of the corpus")
     parser.add_argument("target", help="folder of what is made")

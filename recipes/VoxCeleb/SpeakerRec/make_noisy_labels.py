@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Corrupts a share of the labels of a training manifest, reproducibly.
+"""Corrupts a share of the labels in a training manifest, reproducibly.
 
     python make_noisy_labels.py results/x/save/train.csv noisy.csv \
         --kind symmetric --rate 0.3 --seed 1986
 
-Beside the new manifest stands label_noise.json with all that was done. A
-recipe does the same by its key `label_noise`.
+A report, label_noise.json, is written into the folder of the new manifest. The
+key `label_noise` of a recipe does the same.
 """
 
 import argparse

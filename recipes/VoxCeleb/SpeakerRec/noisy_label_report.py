@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Tells how well an encoder's cosines find labels that are wrong.
+"""Reports how well an encoder's cosines find wrong labels.
 
     python noisy_label_report.py results/x/pretrained \\
         results/x/save/train_noisy.csv results/x/labels
 
-Every utterance of the manifest is scored by its cosine to the class that it is
-labelled with. Where the manifest knows the true labels (spk_id_clean), the
-report tells how well low cosines find the wrong ones. With --drop 0.3 the
-lowest 30 % are left out of cleaned.csv.
+Every utterance of the manifest is scored by its cosine to the class of its
+label. If the manifest has the true labels (spk_id_clean), the report says how
+well low cosines find the wrong ones. With --drop 0.3 cleaned.csv has all
+utterances but the 30 % with the lowest cosines.
 """
 
 import argparse
@@ -63,20 +63,20 @@ def class_numbers(encoder, labels):
     if max(classes) >= size:
         raise ValueError(
             f"The encoder's label map has {len(known)} speakers, but its head "
-            f"{size} classes; they are of two trainings. Export it again."
+            f"has {size} classes; they do not belong together. Export it again."
         )
     return classes
 
 
 def detection(cosines, manifest):
-    """How well the wrong labels are found, and the samples of a histogram."""
+    """Measures how well wrong labels are found; also returns both samples."""
     if "spk_id_clean" not in manifest:
         return {}, {"all": cosines}
     wrong = (manifest["spk_id"] != manifest["spk_id_clean"]).to_numpy()
     found = {"wrong": int(wrong.sum())}
     samples = {"label right": cosines[~wrong], "label wrong": cosines[wrong]}
     samples = {name: values for name, values in samples.items() if len(values)}
-    if len(samples) == 2:  # else there is nothing to tell apart
+    if len(samples) == 2:  # else there is nothing to separate
         found |= wrong_label_detection(cosines, wrong)
     return found, samples
 

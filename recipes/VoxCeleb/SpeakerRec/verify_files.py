@@ -3,11 +3,11 @@
 
     python verify_files.py results/resnet_csphereface2/pretrained a.wav b.wav
 
-The folder is one on this machine, or `hf:owner/name` on the Hugging Face Hub.
-The files are read as training reads them: in any format, at any sample rate,
-with any number of channels. Where verification has left a calibration in the
-folder, the threshold follows from the prior probability of the same speaker
-(--p_target). Fails with a message and code 1.
+The folder is on this machine, or `hf:owner/name` on the Hugging Face Hub. The
+files are read as in training: in any format, at any sample rate, with any
+number of channels. If verification has left a calibration in the folder, the
+threshold follows from the prior probability of the same speaker (--p_target).
+On an error the exit code is 1.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from speechbrain_ext.processing.scoring import cosine_scores
 
 
 def read_headers_of(paths):
-    """A manifest of the files, each whole and checked."""
+    """Makes a manifest of whole files, each of them checked."""
     for path in paths:
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path} does not exist; check its path.")
@@ -52,14 +52,14 @@ def cosine(folder, paths, device):
     manifest = read_headers_of(paths)
     encoder = load_encoder(folder, {"device": device})
     with explain_torch_errors(f"The embeddings of {' and '.join(paths)}"):
-        # each by itself, so that their order changes nothing
+        # each by itself, so that their order has no effect
         embeddings = embed_utterances(encoder, manifest, batch_seconds=0.0)
     score = cosine_scores(embeddings, torch.tensor([0]), torch.tensor([1]))
     return score.double().item()
 
 
 def decide(score, calibration, p_target):
-    """Whether the speaker is the same, and by which rule in words."""
+    """Whether the speaker is the same, and the rule in words."""
     if calibration is None:
         return score > 0.25, "by SpeechBrain's threshold of 0.25"
     threshold = calibration.threshold(p_target)
@@ -71,8 +71,8 @@ def decide(score, calibration, p_target):
     low, high = calibration.fitted_range or (score, score)
     if not low <= score <= high:
         words += (
-            f"; the calibration saw cosines from {low:.4f} to {high:.4f} "
-            "alone, so the ratio is an extrapolation"
+            f"; the calibration was fitted on cosines from {low:.4f} to "
+            f"{high:.4f}, so the ratio is an extrapolation"
         )
     return score > threshold, words
 
@@ -84,7 +84,8 @@ def main(argv=None):
     parser.add_argument("first")
     parser.add_argument("second")
     parser.add_argument(
-        *("--p_target", "--p-target"),
+        "--p_target",
+        "--p-target",
         type=float,
         default=0.5,
         help="prior probability of the same speaker, in (0, 1)",

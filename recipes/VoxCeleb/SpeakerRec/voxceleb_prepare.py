@@ -1,5 +1,5 @@
-"""Prepares VoxCeleb1, VoxCeleb2 or any corpus of that shape: manifests of
-training, development and test utterances.
+#!/usr/bin/env python3
+"""Prepares manifests of VoxCeleb1, VoxCeleb2 or any corpus of that shape.
 
     python voxceleb_prepare.py --data_folder /data/VoxCeleb1,/data/VoxCeleb2 \
         --save_folder results/prepared --dev_speakers 40
@@ -10,14 +10,13 @@ be meant); only its headers are read. VoxCeleb2's m4a is converted first, by
 convert_audio.py. With --file_list the utterances are those of a list of
 `speaker path` lines, a Kaldi data folder or a CSV of SpeechBrain's. Relative
 names of lists are looked for in the working directory, then in the data
-folders. A run that was killed goes on with the same command.
+folders. After an interruption the same command resumes.
 """
 
 import argparse
 import contextlib
 import errno
 import logging
-import numbers
 import os
 import re
 import sys
@@ -39,6 +38,13 @@ from speechbrain_ext.dataio.manifests import (
     write_manifest,
 )
 from speechbrain_ext.dataio.parallel import removed_on_error
+from speechbrain_ext.dataio.preparation import (
+    OUTPUTS,
+    check_options,
+    log_summary,
+    prepared_corpus,
+    read_prepared,
+)
 from speechbrain_ext.dataio.splits import hold_out_speakers, require_speakers
 from speechbrain_ext.dataio.text_files import find_file, shorten
 from speechbrain_ext.dataio.trials import (
@@ -59,15 +65,6 @@ from speechbrain_ext.utils.journal import has_grown
 
 logger = get_logger(__name__)
 
-OUTPUTS = {
-    "train": "train.csv",
-    "dev": "dev.csv",
-    "dev_trials": "dev_trials.txt",
-    "test": "test.csv",
-    "rejected": "rejected.csv",
-    "kaldi": "kaldi",
-}
-DONE = "prepare.json"
 NOT_THERE = f"cannot be opened: {os.strerror(errno.ENOENT)}"
 
 
@@ -86,19 +83,22 @@ def prepare_voxceleb(
     kaldi=False,
     layout=None,
 ):
-    """Write the manifests of a corpus in VoxCeleb's shape, or of a list.
+    """Writes the manifests of a corpus in VoxCeleb's shape, or of a list.
 
     Speakers that occur in a trial list, and those with a file below a level
     named ``test``, never enter training. Development trials are drawn from
-    speakers held out of training. In ``save_folder`` come ``train.csv``;
-    ``dev.csv`` and ``dev_trials.txt`` if ``dev_speakers`` is not 0;
-    ``test.csv``, every utterance of the trial lists, if there are any;
-    ``rejected.csv``, the files left out and why; last ``prepare.json``, the
-    options and the counts. These names are links to files whose names have a
-    fingerprint of options, file names and lists in them
-    (``train-1a2b3c4d5e6f.csv``), so that no other setting uses them. No
-    manifest is written before every check has passed. A run that was killed
-    goes on where it was when it is called again.
+    speakers held out of training. ``save_folder`` gets these files:
+
+    - ``train.csv``;
+    - ``dev.csv`` and ``dev_trials.txt`` if ``dev_speakers`` is not 0;
+    - ``test.csv``, every utterance of the trial lists, if there are any;
+    - ``rejected.csv``, the files left out and why;
+    - ``prepare.json``, the options and the counts, written last.
+
+    These names are links to files that have a fingerprint of options, file
+    names and lists in their names (``train-1a2b3c4d5e6f.csv``), so that no
+    other setting uses them. All checks come before the first manifest is
+    written. After an interruption the same call resumes.
 
     A second call with the same options, file names and trial lists keeps what
     is there. It does not notice that a file has other content under the same
@@ -134,10 +134,10 @@ def prepare_voxceleb(
     workers : int or None
         Processes that read headers; None for one a core.
     skip_prep : bool
-        Do nothing.
+        Prepare nothing; return what an earlier preparation has made.
     file_list : str or list of str or None
-        Lists of the utterances, see ``list_named``, in the place of all that
-        the data folders hold; several with commas; found as trial lists are.
+        Lists of the utterances, see ``list_named``, which replace what the
+        data folders hold; several with commas; found as trial lists are.
         The files of trial lists may lie in the data folders without being
         listed.
     kaldi : bool
@@ -145,6 +145,12 @@ def prepare_voxceleb(
     layout : str or None
         ``speaker/session/utterance`` or ``speaker/utterance``; None to find it
         out, see ``list_corpus``.
+
+    Returns
+    -------
+    speechbrain_ext.dataio.preparation.PreparedCorpus
+        Paths of the trial lists and of the files above. With ``skip_prep``
+        and no finished preparation, the trial lists are None.
 
     Raises
     ------
@@ -163,26 +169,24 @@ def prepare_voxceleb(
 
     Example
     -------
-    >>> prepare_voxceleb("/data/VoxCeleb1", "results/prepared", skip_prep=True)
+    >>> prepared = prepare_voxceleb("/data", "results/save", skip_prep=True)
+    >>> prepared.train.as_posix()
+    'results/save/train.csv'
     """
-    for name, value in (
-        *(("skip_prep", skip_prep), ("test_only", test_only)),
-        ("kaldi", kaldi),
-    ):
+    switches = {"skip_prep": skip_prep, "test_only": test_only, "kaldi": kaldi}
+    for name, value in switches.items():
         if not isinstance(value, bool):
             raise ValueError(
                 f"`{name}` must be True or False, got {shorten(value)!r}."
             )
     if skip_prep:
-        return
-    _check_options(dev_speakers, dev_trials, max_unreadable, seed, workers)
+        return read_prepared(save_folder)
+    check_options(dev_speakers, dev_trials, max_unreadable, seed, workers)
     folders = corpus_folders(data_folder)
+    names = split_names(file_list)
     # a former run may have put its development trials into a data folder
     own = os.path.join(save_folder, "dev_trials")
     lists = resolve_trial_lists(trial_lists, folders, own)
-    names = split_names(file_list)
-    sources = [find_file(name, folders, "`file_list`") for name in names]
-    files, left_out = list_utterances(folders, sources, lists, layout)
     if test_only and not lists:
         raise ValueError(
             "`test_only` needs trial lists, but the data folders hold none; "
@@ -190,7 +194,7 @@ def prepare_voxceleb(
         )
     options = {
         "data_folder": folders,
-        "file_list": sources,
+        "file_list": [find_file(n, folders, "`file_list`") for n in names],
         "layout": layout,
         "trial_lists": lists,
         "dev_speakers": dev_speakers,
@@ -199,20 +203,34 @@ def prepare_voxceleb(
         "seed": seed,
         "test_only": test_only,
         "kaldi": kaldi,
-        "fingerprint": corpus_fingerprint(files, lists),
     }
-    wanted = _wanted(options)
-    files_of = FingerprintedFiles(
-        save_folder, options, [*OUTPUTS.values(), DONE]
+    _prepare(save_folder, options, workers)
+    return prepared_corpus(save_folder, lists)
+
+
+def _prepare(save_folder, options, workers):
+    """Writes what the options ask for, unless it is there."""
+    folders, lists = options["data_folder"], options["trial_lists"]
+    trials = {path: read_trials(path) for path in lists}
+    test_ids = {}  # with a list that names each
+    for path, table in trials.items():
+        ids = table[["enrol", "test"]].to_numpy().flat
+        test_ids |= dict.fromkeys(ids, path)
+    files, left_out = list_utterances(
+        folders, options["file_list"], test_ids, options["layout"]
     )
-    names = [OUTPUTS[name] for name in wanted]
+    options["fingerprint"] = corpus_fingerprint(files, lists)
+    files_of = FingerprintedFiles(save_folder, options, list(OUTPUTS.values()))
+    names = [OUTPUTS[name] for name in _wanted(options)]
     files_of.require_free()
-    if files_of.are_done(names, DONE):
-        files_of.link([*names, DONE])
-        logger.info("%s is up to date: nothing to prepare", save_folder)
+    if files_of.are_done(names, OUTPUTS["done"]):
+        files_of.link([*names, OUTPUTS["done"]])
+        logger.info(f"{save_folder} is up to date: nothing to prepare")
         return
-    test_ids = _read_test_ids(lists, files)
-    if test_only:
+    known = set(files.ID.to_numpy())
+    for path, table in trials.items():
+        require_utterances(table, known, path)
+    if options["test_only"]:
         files = files[files.ID.isin(test_ids)]
     # it may be the corpus itself, which has files and links of its own
     lock = locked_folder(save_folder, deep=False)
@@ -223,20 +241,23 @@ def prepare_voxceleb(
             tables, summary = _split_tables(*scanned, files, test_ids, options)
         except (ValueError, FileNotFoundError):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(journal)  # what is wrong may be mended until then
+                os.unlink(journal)  # files may be mended before the next run
             raise
-        tables = {name: tables[name] for name in wanted}
         _write(files_of, tables, summary)
-        for name in os.listdir(save_folder):
-            path = os.path.join(save_folder, name)
-            # of any run that was killed
-            if re.fullmatch(r"headers-\w+\.jsonl", name) and has_grown(path):
-                os.unlink(path)
-    _log(summary, save_folder)
+        _remove_journals(save_folder)
+    log_summary(summary, os.path.join(save_folder, OUTPUTS["rejected"]))
+
+
+def _remove_journals(save_folder):
+    """Removes the headers that interrupted runs kept."""
+    for name in os.listdir(save_folder):
+        path = os.path.join(save_folder, name)
+        if re.fullmatch(r"headers-\w+\.jsonl", name) and has_grown(path):
+            os.unlink(path)
 
 
 def _split_tables(manifest, rejected, summary, files, test_ids, options):
-    """What is written, after all checks, and its counts."""
+    """Checks everything; returns what is to be written, and its counts."""
     if options["file_list"]:
         missing = rejected.wav[rejected.reason == NOT_THERE]
         if len(missing):
@@ -252,11 +273,9 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
     tables["test"] = manifest[manifest.ID.isin(test_ids)]
     if "train" in wanted:
         is_test = files.official_test | files.ID.isin(test_ids)
+        test_speakers = set(files.spk_id[is_test])
         tables["train"], tables["dev"] = hold_out_speakers(
-            manifest,
-            set(files.spk_id[is_test]),
-            options["dev_speakers"],
-            seed,
+            manifest, test_speakers, options["dev_speakers"], seed
         )
         require_speakers(
             tables["train"], options["file_list"] or options["data_folder"]
@@ -274,42 +293,11 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
         }
     summary |= {name: len(tables[name]) for name in wanted if name != "kaldi"}
     summary["trial_lists"] = len(options["trial_lists"])
-    return tables, summary
-
-
-def _check_options(dev_speakers, dev_trials, max_unreadable, seed, workers):
-    for name, value, least in (
-        *(("dev_speakers", dev_speakers, 0), ("dev_trials", dev_trials, 1)),
-        *(("seed", seed, 0), ("workers", workers, 1)),
-    ):
-        if name == "workers" and value is None:
-            continue
-        whole = isinstance(value, numbers.Integral)
-        if not whole or isinstance(value, bool) or value < least:
-            raise ValueError(
-                f"`{name}` must be a whole number of at least {least}, got "
-                f"{shorten(value)!r}."
-            )
-    if dev_speakers < 0 or dev_speakers == 1:
-        raise ValueError(
-            "`dev_speakers` must be 0 (no development trials) or at least 2 "
-            f"(nontarget trials need two), got {dev_speakers}; hold out two."
-        )
-    if dev_trials < 2:
-        raise ValueError(
-            "`dev_trials` must be at least 2, a target and a nontarget trial, "
-            f"got {dev_trials}; to have none set `dev_speakers` to 0."
-        )
-    fraction = isinstance(max_unreadable, numbers.Real)
-    if not fraction or not 0 <= max_unreadable <= 1:
-        raise ValueError(
-            "`max_unreadable` must be a fraction in [0, 1], got "
-            f"{shorten(max_unreadable)}; 1 % is 0.01."
-        )
+    return {name: tables[name] for name in wanted}, summary
 
 
 def _wanted(options):
-    """Which of the OUTPUTS these options make, in the order of writing."""
+    """Which tables these options make, in the order of writing."""
     made = {
         "train": not options["test_only"],
         "dev": options["dev_speakers"] and not options["test_only"],
@@ -318,24 +306,11 @@ def _wanted(options):
         "rejected": True,
         "kaldi": options["kaldi"],
     }
-    return [name for name in OUTPUTS if made[name]]
-
-
-def _read_test_ids(lists, files):
-    """IDs of all utterances of the trial lists, each of them in the corpus."""
-    known = set(files.ID.to_numpy())
-    test_ids = {}
-    for path in lists:
-        trials = read_trials(path)
-        require_utterances(trials, known, path)
-        test_ids |= dict.fromkeys(
-            trials[["enrol", "test"]].to_numpy().flat, path
-        )
-    return test_ids
+    return [name for name in made if made[name]]
 
 
 def _check_readable_tests(test_ids, files, rejected):
-    """Raise where a trial names a file that was rejected."""
+    """Raises where a trial names a file that was rejected."""
     reasons = dict(zip(rejected.wav, rejected.reason, strict=True))
     broken = files[files.wav.isin(reasons) & files.ID.isin(test_ids)]
     if len(broken):
@@ -349,7 +324,7 @@ def _check_readable_tests(test_ids, files, rejected):
 
 
 def _write(files_of, tables, summary):
-    """Write everything, the mark that it is whole last, then the links."""
+    """Writes everything, ``prepare.json`` last, then the links."""
     for name, table in tables.items():
         path = files_of.path(OUTPUTS[name])
         if name == "dev_trials":
@@ -366,65 +341,12 @@ def _write(files_of, tables, summary):
                 write_kaldi(manifest, os.path.join(path, part))
         else:
             write_manifest(table[COLUMNS], path)
-    files_of.mark_done(DONE, summary)
-    files_of.link([*(OUTPUTS[name] for name in tables), DONE])
-
-
-def _log(summary, save_folder):
-    """The counts, one line each, of what is there and of what was left out."""
-    logger.info(
-        "%d utterances of %d speakers in %d sessions, %.2f hours",
-        *(summary[key] for key in ("files", "speakers", "sessions")),
-        summary["seconds"] / 3600,
-    )
-    rates = summary["sample_rates"]
-    logger.info(
-        "sample rates: %s; what differs from the model's `sample_rate` is "
-        "resampled when it is read",
-        ", ".join(
-            f"{rate} Hz ({count} files)" for rate, count in rates.items()
-        ),
-    )
-    if summary["stereo"]:
-        logger.info(
-            "%d stereo files are mixed down when they are read",
-            summary["stereo"],
-        )
-    if summary["rejected"]:
-        logger.warning(
-            "%d unreadable files are left out: see %s",
-            summary["rejected"],
-            os.path.join(save_folder, OUTPUTS["rejected"]),
-        )
-    others = {"outside the folders' shape": summary["misplaced"]}
-    others |= summary["other_formats"]
-    others = [f"{count} {name}" for name, count in others.items() if count]
-    if others:
-        logger.info("other audio files left out: %s", ", ".join(others))
-    if "train" in summary:
-        logger.info(
-            "training: %d utterances of %d speakers",
-            summary["train"],
-            summary["train_speakers"],
-        )
-    if "dev" in summary:
-        logger.info(
-            "development: %d trials of %d utterances, their speakers held out",
-            summary["dev_trials"],
-            summary["dev"],
-        )
-    if "test" in summary:
-        logger.info(
-            "test: %d utterances in %d trial lists, their speakers held out",
-            summary["test"],
-            summary["trial_lists"],
-        )
-    else:
-        logger.warning("no trial list, so no test manifest")
+    files_of.mark_done(OUTPUTS["done"], summary)
+    files_of.link([OUTPUTS[name] for name in [*tables, "done"]])
 
 
 def main(arguments=None):
-    """Prepare by the command line; 1 where the input is at fault, else 0."""
+    """Prepares by the command line; returns 1 on bad input, else 0."""
     parser = argparse.ArgumentParser(
         description="Write the manifests of a corpus in VoxCeleb's shape."
     )

@@ -68,7 +68,6 @@ def batches(manifest, workers, epochs=(1, 2), rank=0, world_size=1):
     return found
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_change_nothing(manifest):
     alone = batches(manifest, workers=0)
     for workers in (1, 4):
@@ -84,7 +83,6 @@ def test_workers_change_nothing(manifest):
             assert torch.equal(seed, seed2)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_processes_have_the_crops_of_one(manifest, workers):
     def crops(found):  # a seed tells the draw, and so a crop from its repeat

@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_ext.dataio.enrolment import read_enrolment
 from speechbrain_ext.dataio.file_lists import list_named
 from speechbrain_ext.dataio.manifests import COLUMNS, read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.dataio.speaker_labels import speaker_classes
-from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.dataio.trials import read_enrolment, read_trials
 
 LONG = b"x" * (2**24 + 9)  # longer than any line of a list
 BINARY = b"RIFF\x24\x00\x00\x00WAVEfmt \x10\x00\x00\x00"
@@ -94,14 +93,14 @@ CASES = [
     ("list", b"a\tx/1.wav\r\nb\tx/2.wav", LISTED),
     ("list", b"\xef\xbb\xbfa x/1.wav\nb ./x/2.wav\n", LISTED),
     ("list", b"a ../x/1.wav\n", [("../x/1", "a")]),
-    ("csv", b"", "no CSV table"),
+    ("csv", b"", "not a CSV table"),
     ("csv", HEAD, "names no file"),
     ("csv", b"ID;wav;spk_id\na;b;c\n", "lacks the columns .*ID;wav;spk_id"),
     ("csv", b"ID,wav,wav,spk_id\na,b,b,c\n", "column wav twice"),
-    ("csv", HEAD + b"a,b,0,9,c,d\n", "no CSV table .*line 2"),
+    ("csv", HEAD + b"a,b,0,9,c,d\n", "not a CSV table .*line 2"),
     ("csv", HEAD + b"a,b,0,9\n", "line 2.*spk_id is empty"),
     ("csv", HEAD + b"a,b,0,9,c\n,b,0,9,c\n", "line 3.*ID is empty"),
-    ("csv", HEAD + b'a,"b,0,9,c\n', "no CSV table .*EOF inside string"),
+    ("csv", HEAD + b'a,"b,0,9,c\n', "not a CSV table .*EOF inside string"),
     ("csv", HEAD + b'a,"b\nb",0,9,c\n', "line break"),
     ("csv", HEAD + b"a,b,0,9,c => d\n", "`c => d` .* ` => `"),
     ("csv", HEAD + b"a,b,0,9,c\na,d,0,9,c\n", "Two rows .* ID a:"),

@@ -119,7 +119,7 @@ def test_read_manifest_leaves_text_as_it_is(tmp_path):
     [
         (f"ID,duration,wav\n{ROW}", "lacks the columns start, stop, spk_id"),
         (f"{HEADER}\n", "has no rows"),
-        ("", "is no CSV table"),
+        ("", "is not a CSV table"),
         (f"{HEADER}\n{ROW}\n{ROW}\n", "has the ID 0012/NA/1 twice"),
         (f"{HEADER}\n{ROW.replace('0.5', 'long')}\n", "duration is long"),
         (f"{HEADER}\n{ROW.replace('8000', '8e3.')}\n", "stop is 8e3., not a"),

@@ -2,11 +2,18 @@
 
 import math
 import os
+import pathlib
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from speechbrain_ext.dataio.score_files import read_scores, write_scores
+from speechbrain_ext.dataio.score_files import (
+    read_scores,
+    write_score_files,
+    write_scores,
+)
 from speechbrain_ext.utils.journal import JOURNAL
 
 
@@ -55,7 +62,7 @@ def test_score_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"form": "csv"}, r"`form` must be of .* got 'csv'"),
+        ({"form": "csv"}, r"`form` must be one of .* got 'csv'"),
         ({"enrol_names": ["a"]}, r"equally many, got \[1, 2, 2, 2\]"),
         ({"targets": [1, 0, 1]}, r"equally many, got \[2, 2, 2, 3\]"),
         ({"test_names": ["c", "d e"]}, "one word each, got 'd e'"),
@@ -99,3 +106,15 @@ def test_kaldis_form_has_no_label(tmp_path):
     path = tmp_path / "s.kaldi"
     write_scores(path, ["a", "a"], ["b", "c"], [0.1, -2.0], [1, 0], "kaldi")
     assert path.read_text() == "a b 0.1\na c -2.0\n"
+
+
+def test_each_form_has_a_file_of_its_own(tmp_path):
+    trials = {"enrol": ["a", "a"], "test": ["b", "c"], "target": [True, False]}
+    trials, scores = pd.DataFrame(trials), np.array([0.1, -2.0])
+    path = tmp_path / "out" / "scores_v1.0"
+    with pytest.raises(ValueError, match="`form` must be one of .* got 'csv'"):
+        write_score_files(path, trials, scores, ["kaldi", "csv"])
+    assert not path.parent.exists()
+    write_score_files(path, trials, scores, ["wespeaker", "kaldi"])
+    assert read_scores(f"{path}.txt")[2].tolist() == [0.1, -2.0]
+    assert pathlib.Path(f"{path}.kaldi").read_text() == "a b 0.1\na c -2.0\n"

@@ -96,7 +96,6 @@ def test_webdataset_reads_them(manifest, tmp_path):
             assert found[name] == (stream.read(), speaker)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_workers_and_processes_share_an_epoch_without_repeats(
     manifest, tmp_path, workers

@@ -192,6 +192,7 @@ def test_processes_share_the_batches(manifest, encoder, tmp_path):
     assert encoder.seen == 6 - len(part)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_broken_file_is_left_out(manifest, encoder, tmp_path):
     store = EmbeddingStore(tmp_path / "embeddings", "a" * 64)
     stored_embeddings(encoder, manifest, store)

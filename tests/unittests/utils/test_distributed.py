@@ -70,10 +70,10 @@ def alone():
         # one waits within the function for the other, which has failed
         raise_on_all(lambda: rank() and failing() or raise_on_all(bool))
     assert main_process_first(lambda: 7) == 7
-    # only the main process is the first of its machine
-    os.environ["LOCAL_RANK"] = "1"
-    made = main_process_first(lambda: 7, once_per_node=True)
-    assert made == (7 if rank() == 0 else None)
+    # the first process of each machine calls, the others get its result
+    for local_ranks, made in (("01", [0, 0]), ("00", [0, 1])):
+        os.environ["LOCAL_RANK"] = local_ranks[rank()]
+        assert main_process_first(rank, once_per_node=True) == made[rank()]
     assert all_gather(x.detach()).tolist() == [1, 1, 2, 2]
     return losses, x.grad, order
 

@@ -115,7 +115,7 @@ def eer_plot(found, path):
                 low, high = row.get("interval", [row["value"]] * 2)
                 axes.plot([low, high], [place + shift] * 2, "C0", lw=1)
                 axes.plot(row["value"], place + shift, "C0o", ms=4)
-            if rows:
+            if len(rows) > 1:
                 mean = np.mean([row["value"] for row in rows])
                 axes.plot([mean] * 2, [place - 0.3, place + 0.3], "0.2", lw=2)
         axes.set_title(" ".join(condition), fontsize=9)

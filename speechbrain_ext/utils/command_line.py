@@ -1,8 +1,8 @@
-"""The command line of the recipe's scripts, and their help.
+"""The command line of the recipe's scripts, and their ``--help``.
 
-SpeechBrain joins and splits the overrides at ``=``, so that ``=`` in a value
-becomes a space, and takes ``--dev`` for ``--device``. Here each argument is
-read by itself, and the answer is in SpeechBrain's form.
+SpeechBrain's parser turns ``=`` inside a value into a space and accepts
+abbreviations such as ``--dev`` for ``--device``. This one does neither; what
+it returns has SpeechBrain's form.
 """
 
 import ast
@@ -30,23 +30,23 @@ VALUED = [
 
 
 def parse_command_line(argv, script):
-    """Reads the command line of a script, as ``sb.parse_arguments`` does.
+    """Reads the command line of a script, like ``sb.parse_arguments``.
 
-    ``--key=value`` and ``--key value`` are the same. A value arrives whole,
-    whatever is in it. A name counts only if it is written in full.
+    ``--key=value`` and ``--key value`` are the same. A value may contain any
+    characters. Names cannot be abbreviated.
 
     Arguments
     ---------
     argv : list of str
         The arguments, without the script's name.
     script : str
-        The script's path, for ``--help``: what it is for is in its docstring,
-        its recipes are in ``hparams`` beside it.
+        Path of the script. ``--help`` shows its docstring and the recipes in
+        the folder ``hparams`` beside it.
 
     Returns
     -------
     recipe : str
-        The YAML.
+        Path of the YAML.
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's own options.
     overrides : str
@@ -55,9 +55,9 @@ def parse_command_line(argv, script):
     Raises
     ------
     ValueError
-        If an argument cannot be understood.
+        If an argument is not valid.
     SystemExit
-        With code 0, once ``--help`` is answered.
+        With code 0, after ``--help``.
 
     Example
     -------
@@ -84,7 +84,7 @@ def parse_command_line(argv, script):
         else:
             overrides.append(_line(name, raw))
     if chosen.get("ckpt_interval_steps", 0) > 0:
-        # SpeechBrain takes one of them only, and the recipes have minutes
+        # SpeechBrain accepts only one of them; the recipes set the minutes
         if chosen.setdefault("ckpt_interval_minutes", 0) > 0:
             raise ValueError(
                 "--ckpt_interval_steps and --ckpt_interval_minutes must not "
@@ -97,7 +97,7 @@ def parse_command_line(argv, script):
 
 
 def _split(argv):
-    """Positional words, options by their names, and options of many words."""
+    """Positional words, options by name, and options with several words."""
     positional, options, lists = [], {}, {}
     while argv:
         word = argv.pop(0)
@@ -105,7 +105,8 @@ def _split(argv):
             word.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"The argument {word!r} must be UTF-8; rename what it names."
+                f"The argument {word!r} must be UTF-8; rename the file or "
+                "folder."
             ) from error
         if word in ("-h", "--help"):
             options["help"] = None
@@ -152,7 +153,7 @@ def _run_option(name, raw):
 
 
 def _device(name):
-    """A device that torch has here."""
+    """Checks that PyTorch finds a device."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -172,7 +173,7 @@ def _device(name):
 
 
 def _line(name, raw):
-    """An option as a line of YAML, its value whole."""
+    """An option as a line of YAML."""
     key = name if re.fullmatch(r"\w+", name) else _quoted(name)
     if raw is None:
         return f"{key}:"
@@ -180,15 +181,14 @@ def _line(name, raw):
         raise ValueError(
             f"--{name}= has no value; write --{name}=null for none."
         )
-    if raw.lstrip()[0] in "[{!\"'":  # YAML's own signs
+    if raw.lstrip()[0] in "[{!\"'":  # YAML syntax
         try:
             ruamel.yaml.YAML().load(raw)
         except (YAMLError, ValueError, RecursionError) as error:
             problem = getattr(error, "problem", None) or "it is not YAML"
             raise ValueError(
-                f"--{name} must have a whole value, got {raw[:80]!r} "
-                f"({problem}); "
-                f"for a text with such signs, write --{name}='\"...\"'."
+                f"--{name} is not valid YAML, got {raw[:80]!r} ({problem}); "
+                f"to pass it as plain text, write --{name}='\"...\"'."
             ) from error
         return f"{key}: " + raw.replace("\n", "\n  ")
     return f"{key}: {raw if _is_plain(raw) else _quoted(raw)}"
@@ -196,25 +196,25 @@ def _line(name, raw):
 
 def _quoted(text):
     """A text in YAML's double quotes, on one line."""
-    signs = [
+    characters = [
         c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}"
         for c in text
     ]
-    return '"' + "".join(signs) + '"'
+    return '"' + "".join(characters) + '"'
 
 
 def _is_plain(raw):
-    """Whether YAML takes a text as one value, as it stands."""
+    """Whether YAML reads an unquoted text as a single value."""
     try:
         ruamel.yaml.YAML().load(raw)
         node = ruamel.yaml.YAML().compose(io.StringIO(f"key: {raw}"))
         return len(node.value) == 1 and node.value[0][1].value == raw
-    except (YAMLError, ValueError):  # 2024-13-45 is no date, but a name
+    except (YAMLError, ValueError):  # 2024-13-45: not a date, but a name
         return False
 
 
 def _help(recipe, script):
-    """What ``--help`` answers: how to call a script, or a recipe's keys."""
+    """The text of ``--help``: usage of a script, or the keys of a recipe."""
     script = pathlib.Path(script)
     docstring = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
     if recipe is not None:
@@ -263,7 +263,7 @@ def _help_on_recipe(recipe, script):
 
 
 def _described_keys(text):
-    """Headings and comments above each key, the key, and its own comment."""
+    """Headings and comments above each key, the key, and its comment."""
     above, found, apart = [], [], True
     _, _, body = text.partition("\n\n")
     for line in (body if text.startswith("#") else text).splitlines():
@@ -273,18 +273,18 @@ def _described_keys(text):
             found.append([above, key[1], [said[1]] if said else []])
             above = []
         elif line.startswith("#"):
-            if apart:  # a heading, and what is said below it
+            if apart:  # a heading
                 above += ["", said[1]]
             else:
                 above.append(said[1] if "" in above else f"  # {said[1]}")
         elif found and said and line.lstrip().startswith("#"):
-            found[-1][2].append(said[1])  # continues below its key
+            found[-1][2].append(said[1])  # continues the comment of the key
         apart = not line.strip()
     return [(above, key, " ".join(said)) for above, key, said in found]
 
 
 def _entry(key, value, comment):
-    """Lines of help on a key: its value, and what is said of it."""
+    """Lines of help for a key: its value and its comment."""
     stream = io.StringIO()
     yaml = ruamel.yaml.YAML()
     yaml.width = 10**6

@@ -243,7 +243,7 @@ def test_a_folder_in_it_is_refused(exported, parts):
     (exported / "work").mkdir()
     (exported / "work" / "thesis.tex").write_text("mine")
     before = snapshot(exported)
-    with pytest.raises(FileExistsError, match="work is not a plain file"):
+    with pytest.raises(FileExistsError, match="work is not a regular file"):
         export_pretrained(exported, RECIPE, *changed(parts), 8)
     assert snapshot(exported) == before
 

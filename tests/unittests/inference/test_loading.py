@@ -249,7 +249,7 @@ def test_weights_that_cannot_be_used_are_said(folder, tmp_path, monkeypatch):
         )
     for content in (b"no weights at all", pickle.dumps(Evil())):
         path.write_bytes(content)
-        said("is not a file of torch.save, or holds more than tensors")
+        said("is not a file of torch.save, or contains more than tensors")
     assert not (tmp_path / "evil").exists()
     torch.save([1, 2], path)
     said("must hold a state dict, got a list")

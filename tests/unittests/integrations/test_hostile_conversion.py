@@ -219,7 +219,7 @@ def test_what_is_no_plain_file_is_said(refused, tmp_path):
 
 CONFIGS = [
     ("", "is empty"),
-    ("- a\n", "holds a list"),
+    ("- a\n", "has a list"),
     ("model_args: {}\n", "has no key 'model'"),
     ("model: 5\n", "`model` of"),
     ("model: [ResNet1]\n", "`model` of"),
@@ -234,7 +234,7 @@ CONFIGS = [
     ("model: ResNet1\nmodel_args: {feat_dim: -80}\n", "`input_size` must be"),
     ("model: ResNet1\nmodel_args: {feat_dim: 1.5}\n", "`input_size` must be"),
     ("model: ResNet1\nmodel_args: &a {b: *a}\n", "form a loop"),
-    ("model: [\n", "is not a YAML"),
+    ("model: [\n", "is not valid YAML"),
     ("model: !!python/object/apply:os.mkdir [exploded]\n", "`model` of"),
 ]
 

@@ -170,7 +170,7 @@ def test_taken_port_is_one_message(free_port_taken):
         timeout=100,
     )
     assert done.returncode == 1
-    said = f"error: The processes cannot meet at 127.0.0.1:{free_port_taken}"
+    said = f"error: The processes cannot connect at 127.0.0.1:{free_port_taken}"
     assert done.stderr.count(said) == 1
 
 

@@ -213,7 +213,9 @@ def test_workers_end_with_a_killed_parent_and_the_folder_is_free(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file cannot be written into .*name"):
+    with pytest.raises(
+        OSError, match="Cannot write to the folder .*file .*use"
+    ):
         with locked_folder(tmp_path / "file"):
             pass
 

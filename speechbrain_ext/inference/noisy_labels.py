@@ -17,12 +17,12 @@ KEYS = ["kind", "rate", "seed", "exact", "outside", "parts", "by"]
 KEYS += ["embeddings_from"]
 
 
-def noise_options(asked, seed):
+def noise_options(options, seed):
     """Checks the options of label noise from a YAML or the command line.
 
     Arguments
     ---------
-    asked : dict
+    options : dict
         ``kind`` and ``rate``, optionally ``seed`` and the options of
         ``corrupt_labels``. Paths replace two of them: ``outside`` is a
         manifest, and ``embeddings_from`` is a pretrained folder whose
@@ -38,7 +38,7 @@ def noise_options(asked, seed):
     Raises
     ------
     ValueError
-        If ``asked`` is not a mapping, or a key is missing, unknown or has a
+        If ``options`` is not a mapping, or a key is missing, unknown or has a
         value that is not valid.
 
     Example
@@ -50,44 +50,45 @@ def noise_options(asked, seed):
     ValueError: `label_noise` must be a mapping such as {kind: symmetric, \
 rate: 0.3}, got 5.
     """
-    if not isinstance(asked, dict):
+    if not isinstance(options, dict):
         raise ValueError(
             "`label_noise` must be a mapping such as {kind: symmetric, rate: "
-            f"0.3}}, got {asked!r}."
+            f"0.3}}, got {options!r}."
         )
-    for key in asked:
+    for key in options:
         if key not in KEYS:
             raise ValueError(
                 f"`label_noise` has an unknown key {key!r}; valid keys are "
                 f"{', '.join(KEYS)}."
             )
     for key in ("kind", "rate"):
-        if key not in asked:
+        if key not in options:
             raise ValueError(
                 f"`label_noise` lacks '{key}'; it must be a mapping such as "
                 "{kind: symmetric, rate: 0.3}."
             )
     for key in ("outside", "embeddings_from"):
-        if not isinstance(asked.get(key, ""), (str, pathlib.PurePath)):
+        if not isinstance(options.get(key, ""), (str, pathlib.PurePath)):
             raise ValueError(
-                f"`{key}` of `label_noise` must be a path, got {asked[key]!r}."
+                f"`{key}` of `label_noise` must be a path, got "
+                f"{options[key]!r}."
             )
-    if "embeddings_from" in asked and asked["kind"] != "pair":
+    if "embeddings_from" in options and options["kind"] != "pair":
         raise ValueError(
             "`embeddings_from` is valid only with kind 'pair', got kind "
-            f"{asked['kind']!r}; leave it out."
+            f"{options['kind']!r}; leave it out."
         )
-    return {"seed": seed, **asked}
+    return {"seed": seed, **options}
 
 
-def noisy_manifest(manifest, asked, seed, device="cpu"):
+def noisy_manifest(manifest, label_noise, seed, device="cpu"):
     """Corrupts the labels of a manifest with the options of a YAML.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
         The clean manifest.
-    asked : dict
+    label_noise : dict
         Kind, rate and options, see ``noise_options``.
     seed : int
         Seed of the run.
@@ -117,7 +118,7 @@ def noisy_manifest(manifest, asked, seed, device="cpu"):
     >>> noisy_manifest(table, {"kind": "merge", "rate": 1}, 1)[1]["corrupted"]
     4
     """
-    options = noise_options(asked, seed)
+    options = noise_options(label_noise, seed)
     encoder = options.pop("embeddings_from", None)
     if encoder is not None:
         options["embeddings"] = speaker_means(encoder, manifest, device)

@@ -152,7 +152,7 @@ class SpeechFeatures(torch.nn.Module):
     front_end : torch.nn.Module
         Computes features [batch, time, channel] from waveforms [batch, time].
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Example
     -------

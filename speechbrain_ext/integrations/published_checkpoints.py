@@ -244,10 +244,10 @@ def export_checkpoint(
     Raises
     ------
     ValueError
-        If the file is missing, truncated, holds code or a number that is not
-        finite, or does not fit.
+        If the file is missing or truncated, contains code or a number that is
+        not finite, or does not fit.
     FileExistsError
-        If the folder holds what may not be replaced.
+        If the folder cannot be replaced, see ``require_exportable``.
     """
     checkpoint = pathlib.Path(checkpoint)
     require_exportable(folder, card=True)

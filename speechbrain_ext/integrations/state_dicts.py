@@ -6,7 +6,6 @@ module, and patterns that rename published keys to ours.
 
 import os
 import pathlib
-import pickle
 import re
 import zipfile
 
@@ -18,6 +17,7 @@ from speechbrain_ext.lobes.features import (
     SentenceMeanVarNorm,
 )
 from speechbrain_ext.nnet import pooling as poolings
+from speechbrain_ext.utils.tensors import read_tensors
 
 # Class of each published pooling, and our key for each published key
 POOLINGS = {
@@ -73,22 +73,9 @@ def read_checkpoint(path):
         raise ValueError(f"The checkpoint {path} must be a file, not a folder.")
     _refuse_inflation(path)
     try:
-        state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    # torch's message advises to load the file in spite of the danger
-    except pickle.UnpicklingError as error:
-        called = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" (it would call {called[1]})" if called else ""
-        raise ValueError(
-            f"{path} contains more than tensors{what}, or is not a "
-            "checkpoint. It was not read; ask its authors for a file with "
-            "only the weights."
-        ) from error
+        state_dict = read_tensors(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error}).") from error
-    except Exception as error:  # a broken file can raise anything
-        raise ValueError(
-            f"{path} is truncated or not a checkpoint; download it again."
-        ) from error
     if not isinstance(state_dict, dict) or not state_dict:
         raise ValueError(
             f"{path} must be a state dict (a dict of tensors), got "

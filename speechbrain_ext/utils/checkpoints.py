@@ -68,7 +68,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     ):
         """Registers an object to save. A sharded one is saved unsharded.
 
-        Overrides ``speechbrain.utils.checkpoints.Checkpointer``.
+        Overrides SpeechBrain's ``Checkpointer.add_recoverable``.
 
         Arguments
         ---------
@@ -234,9 +234,9 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         if max_key or min_key:
             sign = 1 if max_key else -1
 
-            def ckpt_predicate(one, asked=ckpt_predicate):
+            def ckpt_predicate(one, given=ckpt_predicate):
                 value = one.meta.get(max_key or min_key)
-                return _is_number(value) and (asked is None or asked(one))
+                return _is_number(value) and (given is None or given(one))
 
             def importance_key(one):
                 value = sign * one.meta[max_key or min_key]

@@ -13,10 +13,10 @@ import sys
 import textwrap
 
 import ruamel.yaml
-import torch
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
+from speechbrain_ext.utils.distributed import check_device
 from speechbrain_ext.utils.recipe import read_recipe
 from speechbrain_ext.utils.values import check_value, tag_of
 from speechbrain_ext.utils.yaml_files import read_text
@@ -143,33 +143,14 @@ def _run_option(name, raw):
     if not raw:
         raise ValueError(f"--{name} needs a value; write --{name}=value.")
     if name == "device":
-        return _device(raw)
+        check_device(raw)
+        return raw
     own = "" if RUN_OPTIONS[name] is None else RUN_OPTIONS[name]
     value = ruamel.yaml.YAML().load(_line(name, raw))[name]
     value = check_value(name, value, own, raw)
     if type(own) is int and value == int(value):
         return int(value)
     return value
-
-
-def _device(name):
-    """Checks that PyTorch finds a device."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"`device` must be cpu, cuda or cuda:0, got {name!r}."
-        ) from error
-    found = torch.cuda.device_count() if device.type == "cuda" else 1
-    if device.type not in ("cpu", "cuda", "mps", "xpu", "hpu", "npu"):
-        raise ValueError(f"`device` must be cpu, cuda or cuda:0, got {name!r}.")
-    if (device.index or 0) >= found:
-        raise ValueError(
-            f"`device` must be one of this machine's, got {name!r}, but "
-            f"PyTorch finds {found} GPUs; check the driver (nvidia-smi), or "
-            "pass --device=cpu."
-        )
-    return name
 
 
 def _line(name, raw):

@@ -1,10 +1,9 @@
 """Collectives with gradients, and errors that stop all processes.
 
-Everything here also works with one process, and with gloo and nccl.
-``DistributedDataParallel`` averages the gradients of the processes. If a
-process computes its loss from the data of all processes, or from a part of
-the classes, it must therefore pass ``world_size`` times its gradient to
-replicated parameters.
+Everything here also works with one process. ``DistributedDataParallel``
+averages the gradients of the processes. If a process computes its loss from
+the data of all processes, or from a part of the classes, it must therefore
+pass ``world_size`` times its gradient to replicated parameters.
 """
 
 import contextlib
@@ -22,6 +21,8 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
 
 # The store of the process group; the first process that fails is marked there
 _MET = {}
@@ -88,7 +89,7 @@ def init_processes(run_opts):
     >>> init_processes(RunOptions(device="cpu"))["device"]
     'cpu'
     """
-    _check_device(run_opts["device"])
+    check_device(run_opts["device"] or "cpu")
     if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         return run_opts
     if (run_opts["device"] or infer_device()) == "cpu":
@@ -113,27 +114,34 @@ def init_processes(run_opts):
     return run_opts
 
 
-def _check_device(name):
-    """Raises if the device of the command line does not exist."""
-    if name is None:
-        return
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
+def check_device(name):
+    """Raises if a device is not valid or does not exist on this machine.
+
+    Arguments
+    ---------
+    name : str
+        A name such as ``cpu`` or ``cuda:0``.
+
+    Raises
+    ------
+    ValueError
+        If PyTorch does not know the name, or finds no such GPU.
+
+    Example
+    -------
+    >>> check_device("cpu")
+    """
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or not (index.isdecimal() or kind == name):
         raise ValueError(
-            f"`--device` must be cpu, cuda or cuda:<number>, got {name!r}."
-        ) from error
-    if device.type != "cuda":
-        return
-    if not torch.cuda.is_available():
-        raise ValueError(
-            f"`--device` is {name}, but PyTorch finds no GPU or no driver; "
-            "run nvidia-smi to check, or pass --device=cpu."
+            f"`device` must be cpu, cuda or cuda:<number>, got {name!r}."
         )
-    if (device.index or 0) >= torch.cuda.device_count():
+    gpus = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= gpus:
         raise ValueError(
-            f"`--device` is {name}, but the GPUs are cuda:0 to "
-            f"cuda:{torch.cuda.device_count() - 1}."
+            f"`device` must exist on this machine, got {name!r}, but PyTorch "
+            f"finds {gpus} GPUs; run nvidia-smi to check the driver, or pass "
+            "--device=cpu."
         )
 
 
@@ -231,8 +239,7 @@ def main_process_first(function, *arguments, once_per_node=False):
     Raises
     ------
     CommonFailureError
-        On every process, with the message of the first process that failed.
-        With one process, the original error is raised.
+        If the function fails on a process, see ``raise_on_all``.
 
     Example
     -------
@@ -240,14 +247,11 @@ def main_process_first(function, *arguments, once_per_node=False):
     2
     """
     main = if_main_process()
-    other = not main and (
-        not once_per_node or os.environ.get("LOCAL_RANK") == "0"
-    )
+    skip = once_per_node and os.environ.get("LOCAL_RANK") != "0"
     result = None
-    for turn in (main, other):
-        made = raise_on_all(
-            lambda turn=turn: function(*arguments) if turn else None
-        )
+    for turn in (main, not main and not skip):
+        call = (function, *arguments) if turn else (bool,)
+        made = raise_on_all(*call)
         result = made if turn else result
     if not once_per_node or world_size() == 1:
         return result

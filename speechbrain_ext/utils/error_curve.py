@@ -280,13 +280,13 @@ def _sorted_scores(scores, name):
     scores = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
     if not scores.size:
         raise ValueError(
-            f"`{name}` must hold at least one score, got 0: error rates need "
+            f"`{name}` must have at least one score, got 0: error rates need "
             "both positive and negative trials."
         )
     undefined = int(np.count_nonzero(np.isnan(scores)))
     if undefined:
         raise ValueError(
-            f"`{name}` must not hold NaN, got {undefined} of {scores.size}; "
+            f"`{name}` must not contain NaN, got {undefined} of {scores.size}; "
             "look for silent or broken utterances among the trials."
         )
     return scores

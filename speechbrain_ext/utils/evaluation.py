@@ -137,13 +137,34 @@ trials; fit it on similar speech (`calibration_manifest`).
             f"few: metrics and their intervals need {FEWEST_TRIALS} trials of "
             f"each kind and {FEWEST_SPEAKERS} speakers."
         )
-    if "Cllr" in row and row["Cllr"] > 1.2 * row["minCllr"] + 0.02:
+    if is_miscalibrated(row):
         notes.append(
             f"Cllr is {row['Cllr']:.3f}, but minCllr is {row['minCllr']:.3f}: "
             "the calibration does not fit these trials; fit it on similar "
             "speech (`calibration_manifest`)."
         )
     return notes
+
+
+def is_miscalibrated(row):
+    """Whether Cllr is above 1.2 * minCllr + 0.02.
+
+    Arguments
+    ---------
+    row : dict
+        Result of ``evaluate``.
+
+    Returns
+    -------
+    bool
+        False also for scores that are not calibrated.
+
+    Example
+    -------
+    >>> is_miscalibrated({"Cllr": 0.3, "minCllr": 0.1})
+    True
+    """
+    return "Cllr" in row and row["Cllr"] > 1.2 * row["minCllr"] + 0.02
 
 
 def log_notes(name, rows):

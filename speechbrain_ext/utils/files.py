@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 
 import filelock
 
@@ -21,6 +20,7 @@ from speechbrain_ext.utils.journal import (
     is_own,
     record_file,
 )
+from speechbrain_ext.utils.seals import to_disk
 
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
@@ -73,7 +73,9 @@ def atomic_path(path, record=True):
     try:
         with explain_disk_full(folder or "."):
             yield temporary
-            _sync(temporary)
+            # a rename must not reach the disk before the content
+            if not os.path.islink(temporary):
+                to_disk(temporary)
             # before the rename: a run that is killed in between must still
             # find the file in the journal
             if record:
@@ -442,14 +444,3 @@ def _cannot_write(folder, reason):
         f"Cannot write to the folder {folder} ({reason}); make it writable, "
         "or use another folder."
     )
-
-
-def _sync(path):
-    """Flushes a file to the disk, which must happen before its rename."""
-    if os.path.islink(path) or sys.platform == "win32":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -34,9 +34,8 @@ def is_own(path):
     >>> is_own(path)
     False
     """
-    folder, name = os.path.split(os.fspath(path))
-    known = [line for line in _journal(folder) if line["name"] == name]
-    return bool(known) and _entry(name, path) in known
+    known = _entries(path)
+    return bool(known) and _entry(os.path.basename(path), path) in known
 
 
 def record_file(folder, name, path):
@@ -120,8 +119,7 @@ def has_grown(path):
     >>> has_grown(path)
     False
     """
-    folder, name = os.path.split(os.fspath(path))
-    known = [line for line in _journal(folder) if line["name"] == name]
+    known = _entries(path)
     if not known or os.path.islink(path) or not os.path.isfile(path):
         return False
     size = known[-1].get("size")
@@ -155,17 +153,18 @@ def foreign_words(path):
     )
 
 
-def _journal(folder):
-    """The complete lines of a folder's journal."""
-    path = os.path.join(folder, JOURNAL)
-    if not os.path.isfile(path) or os.path.islink(path):
+def _entries(path):
+    """The complete entries of a file in its folder's journal."""
+    folder, name = os.path.split(os.fspath(path))
+    journal = os.path.join(folder, JOURNAL)
+    if not os.path.isfile(journal) or os.path.islink(journal):
         return []
-    lines = []
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+    entries = []
+    with open(journal, encoding="utf-8", errors="surrogateescape") as stream:
         for line in stream:
             with contextlib.suppress(ValueError):  # an incomplete line
-                lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict) and "name" in line]
+                entries.append(json.loads(line))
+    return [e for e in entries if isinstance(e, dict) and e.get("name") == name]
 
 
 def _entry(name, path):

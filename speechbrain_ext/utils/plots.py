@@ -82,7 +82,7 @@ def det_plot(systems, path, title=None, p_targets=()):
     'cosine: EER 25.00 %'
     """
     if not systems:
-        raise ValueError("`systems` must hold at least one system, got 0.")
+        raise ValueError("`systems` must have at least one system, got 0.")
     curves, equal, costs = {}, {}, {}
     for label, (positive_scores, negative_scores) in systems.items():
         try:

@@ -1,6 +1,7 @@
 """Safe loading of torch.save files, and saving of sharded modules."""
 
 import pickle
+import re
 
 import torch
 from speechbrain.utils.distributed import if_main_process
@@ -42,9 +43,11 @@ def read_tensors(path, mmap=False):
         raise
     except pickle.UnpicklingError as error:
         # torch's message advises to load the file in spite of the danger
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" (it would call {called[1]})" if called else ""
         raise ValueError(
             f"{path} is not a file of torch.save, or contains more than "
-            "tensors (code, which is never run); it was not read."
+            f"tensors{what}; it was not read, and no code was run."
         ) from error
     except Exception as error:  # a broken file can raise anything
         raise ValueError(

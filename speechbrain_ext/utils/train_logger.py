@@ -158,16 +158,16 @@ class EpochTensorboardLogger(TensorboardLogger):
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, verbose=False
     ):
-        """Writes the numbers of an epoch.
+        """Writes the statistics of an epoch.
 
         Arguments
         ---------
         stats_meta : dict
-            ``epoch``, counted from 1, and whatever else is known of it.
+            ``epoch``, counted from 1, and other information about it.
         train_stats : dict
-            Numbers of training, by name.
+            Training statistics, by name.
         valid_stats : dict
-            Numbers of validation, by name.
+            Validation statistics, by name.
         verbose : bool
             Ignored; SpeechBrain passes it.
         """
@@ -216,16 +216,16 @@ class HistoryLogger(TrainLogger):
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, verbose=False
     ):
-        """Writes the numbers of an epoch.
+        """Writes the statistics of an epoch.
 
         Arguments
         ---------
         stats_meta : dict
-            ``epoch``, counted from 1, and whatever else is known of it.
+            ``epoch``, counted from 1, and other information about it.
         train_stats : dict
-            Numbers of training, by name.
+            Training statistics, by name.
         valid_stats : dict
-            Numbers of validation, by name.
+            Validation statistics, by name.
         verbose : bool
             Ignored; SpeechBrain passes it.
         """

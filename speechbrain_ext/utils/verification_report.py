@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from speechbrain_ext.utils.evaluation import is_miscalibrated
 from speechbrain_ext.utils.report import Picture, Table, results_table
 from speechbrain_ext.utils.training_settings import training_settings
 
@@ -72,7 +73,7 @@ def result_tables(results, caption=""):
 
 
 def calibration_note(results):
-    """Warns if a Cllr is far above minCllr: above 1.2 * minCllr + 0.02.
+    """Warns about rows whose Cllr is far above minCllr.
 
     Arguments
     ---------
@@ -94,7 +95,7 @@ def calibration_note(results):
     misfits = [
         f"{row['scoring']} ({row['Cllr']:.3f} against {row['minCllr']:.3f})"
         for row in results
-        if "Cllr" in row and row["Cllr"] > 1.2 * row["minCllr"] + 0.02
+        if is_miscalibrated(row)
     ]
     if not misfits:
         return None

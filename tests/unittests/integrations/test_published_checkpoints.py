@@ -176,7 +176,7 @@ def test_bad_files_are_refused_and_nothing_is_written(published, tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
     for name, said in (
         ("none.pt", "does not exist"),
-        ("cut.pt", "truncated or not a checkpoint"),
+        ("cut.pt", "is truncated, or not a file of torch.save"),
         ("bomb.pt", "more than tensors"),
         ("other.pt", "not of family 'golden_gemini'"),
     ):

@@ -106,7 +106,7 @@ def test_a_kill_at_any_step_leaves_the_old_file_replaceable(
         os._exit(9)
 
     if step == "sync":
-        monkeypatch.setattr(files, "_sync", killed)
+        monkeypatch.setattr(files, "to_disk", killed)
     elif step == "record":
         monkeypatch.setattr(files, "record_file", killed)
     else:
@@ -230,7 +230,7 @@ def test_a_full_disk_is_told_and_other_errors_stay(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("step", ["_sync", "record_file"])
+@pytest.mark.parametrize("step", ["to_disk", "record_file"])
 def test_a_full_disk_leaves_the_old_file(step, own, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -259,11 +259,10 @@ class MagnitudeSpectrogram(torch.nn.Module):
     """The spectrogram of 257 bins for Thin ResNet34.
 
     25 ms frames (Hann) every 10 ms, edges snipped, magnitudes of 512 points.
-    Reference code: clovaai/voxceleb_trainer@8d03f1b models/ResNetSE.py, which
-    gets the samples as 16-bit integers. ``SentenceMeanVarNorm`` follows, and
-    adds 1e-5 to the variance. This changes nothing at the scale of integers.
-    Samples in [-1, 1] have smaller variances in quiet bins, which therefore
-    would not reach a variance of 1.
+    Reference code: clovaai/voxceleb_trainer@8d03f1b models/ResNetSE.py, whose
+    samples are 16-bit integers. The ``SentenceMeanVarNorm`` after it adds 1e-5
+    to the variance, which is negligible for integers. With samples in [-1, 1],
+    quiet bins would not reach a variance of 1.
 
     Arguments
     ---------

@@ -142,7 +142,8 @@ def training(corpus, folder):
     return lambda: train_speaker_embeddings.main(
         [
             str(RECIPE / "hparams" / "resnet_csphereface2_small.yaml"),
-            *("--device=cpu", "--noprogressbar"),
+            "--device=cpu",
+            "--noprogressbar",
             *(f"--{key}={value}" for key, value in options.items()),
         ]
     )
@@ -162,7 +163,8 @@ def verification(corpus, folder):
     return lambda: speaker_verification_cosine.main(
         [
             str(RECIPE / "hparams" / "verification_resnet_small.yaml"),
-            *("--device=cpu", "--noprogressbar"),
+            "--device=cpu",
+            "--noprogressbar",
             *(f"--{key}={value}" for key, value in options.items()),
         ]
     )

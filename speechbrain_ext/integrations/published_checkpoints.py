@@ -109,8 +109,8 @@ def describe_checkpoint(family, architecture, state_dict, input_size=None):
         shape = list(state_dict[key].shape)
         if len(shape) != dimensions or 0 in shape:
             raise ValueError(
-                f"The checkpoint's '{key}' must have {dimensions} dimensions "
-                f"above 0, got the shape {shape}: it is not {what}."
+                f"The checkpoint's '{key}' must have {dimensions} dimensions, "
+                f"each larger than 0, got the shape {shape}: it is not {what}."
             )
         return state_dict[key]
 

@@ -121,7 +121,9 @@ def _split(argv):
                 "--key=value, with two dashes."
             )
         if name in options or name in lists:
-            raise ValueError(f"The command line has --{name} twice.")
+            raise ValueError(
+                f"The command line has --{name} twice; leave one out."
+            )
         following = bool(argv) and not argv[0].startswith("--")
         if name in LISTS:
             lists[name] = value.split() if equals else []

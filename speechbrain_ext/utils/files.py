@@ -427,7 +427,7 @@ def _refuse_link(path, root):
     if os.path.islink(path) and os.path.commonpath([root, target]) != root:
         raise ValueError(
             f"{path} is a link to {target}, outside its folder, and writing "
-            "to it would change that file; remove the link, or use another "
+            "to it would change its target; remove the link, or use another "
             "folder."
         )
 

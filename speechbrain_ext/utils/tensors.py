@@ -78,14 +78,14 @@ def require_no_nan(state, path, name=""):
     >>> state = {"weight": torch.tensor([1.0, float("nan")])}
     >>> require_no_nan(state, pathlib.Path("layer.ckpt"))
     Traceback (most recent call last):
-    ValueError: layer.ckpt has values in weight that are NaN.
+    ValueError: layer.ckpt contains NaN in weight.
     """
     if isinstance(state, dict):
         for key, value in state.items():
             require_no_nan(value, path, f"{name}.{key}" if name else str(key))
     elif torch.is_tensor(state) and state.is_floating_point():
         if state.isnan().any():
-            raise ValueError(f"{path.name} has values in {name} that are NaN.")
+            raise ValueError(f"{path.name} contains NaN in {name}.")
 
 
 def save_unsharded(obj, path):

@@ -89,7 +89,7 @@ TENSORS = [
         put(FIRST, torch.quantize_per_tensor(WHOLE, 0.1, 0, torch.qint8)),
         "'conv1.weight' is sparse, nested or quantised",
     ),
-    (put(FIRST, torch.tensor(1.0)), "4 dimensions above 0"),
+    (put(FIRST, torch.tensor(1.0)), "4 dimensions, each larger than 0"),
     (put(FIRST, torch.zeros(4)), "got the shape [4]"),
     (put(FIRST, torch.zeros(0, 1, 3, 3)), "got the shape [0, 1, 3, 3]"),
     (put(FIRST, torch.zeros(4, 1, 5, 5)), "instead of [4, 1, 3, 3]"),

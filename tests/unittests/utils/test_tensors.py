@@ -74,11 +74,13 @@ def test_what_was_saved_comes_back(tmp_path):
 def test_nan_is_named(tmp_path):
     path = tmp_path / "optimizer.ckpt"
     state = {"state": {0: {"momentum": torch.tensor([1.0, float("nan")])}}}
-    with pytest.raises(ValueError, match="er.ckpt .* state.0.momentum .* NaN"):
+    with pytest.raises(
+        ValueError, match="er.ckpt contains NaN in state.0.momentum"
+    ):
         require_no_nan(state, path)
     require_no_nan({"a": torch.tensor([float("inf")]), "b": "c"}, path)
     layer = torch.nn.Linear(2, 3)
     torch.nn.init.constant_(layer.bias, float("nan"))
     save_unsharded(layer, tmp_path / "layer.ckpt")
-    with pytest.raises(ValueError, match="layer.ckpt has values in bias"):
+    with pytest.raises(ValueError, match="layer.ckpt contains NaN in bias"):
         load_sharded(torch.nn.Linear(2, 3), tmp_path / "layer.ckpt")

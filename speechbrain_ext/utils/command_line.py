@@ -16,7 +16,7 @@ import ruamel.yaml
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
-from speechbrain_ext.utils.distributed import check_device
+from speechbrain_ext.utils.devices import check_device
 from speechbrain_ext.utils.recipe import read_recipe
 from speechbrain_ext.utils.values import check_value, tag_of
 from speechbrain_ext.utils.yaml_files import read_text

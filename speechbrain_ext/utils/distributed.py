@@ -20,9 +20,9 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain.utils.logger import get_logger
 
-logger = get_logger(__name__)
+from speechbrain_ext.utils.devices import check_device
 
-DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
+logger = get_logger(__name__)
 
 # The store of the process group; the first process that fails is marked there
 _MET = {}
@@ -112,37 +112,6 @@ def init_processes(run_opts):
             "torchrun."
         ) from error
     return run_opts
-
-
-def check_device(name):
-    """Raises if a device is not valid or does not exist on this machine.
-
-    Arguments
-    ---------
-    name : str
-        A name such as ``cpu`` or ``cuda:0``.
-
-    Raises
-    ------
-    ValueError
-        If PyTorch does not know the name, or finds no such GPU.
-
-    Example
-    -------
-    >>> check_device("cpu")
-    """
-    kind, _, index = name.partition(":")
-    if kind not in DEVICES or not (index.isdecimal() or kind == name):
-        raise ValueError(
-            f"`device` must be cpu, cuda or cuda:<number>, got {name!r}."
-        )
-    gpus = torch.cuda.device_count()
-    if kind == "cuda" and int(index or 0) >= gpus:
-        raise ValueError(
-            f"`device` must exist on this machine, got {name!r}, but PyTorch "
-            f"finds {gpus} GPUs; run nvidia-smi to check the driver, or pass "
-            "--device=cpu."
-        )
 
 
 def _meet(backend):
@@ -247,11 +216,12 @@ def main_process_first(function, *arguments, once_per_node=False):
     2
     """
     main = if_main_process()
-    skip = once_per_node and os.environ.get("LOCAL_RANK") != "0"
+    other = not main and (
+        not once_per_node or os.environ.get("LOCAL_RANK") == "0"
+    )
     result = None
-    for turn in (main, not main and not skip):
-        call = (function, *arguments) if turn else (bool,)
-        made = raise_on_all(*call)
+    for turn in (main, other):
+        made = raise_on_all(*((function, *arguments) if turn else (bool,)))
         result = made if turn else result
     if not once_per_node or world_size() == 1:
         return result

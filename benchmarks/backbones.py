@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Parameters and multiply-accumulates of every network, beside the published.
+"""Parameters and multiply-accumulates of every network, and published ones.
 
     python benchmarks/backbones.py [--quick] [--json FILE]
 
-Multiply-accumulates are those of convolutions and matrix products on one
-utterance of two seconds (200 frames). Milliseconds are of one forward pass of
-that utterance, the median of five.
+Multiply-accumulates are counted for convolutions and matrix products on one
+utterance of two seconds (200 frames). Milliseconds are the median of five
+forward passes of that utterance.
 """
 
 import time
@@ -31,7 +31,8 @@ V2 = {
     "pooling": AttentiveStatisticsPooling,
 }
 OSV = {"activated": True, "norm_momentum": 0.5}
-# filterbanks, maker; published parameters (M) and multiply-accumulates (G)
+# filterbanks, function that builds the network, published parameters (M) and
+# multiply-accumulates (G)
 NETWORKS = {
     **{
         name: (80, lambda b=blocks: ResNet(80, b), None, None)
@@ -92,7 +93,7 @@ def measure(bins, maker):
 
 
 def row(name, value, unit, published, quick, held=True):
-    """A row of the record; what is published is met to its last digit."""
+    """A row of the record; it must equal the published figure if rounded."""
     made = {"name": name, "value": round(value, 2), "unit": unit}
     if published is not None and not held:
         made["published"] = published
@@ -105,7 +106,7 @@ def row(name, value, unit, published, quick, held=True):
 
 def main():
     """Prints the table and writes the record."""
-    arguments = parser(__doc__, "three of them").parse_args()
+    arguments = parser(__doc__, "three networks").parse_args()
     print_header()
     record = []
     for name, (bins, maker, parameters, macs) in NETWORKS.items():
@@ -116,7 +117,7 @@ def main():
             row(
                 f"{name} parameters", found[0], "M", parameters, arguments.quick
             ),
-            # published ones count batch norms as well
+            # published figures include the batch norms
             row(f"{name} MACs", found[1], "G", macs, arguments.quick, False),
             row(f"{name} forward", found[2], "ms", None, arguments.quick),
         ]

@@ -1,11 +1,11 @@
-"""How far calibrated scores are from the best: Cllr beside minCllr.
+"""The calibration loss: Cllr compared with minCllr.
 
     python benchmarks/calibration.py --data_folder=MINIVOX \
         --pretrained_folder results/a/pretrained results/b/pretrained
 
-Runs verification with each pretrained folder, on a copy of it, by cosine,
-AS-norm (with and without quality measures) and PLDA, calibrated on drawn
-trials of training speakers. "Apart" is Cllr / minCllr - 1.
+Runs verification with a copy of each pretrained folder, by cosine, AS-norm
+(with and without quality measures) and PLDA, calibrated on random trials of
+training speakers. "Apart" is Cllr / minCllr - 1.
 """
 
 import json
@@ -17,11 +17,11 @@ import tempfile
 
 from record import ROOT, finish, parser, print_header, print_row, row
 
-BOUND = 15.0  # percent, of the cosine on list O
+BOUND = 15.0  # percent, for the cosine on list O
 
 
 def verify(pretrained, data_folder, folder, embeddings):
-    """The rows of results.json that are calibrated."""
+    """The calibrated rows of results.json."""
     copy = folder / "pretrained"
     shutil.copytree(pretrained, copy)
     command = [sys.executable, "speaker_verification_cosine.py"]
@@ -49,13 +49,13 @@ def verify(pretrained, data_folder, folder, embeddings):
 
 def main():
     """Prints the table and writes the record."""
-    options = parser(__doc__, "the first folder alone")
+    options = parser(__doc__, "only the first folder")
     options.add_argument("--data_folder", type=pathlib.Path, required=True)
     options.add_argument(
         "--pretrained_folder", type=pathlib.Path, nargs="+", required=True
     )
     options.add_argument(
-        "--embeddings_folder", type=pathlib.Path, help="kept embeddings"
+        "--embeddings_folder", type=pathlib.Path, help="cached embeddings"
     )
     arguments = options.parse_args()
     print_header()
@@ -66,7 +66,9 @@ def main():
         name = pretrained.absolute().parent.name
         with tempfile.TemporaryDirectory() as folder:
             found = verify(
-                *(pretrained, arguments.data_folder, pathlib.Path(folder)),
+                pretrained,
+                arguments.data_folder,
+                pathlib.Path(folder),
                 arguments.embeddings_folder,
             )
         for values in found:

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Preparation, conversion, shards and loading: how fast, and after a kill.
+"""Speed of preparation, conversion, shards and loading, and kill tests.
 
     python benchmarks/data.py --data_folder=MINIVOX [--quick] [--json FILE] \
         [--only PART ...] \
         [--speechbrain_prepare=speechbrain/recipes/VoxCeleb/voxceleb_prepare.py]
 
-Preparation is timed on MiniVox and on a tree of 100,000 small files that is
-made for it, by a process of its own whose peak memory is taken, with the page
-cache warm and without imports; SpeechBrain's own script (a file of its
-repository, at the version that is installed) beside it on the same trees, with
-whole utterances and no test split, the least that it does. The loader reads
-crops of two seconds of MiniVox, plain and with speeds, noise, babble and
-rooms, from a warm page cache, the best of three rounds. At last preparation,
-conversion and sharding are killed at ten random moments each, run again, and
-compared byte by byte with a run left alone.
+Preparation is timed on MiniVox and on 100,000 small files that the benchmark
+writes. Each run has its own process, for its peak memory, and a warm page
+cache; imports are not timed. SpeechBrain's own script (from its repository, at
+the installed version) is timed on the same files, with whole utterances and no
+test split, which is its least work. The loader reads crops of two seconds from
+MiniVox with a warm page cache, with and without augmentation (speeds, noise,
+babble and rooms); the best of three rounds counts. Finally, preparation,
+conversion and sharding are killed at ten random moments each and run again.
+The results are compared byte by byte with an undisturbed run.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.transcoding import convert_corpus
 
 VOXCELEB = 1.24e6  # files of VoxCeleb1 and 2
-VOXCELEB2 = 1.09e6  # files that come as m4a
-SPEEDUP = 15  # over SpeechBrain's preparation, on MiniVox
+VOXCELEB2 = 1.09e6  # m4a files of VoxCeleb2
+SPEEDUP = 15  # bound, relative to SpeechBrain's preparation on MiniVox
 PARTS = ("preparation", "writing", "loading", "kills")
 SPEEDS = (1.0, 0.9, 1.1)
 
 
 def script(path):
-    """A Python file as a module."""
+    """Imports a Python file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -57,14 +57,14 @@ def script(path):
 
 
 def prepare(source, target):
-    """Our preparation."""
+    """Runs our preparation."""
     recipe = ROOT / "recipes" / "VoxCeleb" / "SpeakerRec"
     module = script(recipe / "voxceleb_prepare.py")
     module.prepare_voxceleb(str(source), str(target))
 
 
 def prepare_theirs(path, source, target):
-    """SpeechBrain's preparation of the same files."""
+    """Runs SpeechBrain's preparation of the same files."""
     pairs = next(iter(sorted(source.glob("meta/veri*.txt"))))
     script(path).prepare_voxceleb(
         str(source),
@@ -76,7 +76,7 @@ def prepare_theirs(path, source, target):
 
 
 def timed(work, *arguments):
-    """Seconds and mebibytes of some work in a process of its own."""
+    """Seconds and mebibytes of a function call in its own process."""
 
     def measure(pipe):
         with open("/dev/null", "w") as nowhere:
@@ -105,13 +105,11 @@ CONTEXT = multiprocessing.get_context("fork")
 
 
 def small_files(folder, count):
-    """A tree of wav files of a tenth of a second, 100 of a speaker."""
+    """Writes wav files of 0.1 s, 100 per speaker."""
     samples = 1600
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", 36 + 2 * samples, b"WAVE", b"fmt ", 16, 1, 1),
-        *(16000, 32000, 2, 16, b"data", 2 * samples),
-    )
+    header = struct.pack("<4sI4s", b"RIFF", 36 + 2 * samples, b"WAVE")
+    header += struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16)
+    header += struct.pack("<4sI", b"data", 2 * samples)
     noise = np.random.default_rng(0).integers(-99, 99, samples, dtype="<i2")
     for session in range(count // 10):
         place = folder / "wav" / f"id{session // 10:05}" / f"s{session % 10}"
@@ -128,12 +126,12 @@ def small_files(folder, count):
 
 
 def preparation(trees, theirs, folder):
-    """Rows of preparation, ours and theirs."""
+    """Rows of preparation, ours and SpeechBrain's."""
     for name, tree in trees.items():
         paths = list((tree / "wav").rglob("*.wav"))
         files = len(paths)
         for path in paths:
-            path.read_bytes()  # a warm page cache, for both of them
+            path.read_bytes()  # a warm page cache for both
         runs = [timed(prepare, tree, folder / f"{name}{n}") for n in range(3)]
         seconds, most = sorted(runs)[1]
         yield row(f"{name}: files", files, "files")
@@ -165,7 +163,7 @@ def preparation(trees, theirs, folder):
 
 
 def rooms(folder):
-    """Impulse responses: noise that dies away in half a second."""
+    """Writes impulse responses: noise that decays in half a second."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(20):
@@ -177,7 +175,7 @@ def rooms(folder):
 
 
 def noises(manifest, data_folder, folder):
-    """The noises of MiniVox and, as speech for babble, some utterances."""
+    """Links the noises of MiniVox, and some utterances as babble."""
     kinds = {
         "noise": sorted((data_folder / "noise").glob("*.*")),
         "speech": [pathlib.Path(wav) for wav in manifest["wav"].head(200)],
@@ -191,13 +189,13 @@ def noises(manifest, data_folder, folder):
 
 
 def loading(manifest, data_folder, folder, seconds):
-    """Rows of the loader alone: utterances a second."""
+    """Rows of the loader: utterances per second."""
     sharded = write_shards(manifest, folder / "shards")
     augment = NoiseAndReverberation(
         noises(manifest, data_folder, folder / "musan"), rooms(folder / "rooms")
     )
     for path in [*manifest["wav"], *(folder / "shards").glob("*.tar")]:
-        pathlib.Path(path).read_bytes()  # the loader's time, not the disk's
+        pathlib.Path(path).read_bytes()  # do not time the disk
     for where, table in (("files", manifest), ("shards", sharded)):
         for how in ("plain", "augmented"):
             chosen = augment if how == "augmented" else None
@@ -210,14 +208,14 @@ def loading(manifest, data_folder, folder, seconds):
 
 
 def crops(manifest, augment):
-    """Crops of two seconds, at three speeds where they are augmented."""
+    """Crops of two seconds, with three speeds if they are augmented."""
     speeds = SPEEDS if augment else (1.0,)
     labels = np.zeros((len(manifest), len(speeds)), dtype=int)
     return CropDataset(manifest, labels, 2.0, 1, speeds=speeds, augment=augment)
 
 
 def cpu_time(manifest, augment, count):
-    """Milliseconds of one core for a crop, whatever else the machine does."""
+    """Milliseconds of processor time per crop."""
     dataset = crops(manifest, augment)
     for epoch in (1, 2):
         started = time.process_time()
@@ -227,7 +225,7 @@ def cpu_time(manifest, augment, count):
 
 
 def pace(manifest, augment, workers, seconds):
-    """Utterances a second of a loader: the best of three rounds."""
+    """Utterances per second of a loader: the best of three rounds."""
     loader = torch.utils.data.DataLoader(
         crops(manifest, augment),
         batch_sampler=CropSampler(manifest, 64, 1, min_draws=50),
@@ -254,7 +252,7 @@ def contents(folder):
 
 
 def survived(work, source, folder, kills, seed):
-    """How many of so many kills a second run mends, byte by byte."""
+    """Number of killed runs that end with the same bytes when run again."""
     started = time.perf_counter()
     alone = CONTEXT.Process(target=work, args=(source, folder / "alone"))
     alone.start()
@@ -269,7 +267,7 @@ def survived(work, source, folder, kills, seed):
         process.join(moments.uniform(0.02, 0.95) * taken)
         process.kill()
         process.join()
-        if not process.exitcode:  # it was done before: once more
+        if not process.exitcode:  # it ended before the kill: try again
             shutil.rmtree(target)
             continue
         caught += 1
@@ -282,7 +280,7 @@ def survived(work, source, folder, kills, seed):
 
 
 def quiet(work):
-    """The same without what it prints."""
+    """Wraps a function to discard what it prints."""
 
     def silent(source, target):
         with open("/dev/null", "w") as nowhere:
@@ -294,7 +292,7 @@ def quiet(work):
 
 
 def kills(trees, manifest, converted, folder, count):
-    """Rows of what killed runs end with."""
+    """Rows of the kill tests."""
     works = {
         "preparation": (prepare, list(trees.values())[-1]),
         "sharding": (lambda table, to: write_shards(table, to, 100), manifest),
@@ -315,7 +313,7 @@ def kills(trees, manifest, converted, folder, count):
 
 
 def aac_files(manifest, folder, count):
-    """Some of MiniVox as m4a, as VoxCeleb2 has it."""
+    """Converts some of MiniVox to m4a, in VoxCeleb2's layout."""
     for name, wav in manifest[["ID", "wav"]].head(count).to_numpy():
         path = folder / "dev" / "aac" / f"{name}.m4a"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -365,7 +363,7 @@ def main():
     options = parser(__doc__, "2,000 small files and two kills")
     options.add_argument("--data_folder", type=pathlib.Path, required=True)
     options.add_argument("--speechbrain_prepare", type=pathlib.Path)
-    options.add_argument("--work_folder", help="where the trees are made")
+    options.add_argument("--work_folder", help="folder for temporary files")
     options.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = options.parse_args()
     print_header()

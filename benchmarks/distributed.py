@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""The head split over processes, beside the one that every process repeats.
+"""A head that is sharded over processes, compared with a replicated head.
 
     python benchmarks/distributed.py [--quick] [--json FILE]
 
 A step is: embeddings of a global batch of 64 (256 dimensions, one linear layer
 under DistributedDataParallel), head, loss, backward, SGD with momentum and
-weight decay. Processes are real ones on gloo, one thread each. The time is the
-median of three steps after one that warms up, of the slowest process. Memory
-is the peak of the process that needs most: the whole process, and beyond what
-it held before the head was made. Bytes are those that a process hands to
-collectives in a step, counted at each call and in each of DDP's buckets.
+weight decay. The processes use gloo and one thread each. The time is the
+median of three steps of the slowest process, after a warm-up step. Memory is
+the peak of the largest process: in total, and the increase since the head was
+built. Bytes are the input of the collectives of one process in a step,
+including DDP's buckets.
 """
 
 import functools
@@ -29,20 +29,19 @@ from speechbrain_ext.nnet.losses import AAMSoftmax, SphereFace2
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 
 DIMENSIONS, BATCH, STEPS = 256, 64, 3
-# not compiled: what the compiler takes is not the head's
+# not compiled: the memory of the compiler must not count
 Binary = functools.partial(SphereFace2, compile=False)
 HEADS = {
     "sharded SphereFace2": (ShardedCosineClassifier, Binary),
     "sharded AAM": (ShardedCosineClassifier, AAMSoftmax),
     "replicated SphereFace2": (CosineClassifier, Binary),
 }
-# a million replicated classes on four processes need more than this machine
-# has
+# a million replicated classes on four processes need too much memory
 MOST_REPLICATED = 2_000_000
 
 
 class Counter:
-    """Counts the bytes that are handed to collectives."""
+    """Counts the input bytes of collectives."""
 
     def __init__(self):
         self.bytes = 0
@@ -54,7 +53,7 @@ class Counter:
             setattr(torch.distributed, name, self.counted(name))
 
     def counted(self, name):
-        """The collective, counting what is handed in."""
+        """Wraps a collective to count the bytes of its input."""
         collective = getattr(torch.distributed, name)
 
         def call(*tensors, **options):
@@ -65,10 +64,10 @@ class Counter:
         return call
 
     def bucket(self, group, bucket):
-        """DDP's mean of a bucket, counted."""
+        """DDP's communication hook: counts a bucket and averages it."""
         self.bytes += bucket.buffer().nbytes
         buffer = bucket.buffer().div_(torch.distributed.get_world_size())
-        # c10d's own, which the counted function is not
+        # call c10d directly: the wrapped function would count it twice
         work = torch.distributed.group.WORLD.allreduce([buffer])
         return work.get_future().then(lambda done: done.value()[0])
 
@@ -82,7 +81,7 @@ def memory(key):
 
 
 def process(rank, processes, head, classes, folder):
-    """One process: its steps, and what they took."""
+    """Runs the steps of one process and saves time, memory and bytes."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo",
@@ -91,7 +90,7 @@ def process(rank, processes, head, classes, folder):
         world_size=processes,
     )
     counter = Counter()
-    # what every process needs once is loaded
+    # a first training loads what every process needs once
     train(head, 8 * processes, counter)
     before = memory("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -109,7 +108,7 @@ def process(rank, processes, head, classes, folder):
 
 
 def train(head, classes, counter):
-    """Makes the steps; returns their seconds."""
+    """Runs the steps; returns the seconds of each."""
     torch.manual_seed(1986)
     rank = torch.distributed.get_rank()
     processes = torch.distributed.get_world_size()
@@ -145,10 +144,10 @@ def train(head, classes, counter):
 
 
 def measure(head, classes, processes):
-    """The largest figures of all processes: time, then memory."""
+    """The largest figures of all processes, time and memory."""
     timed = run(head, classes, processes)
-    # what is freed is given back at once: the peak is what is in use. It
-    # takes time, so that time is measured without.
+    # glibc returns freed memory at once, so that the peak is what is in use.
+    # This takes time, so the time is measured without it.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     held = run(head, classes, processes)
     del os.environ["MALLOC_MMAP_THRESHOLD_"]
@@ -179,7 +178,7 @@ def run(head, classes, processes):
 
 def main():
     """Prints and writes the record."""
-    options = parser(__doc__, "10,000 classes alone").parse_args()
+    options = parser(__doc__, "only 10,000 classes").parse_args()
     print_header()
     record = []
 
@@ -209,7 +208,7 @@ def main():
                         f"{name}times processes",
                         processes * found["grown"] / alone,
                         "of one",
-                        # what every process needs once hides small heads
+                        # fixed memory of a process hides small heads
                         1.1 if classes > 10_000 else None,
                     )
     finish(record, options.json, 1986)

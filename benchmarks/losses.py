@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
-"""Time and memory of the losses, beside their formulas and the bare layer.
+"""Time and memory of the losses, compared with literal formulas.
 
     python benchmarks/losses.py [--quick] [--json FILE]
 
 The bare layer is one linear forward and backward on normalised inputs, batch
 256, 17,982 classes (VoxCeleb2 at three speeds), 256 dimensions, float32. Each
-row is that layer with a loss in it: forward and backward, the median of
-rounds in which all rows take turns. "Literal" writes down the published
-formula as the published code does. Memory is the peak of the process beyond
-the cosines during the loss's forward and backward, in tensors of [batch,
-classes], taken by a process of its own in which glibc gives back at once what
-is freed.
+row is that layer with a loss, forward and backward. All rows take turns, and
+the median counts. "Literal" is the published formula as in the published code.
+Memory is the peak beyond the cosines during forward and backward of the loss,
+in tensors of [batch, classes]. It is measured in a separate process, in which
+glibc returns freed memory at once.
 """
 
 import ctypes
@@ -39,8 +38,8 @@ from speechbrain_ext.nnet.losses import (
 )
 
 DIMENSIONS = 256
-# name of the row: bound of time over the bare layer's, of literal over ours,
-# and of memory; for two CPU cores
+# name of the row: bounds of time / bare layer, of literal / ours, and of
+# memory, on two CPU cores
 BOUNDS = {
     "SphereFace2 C": (1.15, 1.8, 2),
     "SphereFace2 C uncompiled": (None, 1.8, 2),
@@ -54,7 +53,7 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class LiteralSphereFace2(torch.nn.Module):
-    """The speaker paper's formulas as they are written, all classes masked."""
+    """The literal formulas of the speaker paper, with a mask of classes."""
 
     def __init__(self, margin_type, margin, scale=32.0, weight=0.7, power=3):
         super().__init__()
@@ -87,7 +86,7 @@ class LiteralSphereFace2(torch.nn.Module):
 
 
 class LiteralFace(torch.nn.Module):
-    """The face paper's type M as its code writes it."""
+    """Type M of the face paper, as in its code."""
 
     def __init__(self, margin=1.7, scale=40.0, weight=0.7, power=3):
         super().__init__()
@@ -112,7 +111,7 @@ class LiteralFace(torch.nn.Module):
 
 
 class LiteralSoftmax(torch.nn.Module):
-    """Cross-entropy of scaled cosines, nothing else."""
+    """Cross-entropy of scaled cosines."""
 
     def forward(self, outputs, targets):
         """The loss of cosines [batch, 1, classes]."""
@@ -120,7 +119,7 @@ class LiteralSoftmax(torch.nn.Module):
 
 
 def rows(quick):
-    """The losses to measure, by name; a literal formula after its loss."""
+    """The losses to measure, by name; each literal formula after its loss."""
     found = {
         "SphereFace2 C": SphereFace2("C", 0.2),
         "SphereFace2 C literal": LiteralSphereFace2("C", 0.2),
@@ -136,7 +135,7 @@ def rows(quick):
         "Softmax": Softmax(),
         "cross-entropy of scaled cosines": LiteralSoftmax(),
     }
-    if not quick:  # where none is compiled
+    if not quick:  # small batches are never compiled
         found["SphereFace2 C uncompiled"] = SphereFace2("C", 0.2, compile=False)
         found["SphereFace2 A uncompiled"] = SphereFace2(
             "A", 0.15, compile=False
@@ -153,13 +152,13 @@ def median(values):
 
 
 def synchronise(device):
-    """Waits for a GPU."""
+    """Waits until a GPU has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def times(losses, batch, classes, rounds, device):
-    """Milliseconds of each row and of the bare layer, taking turns."""
+    """Milliseconds of each row and of the bare layer, measured in turns."""
     torch.manual_seed(0)
     make = {"device": device}
     inputs = normalize(torch.randn(batch, DIMENSIONS, **make)).requires_grad_()
@@ -181,7 +180,7 @@ def times(losses, batch, classes, rounds, device):
     steps = {"bare layer": bare}
     steps |= {name: with_loss(loss) for name, loss in losses.items()}
     found = {name: [] for name in steps}
-    for turn in range(rounds + 2):  # the first two to warm up and compile
+    for turn in range(rounds + 2):  # the first two warm up and compile
         for name, step in steps.items():
             inputs.grad = weight.grad = None
             synchronise(device)
@@ -226,7 +225,7 @@ def memory(loss, batch, classes, device):
 
 
 def memories(quick):
-    """The peaks of all rows, from a process of its own."""
+    """The peaks of all rows, from a separate process."""
     command = [sys.executable, __file__, "--memory", *["--quick"] * quick]
     done = subprocess.run(
         command,
@@ -280,7 +279,7 @@ def measure(quick):
 def main():
     """Prints the table and writes the record."""
     options = parser(__doc__, "a small case")
-    options.add_argument("--memory", action="store_true", help="peaks alone")
+    options.add_argument("--memory", action="store_true", help="only memory")
     arguments = options.parse_args()
     if arguments.memory:
         device, batch, classes, _, losses = setting(arguments.quick)

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Runs that are killed at random moments and go on, against one left alone.
+"""Killed and resumed runs, compared with undisturbed runs.
 
     python benchmarks/resume.py [--quick] [--json FILE]
 
-A small recipe on synthetic voices is killed with SIGKILL ten times (torchrun
-and all processes, workers included) at seeded random moments, while it starts
-and while it trains, and started again with the same command. Its weights must
-then be those of a run that was left alone, bit by bit: on one and on two
-processes, with no and with two workers, checkpoints every third update.
-Of two processes one is killed: torchrun must end within a minute, and with
---max-restarts=1 finish with the same weights. Besides,
-tests/helpers/kill_points.py
-stops training, export and verification at ten calls each that change the
-disk, fills the disk at five, and trains on five disks that are too small
-(as root); weights and scores must then be those of a run left alone.
+A small recipe on synthetic voices is killed with SIGKILL ten times and started
+again with the same command. The kill hits torchrun, all processes and their
+workers, at seeded random moments, during the start and during training. The
+weights in the end must equal those of an undisturbed run bit by bit: on one
+and on two processes, with no and with two workers, with a checkpoint every
+third update. Then one of two processes is killed: torchrun must end within a
+minute, and finish with the same weights with --max-restarts=1. In addition,
+tests/helpers/kill_points.py kills training, export and verification at ten
+calls each that change the disk, fills the disk at five calls, and trains on
+five disks that are too small (as root). Weights and scores must then equal
+those of an undisturbed run.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ OPTIONS = {
 
 
 def start(corpus, folder, processes, workers, *torchrun):
-    """Starts the recipe's training, in a session of its own."""
+    """Starts the recipe's training in its own session."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", *torchrun]
@@ -79,13 +79,13 @@ def start(corpus, folder, processes, workers, *torchrun):
 
 
 def saved(folder):
-    """How many checkpoints the runs in a folder have written."""
+    """Number of checkpoints that the runs in a folder have written."""
     said = folder / "said.txt"
     return said.read_text().count("Saved the") if said.exists() else 0
 
 
 def wait(run, folder, more, seconds=300):
-    """Waits for that many more checkpoints, or the end."""
+    """Waits until a run has written more checkpoints, or has ended."""
     wanted, limit = saved(folder) + more, time.monotonic() + seconds
     while run.poll() is None and saved(folder) < wanted:
         if time.monotonic() > limit:
@@ -94,13 +94,13 @@ def wait(run, folder, more, seconds=300):
 
 
 def end(run, folder):
-    """Waits for the end of a run that must not fail."""
+    """Waits until a run ends; raises if it failed."""
     if run.wait(900) != 0:
         raise RuntimeError((folder / "said.txt").read_text()[-3000:])
 
 
 def weights(folder):
-    """All that a run has exported."""
+    """All weights that a run has exported."""
     names = ("embedding_model", "classifier", "loss")
     return {
         (name, key): value
@@ -112,18 +112,18 @@ def weights(folder):
 
 
 def differing(one, other):
-    """Tensors that are not the same bit by bit."""
+    """Number of tensors that are not bitwise equal."""
     one, other = weights(one), weights(other)
     return sum(not torch.equal(one[key], other[key]) for key in one)
 
 
 def kill_and_resume(corpus, folder, processes, workers, kills, seed):
-    """Kills a run that many times and lets it end; returns the kills."""
+    """Kills and resumes a run, then lets it end; returns the kills."""
     rng, done = random.Random(seed), 0
     while done < kills:
         run = start(corpus, folder, processes, workers)
         if rng.random() < 0.2:
-            time.sleep(rng.uniform(0, 8))  # while it starts
+            time.sleep(rng.uniform(0, 8))  # during the start
         else:
             wait(run, folder, rng.randint(1, 3))
             time.sleep(rng.uniform(0, 0.5))
@@ -140,7 +140,7 @@ def kill_and_resume(corpus, folder, processes, workers, kills, seed):
 
 
 def descendants(process):
-    """The processes that a process has started, and those that they have."""
+    """All descendants of a process."""
     listed = pathlib.Path(f"/proc/{process}/task/{process}/children")
     try:
         started = [int(child) for child in listed.read_text().split()]
@@ -150,7 +150,7 @@ def descendants(process):
 
 
 def kill_one(corpus, folder, *torchrun):
-    """Kills one of two processes; returns the run and its seconds to end."""
+    """Kills one of two processes; returns the run and the time to its end."""
     run = start(corpus, folder, 2, 0, *torchrun)
     wait(run, folder, 4)
     os.kill(descendants(run.pid)[1], signal.SIGKILL)
@@ -160,7 +160,7 @@ def kill_one(corpus, folder, *torchrun):
 
 
 def stop_everywhere(corpus, folder, quick):
-    """Runs stopped at chosen calls, see tests/helpers/kill_points.py."""
+    """Stops runs at chosen calls, see tests/helpers/kill_points.py."""
     folder.mkdir()
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     counts = (1, 1, 0) if quick else (10, 5, 5 if root else 0)
@@ -185,7 +185,7 @@ def stop_everywhere(corpus, folder, quick):
 
 
 def note_stops(runs, note):
-    """Rows of what became of runs that were stopped."""
+    """Adds rows for the runs that were stopped."""
     kinds = dict.fromkeys((run["phase"], run["act"]) for run in runs)
     words = {"kill": "killed", "fill": "full disk", "tmpfs": "small tmpfs"}
     for phase, act in kinds:
@@ -229,8 +229,12 @@ def main():
                 end(start(corpus, alone, processes, 0), alone)
             killed = folder / f"killed{processes}{workers}"
             kills = kill_and_resume(
-                *(corpus, killed, processes, workers),
-                *(2 if options.quick else 10, 10 * processes + workers),
+                corpus,
+                killed,
+                processes,
+                workers,
+                kills=2 if options.quick else 10,
+                seed=10 * processes + workers,
             )
             name = f"{processes} process(es), {workers} workers: "
             least = None if options.quick else 10

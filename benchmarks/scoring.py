@@ -1,17 +1,18 @@
-"""Verification at the size of VoxCeleb1-H: time, memory, and what is sure.
+"""Verification at the size of VoxCeleb1-H: time, memory, and intervals.
 
     python benchmarks/scoring.py --json benchmarks/records/scoring.json
 
-Embeddings are made up: 550,894 trials among 137,924 utterances of 1,190
-speakers, a cohort of 5,994, 256 dimensions. From the files on disk to written
-scores by cosine, s-norm and AS-norm (top 300) with EER and minDCF, in a process
-of its own. SpeechBrain's loop over trials (speaker_verification_cosine.py) and
-its metrics, and WeSpeaker's loops (score.py with scikit-learn where that is
-installed, score_norm.py) are retold here and timed on the slices that the
-table names, by processor time, which other programs change less. They are
-extrapolated: loops by the number of trials, SpeechBrain's metrics by its
-square, as they hold every score against every threshold. Last the
-bootstrap: its time, and how often its 95 % interval holds the true EER.
+The embeddings are random: 550,894 trials among 137,924 utterances of 1,190
+speakers, a cohort of 5,994, 256 dimensions. Timed is the whole way from the
+files on disk to written scores by cosine, s-norm and AS-norm (top 300), with
+EER and minDCF, in a separate process. SpeechBrain's loop over trials
+(speaker_verification_cosine.py) and its metrics, and WeSpeaker's loops
+(score.py, with scikit-learn if it is installed, and score_norm.py) are
+rewritten here. They are timed on the slices in the table, by processor time,
+which depends less on other programs. The times are extrapolated: loops by the
+number of trials, SpeechBrain's metrics by its square, because they compare
+every score with every threshold. Finally the bootstrap: its time, and how
+often its 95 % interval contains the true EER.
 """
 
 import json
@@ -43,7 +44,7 @@ SORT_SLICE = 4_000  # utterances of WeSpeaker's sorting
 
 
 def make_files(folder, scale):
-    """Embeddings, IDs, cohort and a trial list on disk."""
+    """Writes embeddings, IDs, a cohort and a trial list to disk."""
     rng = np.random.default_rng(0)
     number, trials = UTTERANCES // scale, TRIALS // scale
     speaker = np.sort(rng.integers(SPEAKERS, size=number))
@@ -54,7 +55,7 @@ def make_files(folder, scale):
     np.save(folder / "cohort.npy", cohort)
     ids = [f"id{s:05}/v{i:07}/00001" for i, s in enumerate(speaker)]
     (folder / "ids.txt").write_text("\n".join(ids))
-    # every utterance is in a trial, targets within a speaker's rows
+    # every utterance is in a trial; targets are drawn from a speaker's rows
     enrol = np.resize(rng.permutation(number), trials)
     test = rng.integers(number, size=trials)
     first = np.searchsorted(speaker, np.arange(SPEAKERS))
@@ -69,7 +70,7 @@ def make_files(folder, scale):
 
 
 def verify(folder):
-    """The whole way, from files to files; figures, seconds and memory."""
+    """Computes all scores and metrics, from files to files."""
     started, processor = time.perf_counter(), time.process_time()
     embeddings = torch.from_numpy(np.load(folder / "embeddings.npy"))
     cohort = torch.from_numpy(np.load(folder / "cohort.npy"))
@@ -103,7 +104,7 @@ def verify(folder):
 
 
 def measured(found, name, scores, target):
-    """EER and minDCF of a scoring."""
+    """Adds EER and minDCF of a scoring to ``found``."""
     scores = scores.numpy()
     curve = ErrorCurve.from_scores(scores[target], scores[~target])
     found[f"{name} EER"] = curve.eer()[0]
@@ -112,19 +113,19 @@ def measured(found, name, scores, target):
 
 
 def seconds(function, clock=time.perf_counter):
-    """How long a call takes."""
+    """Seconds that a call takes."""
     started = clock()
     function()
     return clock() - started
 
 
 def processor_seconds(function):
-    """Its processor time, which other programs change less."""
+    """Processor time of a call, which depends less on other programs."""
     return seconds(function, time.process_time)
 
 
 def speechbrain_loop(folder):
-    """Seconds a trial of SpeechBrain's script with score normalisation."""
+    """Seconds per trial of SpeechBrain's script with score normalisation."""
     embeddings = torch.from_numpy(np.load(folder / "embeddings.npy")[:1000])
     cohort = torch.from_numpy(np.load(folder / "cohort.npy")).unsqueeze(1)
     similarity = torch.nn.CosineSimilarity(dim=-1, eps=1e-6)
@@ -145,7 +146,7 @@ def speechbrain_loop(folder):
 
 
 def speechbrain_metrics():
-    """Seconds of its EER and minDCF on a slice."""
+    """Seconds of SpeechBrain's EER and minDCF on a slice."""
     rng = torch.Generator().manual_seed(0)
     positive = torch.randn(METRIC_SLICE // 2, generator=rng) + 2
     negative = torch.randn(METRIC_SLICE // 2, generator=rng)
@@ -158,8 +159,8 @@ def speechbrain_metrics():
 
 
 def wespeaker_loops(folder):
-    """Seconds a trial of its cosine and its normalising loop, and of its
-    sorting an utterance; and whether scikit-learn took part."""
+    """Seconds of WeSpeaker's loops: the cosine (None without scikit-learn)
+    and the normalisation per trial, and the sorting per utterance."""
     try:
         from sklearn.metrics.pairwise import cosine_similarity
     except ImportError:
@@ -212,7 +213,7 @@ def wespeaker_loops(folder):
 
 
 def ten_million(number):
-    """Seconds of EER and minDCF on very many trials."""
+    """Seconds of EER and minDCF on ``number`` trials."""
     rng = np.random.default_rng(0)
     positive, negative = (
         rng.normal(2, 1, number // 2),
@@ -247,7 +248,7 @@ def bootstrap_seconds(number, replicates):
 
 
 def simulated(speakers, utterances, trials, rng):
-    """Trials of made-up speakers, whose voices vary each by its own measure."""
+    """Scores of simulated speakers, each with its own within-class spread."""
     voices = rng.normal(size=(speakers, 1, 16))
     spread = 1.2 * np.exp(0.3 * rng.normal(size=(speakers, 1, 1)))
     noise = rng.normal(size=(speakers, utterances, 16))
@@ -264,7 +265,7 @@ def simulated(speakers, utterances, trials, rng):
 
 
 def coverage(runs, speakers, trials):
-    """Share of intervals that hold the true EER; the same of trials drawn."""
+    """Percent of intervals with the true EER: draws of speakers, of trials."""
     rng = np.random.default_rng(0)
     truth = []
     for _ in range(20):
@@ -298,7 +299,7 @@ def main():
     if sys.argv[1:2] == ["--verify"]:
         sys.stdout.write(json.dumps(verify(pathlib.Path(sys.argv[2]))))
         return
-    arguments = parser(__doc__, "a twentieth of it").parse_args()
+    arguments = parser(__doc__, "a twentieth of the size").parse_args()
     print_header()
     scale = 20 if arguments.quick else 1
 
@@ -356,7 +357,7 @@ def main():
             1e6 * sorting,
             "us/utterance",
         )
-        # s-norm and AS-norm, each with both sides' utterances apart
+        # s-norm and AS-norm sort the utterances of each side separately
         total = 2 * normalising * trials
         total += 4 * sorting * UTTERANCES // scale + (cosine or 0) * trials
         add("WeSpeaker: all, extrapolated", total, "s")

@@ -1,4 +1,4 @@
-"""Noise and reverberation on the fly, from folders of recordings."""
+"""On-the-fly noise and reverberation from folders of recordings."""
 
 import pathlib
 
@@ -15,30 +15,29 @@ from speechbrain_ext.dataio.crops import wrap
 
 logger = get_logger(__name__)
 
-# Signal-to-noise ratios of MUSAN's kinds in dB, that of speech for each voice
-# of a babble; and how many voices make a babble. As Clova and Kaldi have them
+# Signal-to-noise ratios in dB of each kind of MUSAN noise (speech: of each
+# voice in a babble), and the number of voices in a babble, as in Clova and
+# Kaldi
 SNR = {"noise": (0.0, 15.0), "music": (5.0, 15.0), "speech": (13.0, 20.0)}
 BABBLE = (3, 7)
 
 
 class NoiseAndReverberation:
-    """Adds a noise to a signal, or the sound of a room, or nothing.
+    """Adds noise or reverberation to a signal, with a probability.
 
-    With ``probability`` a signal is changed: reverberated or mixed with
-    noise. A noise is a random piece of a random file; its kind, and so its
-    signal-to-noise ratio, is told by the folder that it lies in (``noise``,
-    ``music`` or ``speech``, as MUSAN unpacks; ``noise`` for any other). Speech
-    comes as babble: several speeches at once, each with a ratio of its own.
-    Reverberation convolves with an impulse response of energy 1 and keeps the
-    length.
+    Noise is a random piece of a random file. Its kind, which sets its
+    signal-to-noise ratio, is the name of its folder (``noise``, ``music`` or
+    ``speech``, as in MUSAN; otherwise ``noise``). Speech is added as babble:
+    several voices at once, each with its own ratio. Reverberation convolves
+    the signal with an impulse response of energy 1 and keeps its length.
 
-    The defaults are those of Clova's trainer but for ``draw_by``
+    The defaults, except ``draw_by``, are those of Clova's trainer
     (voxceleb_trainer@f51bab8 DatasetLoader.py, AugmentWAV). WeSpeaker
     (wespeaker@dfa7419 wespeaker/dataset/processor.py, add_reverb_noise) adds
-    one speech at 10 to 30 dB: ``babble=(1, 1), snr={"speech": (10, 30)}``.
-    Differences to both: ratios are exact (there 1e-4 is added to both
-    powers), the peak is not set to 1 (WeSpeaker does this), and all that is
-    drawn comes from a seed.
+    one voice at 10 to 30 dB: ``babble=(1, 1), snr={"speech": (10, 30)}``.
+    Differences to both: the ratios are exact (both references add 1e-4 to the
+    powers), the peak is not scaled to 1 (WeSpeaker does this), and all random
+    draws depend on a seed.
 
     Arguments
     ---------
@@ -47,27 +46,28 @@ class NoiseAndReverberation:
     rir_folder : str
         Folder of impulse responses (RIRS_NOISES/simulated_rirs), or None.
     probability : float
-        How often a signal is changed, in [0, 1].
+        Probability that a signal is changed, in [0, 1].
     sample_rate : int
-        Samples a second of the signals.
+        Sample rate of the signals, Hz.
     snr : dict
         Lowest and highest signal-to-noise ratio in dB of ``noise``, ``music``
-        and ``speech``; what is not given is as in ``SNR``.
+        and ``speech``; missing ones default to ``SNR``.
     babble : tuple
-        Fewest and most speeches of a babble; (1, 1) for single speeches.
+        Lowest and highest number of voices; (1, 1) for single voices.
     in_batches : bool
-        Whether ``apply`` shall change whole batches on the device of the
-        training; None where that is a GPU. What is drawn is the same.
+        Whether the training should call ``apply`` on whole batches on its
+        device. None for only on a GPU. The random draws are the same.
     draw_by : str
-        ``folder``: noises or rooms, half and half where both folders are
-        given, then any file of the folder (WeSpeaker). ``kind``: rooms, noise,
-        music or speech, each as often, then a file of that kind (Clova).
+        ``folder`` (WeSpeaker): choose noises or rooms with equal probability
+        if both folders are given, then a file of the folder. ``kind``
+        (Clova): choose rooms, noise, music or speech with equal probability,
+        then a file of this kind.
 
     Raises
     ------
     ValueError
-        If a folder is missing or holds no audio, or another argument is
-        outside its range.
+        If a folder is missing or has no audio, or another argument is outside
+        its range.
 
     Example
     -------
@@ -93,13 +93,13 @@ class NoiseAndReverberation:
         for kind, (low, high) in self.snr.items():
             if kind not in SNR or not low <= high:
                 raise ValueError(
-                    "`snr` must give lowest and highest dB of "
+                    "`snr` must have the lowest and highest dB for "
                     f"{', '.join(SNR)}, got {kind}: [{low}, {high}]."
                 )
         if not 1 <= babble[0] <= babble[1]:
             raise ValueError(
-                "`babble` must be the fewest and the most voices, at least 1, "
-                f"got {list(babble)}."
+                "`babble` must be the lowest and highest number of voices, at "
+                f"least 1, got {list(babble)}."
             )
         self.babble = babble
         if draw_by not in ("folder", "kind"):
@@ -125,14 +125,14 @@ class NoiseAndReverberation:
         self.choices = [each for each in (*noises, self.responses) if each]
 
     def __call__(self, signal, seed):
-        """Changes a signal, or not.
+        """Changes a signal with the given probability.
 
         Arguments
         ---------
         signal : torch.Tensor
             Shape [time].
         seed : int
-            Seed of all draws.
+            Seed of all random draws.
 
         Returns
         -------
@@ -143,26 +143,26 @@ class NoiseAndReverberation:
         if noise is not None:
             signal = signal + signal.square().mean().sqrt() * noise
         if response is not None:
-            # torch's transform depends on its threads: a worker has one
+            # torch's FFT depends on the number of threads: one in a worker
             found = fftconvolve(signal.numpy(), response.numpy())
             found = found[: len(signal)].astype(np.float32)
             signal = torch.from_numpy(found)
         return signal
 
     def draw(self, samples, seed):
-        """Draws and reads what a signal is to be changed by.
+        """Draws and reads the noise or the impulse response of a signal.
 
         Arguments
         ---------
         samples : int
             Samples of the signal.
         seed : int
-            Seed of all draws.
+            Seed of all random draws.
 
         Returns
         -------
         noise : torch.Tensor
-            What is added to a signal of power 1, [samples], or None.
+            Noise for a signal of power 1, [samples], or None.
         response : torch.Tensor
             Impulse response of energy 1, [taps], or None.
         """
@@ -178,20 +178,20 @@ class NoiseAndReverberation:
         return None, response / energy if energy > 0 else None
 
     def apply(self, signals, lengths, noises, responses):
-        """Changes a batch on its device, by what was drawn for each signal.
+        """Applies the results of ``draw`` to a batch, on its device.
 
-        It is what a call does to each signal, but for rounding.
+        The result equals a call for each signal, up to rounding.
 
         Arguments
         ---------
         signals : torch.Tensor
-            Shape [batch, time], zero after the end of each.
+            Shape [batch, time], zero-padded.
         lengths : torch.Tensor
-            Length of each, a share of the time. [batch]
+            Relative length of each signal, [batch].
         noises : torch.Tensor
             Shape [batch, time]; zeros for no noise.
         responses : torch.Tensor
-            Shape [batch, taps]; zeros for none.
+            Shape [batch, taps]; zeros for no reverberation.
 
         Returns
         -------
@@ -235,7 +235,7 @@ class NoiseAndReverberation:
         return mixed
 
     def _piece(self, path, samples, rng):
-        """A random piece of a noise, repeated where the noise is short."""
+        """A random piece of a noise, repeated if the noise is too short."""
         frames, rate = self.headers[path]
         wanted = -(-samples * rate // self.sample_rate)
         start = 0
@@ -247,31 +247,31 @@ class NoiseAndReverberation:
 
 
 def _kind(path):
-    """The kind of a noise by the folder that it lies in."""
+    """The kind of a noise, from the names of its folders."""
     parents = {part.name for part in pathlib.Path(path).parents}
     return next((kind for kind in SNR if kind in parents), "noise")
 
 
 def _readable(paths):
-    """Those of the noises that can be read, and their frames and rates."""
+    """The noises that can be read, with their frames and sample rates."""
     headers = {}
     for path, (frames, rate, _, reason) in zip(
         paths, read_headers(paths), strict=True
     ):
         if reason:
-            logger.warning("The noise %s is left out: %s", path, reason)
+            logger.warning("The noise %s is skipped: %s", path, reason)
         else:
             headers[path] = frames, rate
     if paths and not headers:
         raise ValueError(
-            f"`noise_folder` must hold audio that can be read; {paths[0]} and "
-            "all others cannot."
+            f"`noise_folder` must have audio that can be read, but {paths[0]} "
+            "and all other files cannot be read."
         )
     return list(headers), headers
 
 
 def _listed(folder, name):
-    """The audio files of a folder, sorted; none for None."""
+    """The sorted audio files of a folder; an empty list for None."""
     if folder is None:
         return []
     folder = pathlib.Path(folder)
@@ -284,7 +284,7 @@ def _listed(folder, name):
     )
     if not files:
         raise ValueError(
-            f"`{name}` must hold audio ({', '.join(sorted(EXTENSIONS))}), but "
-            f"{folder} has none."
+            f"`{name}` must have audio files "
+            f"({', '.join(sorted(EXTENSIONS))}), but {folder} has none."
         )
     return files

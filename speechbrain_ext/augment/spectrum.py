@@ -1,4 +1,4 @@
-"""Masks in time and frequency, drawn for each utterance by its own seed."""
+"""SpecAugment: masks in time and frequency, from a seed per utterance."""
 
 import numpy as np
 import torch
@@ -11,32 +11,31 @@ class SpecAugment(torch.nn.Module):
     """Sets some frames and some channels of each utterance to zero.
 
     Park et al., "SpecAugment", Interspeech 2019,
-    https://arxiv.org/abs/1904.08779, without time warping, as WeSpeaker sets
-    it up. Zero is the mean where the mean was subtracted before. Reference
+    https://arxiv.org/abs/1904.08779, without time warping and with WeSpeaker's
+    settings. Zero is the mean if the mean was subtracted before. Reference
     code: wespeaker@dfa7419 wespeaker/dataset/dataset_utils.py, spec_aug.
-    Difference: there one mask is drawn for the whole batch from a global
-    state (as SpeechBrain's and torchaudio's are), here for each utterance
-    from its seed. The masks are put on in one product on the device of the
-    features.
+    Difference: the reference (like SpeechBrain and torchaudio) draws one mask
+    for the whole batch from the global state; here each utterance has masks
+    from its own seed.
 
     Arguments
     ---------
     probability : float
-        How often an utterance is masked, in [0, 1].
+        Probability that an utterance is masked, in [0, 1].
     time_masks : int
-        Masks of frames.
+        Number of masks over frames.
     time_width : int
-        Frames of the widest mask; each is 1 to that many wide.
+        Largest width of a mask, frames; the smallest is 1.
     frequency_masks : int
-        Masks of channels.
+        Number of masks over channels.
     frequency_width : int
-        Channels of the widest mask.
+        Largest width of a mask, channels; the smallest is 1.
 
     Raises
     ------
     ValueError
-        If the probability is outside its range, a number of masks negative,
-        or a width not positive.
+        If the probability is outside its range, a number of masks is
+        negative, or a width is not positive.
 
     Example
     -------
@@ -66,7 +65,9 @@ class SpecAugment(torch.nn.Module):
             ("frequency_width", frequency_width, 1),
         ):
             if value < least:
-                raise ValueError(f"`{name}` must be {least} or more: {value}.")
+                raise ValueError(
+                    f"`{name}` must be at least {least}, got {value}."
+                )
         self.probability = probability
         self.time_masks = time_masks
         self.time_width = time_width
@@ -81,8 +82,8 @@ class SpecAugment(torch.nn.Module):
         features : torch.Tensor
             Shape [batch, time, channel].
         seeds : list of int
-            Seed of each utterance, the same as for its other draws: the name
-            of what is drawn goes into it.
+            Seed of each utterance. It may be the seed of other draws too,
+            because a name is added to it here.
 
         Returns
         -------
@@ -97,8 +98,8 @@ class SpecAugment(torch.nn.Module):
         batch, time, channel = features.shape
         if len(seeds) != batch:
             raise ValueError(
-                f"`seeds` must be one for each of the {batch} utterances, "
-                f"got {len(seeds)}."
+                f"`seeds` must have one seed for each of the {batch} "
+                f"utterances, got {len(seeds)}."
             )
         frames, channels = np.ones((batch, time)), np.ones((batch, channel))
         for row, seed in enumerate(seeds):
@@ -117,7 +118,7 @@ class SpecAugment(torch.nn.Module):
 
 
 def _mask(kept, masks, width, rng):
-    """Draws masks of 1 to ``width`` that begin anywhere."""
+    """Draws masks with random starts and widths of 1 to ``width``."""
     for _ in range(masks):
         start = rng.integers(len(kept))
         kept[start : start + rng.integers(1, width + 1)] = 0

@@ -1,4 +1,4 @@
-"""Embeddings of whole utterances, in length-sorted padded batches."""
+"""Embeddings of whole utterances, computed in length-sorted batches."""
 
 import math
 
@@ -28,8 +28,8 @@ class UtteranceDataset(torch.utils.data.Dataset):
     manifest : pandas.DataFrame
         Columns ID, wav, start and stop.
     sample_rate : int
-        Samples a second of the signals. Utterances that are shorter than
-        0.1 s are repeated up to that length.
+        Sample rate of the signals, Hz. Utterances shorter than 0.1 s are
+        repeated up to that length.
     """
 
     def __init__(self, manifest, sample_rate=16000):
@@ -52,8 +52,8 @@ class UtteranceDataset(torch.utils.data.Dataset):
         Returns
         -------
         dict
-            ``id``, ``sig`` [time], ``row``, and ``no_speech``: why the
-            utterance has no speaker, or ``""``.
+            ``id``, ``sig`` [time], ``row``, and ``no_speech``: the reason why
+            the utterance has no speech, or ``""``.
         """
         entry = self.manifest.iloc[row]
         signal = read_audio(
@@ -81,13 +81,13 @@ def length_sorted_batches(durations, batch_seconds):
     durations : list of float
         Seconds of each utterance.
     batch_seconds : float
-        Seconds of a batch with its padding; a longer utterance is a batch of
-        its own.
+        Largest duration of a batch with its padding. A longer utterance gets
+        a batch of its own.
 
     Returns
     -------
     list of list of int
-        Row numbers; each row is in exactly one batch.
+        Row numbers of each batch; each row is in exactly one batch.
 
     Example
     -------
@@ -119,15 +119,15 @@ def utterance_loader(
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
-        Seconds of a batch with its padding.
+        Largest duration of a batch with its padding.
     num_workers : int
-        Processes that read; 0 reads in this one.
+        Number of processes that read audio; 0 for this process.
     rank : int
-        Number of this process.
+        Rank of this process.
     world_size : int
-        Number of processes, which share the batches; none is cut.
+        Number of processes; each gets a part of the batches.
     sample_rate : int
-        Samples a second that the model was trained with.
+        Sample rate that the model was trained with, Hz.
 
     Returns
     -------
@@ -151,12 +151,12 @@ def encoder_rate(encoder):
     Arguments
     ---------
     encoder : speechbrain.inference.interfaces.Pretrained
-        The encoder; its ``audio_normalizer`` knows the rate.
+        The encoder; its ``audio_normalizer`` has the rate.
 
     Returns
     -------
     int
-        Samples a second; 16000 for an object without ``audio_normalizer``.
+        Sample rate, Hz; defaults to 16000 without ``audio_normalizer``.
 
     Example
     -------
@@ -172,8 +172,8 @@ def embed_batches(
 ):
     """Computes embeddings of whole utterances, batch by batch.
 
-    They are read at the encoder's own sample rate. Utterances without speech
-    are left out, and named after the last batch.
+    The audio is resampled to the encoder's sample rate. Utterances without
+    speech are skipped and reported after the last batch.
 
     Arguments
     ---------
@@ -182,11 +182,11 @@ def embed_batches(
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
-        Seconds of a batch with its padding.
+        Largest duration of a batch with its padding.
     num_workers : int
-        Processes that read; 0 reads in this one.
+        Number of processes that read audio; 0 for this process.
     share : tuple of int
-        ``(rank, world_size)`` of ``utterance_loader``.
+        ``(rank, world_size)``, see ``utterance_loader``.
 
     Yields
     ------
@@ -200,7 +200,7 @@ def embed_batches(
     AudioError
         If a file cannot be read.
     NoSpeechError
-        If utterances have no speech, after all others were yielded.
+        After the last batch, if utterances have no speech.
     OSError
         If a DataLoader worker has ended or is stuck.
     """
@@ -227,7 +227,7 @@ def embed_batches(
 def embed_utterances(
     encoder, manifest, batch_seconds=120.0, num_workers=0, progressbar=False
 ):
-    """Computes the embedding of every utterance once, whole.
+    """Computes the embedding of every whole utterance.
 
     Arguments
     ---------
@@ -236,11 +236,11 @@ def embed_utterances(
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
-        Seconds of a batch with its padding.
+        Largest duration of a batch with its padding.
     num_workers : int
-        Processes that read; 0 reads in this one.
+        Number of processes that read audio; 0 for this process.
     progressbar : bool
-        Whether to show progress.
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -255,7 +255,7 @@ def embed_utterances(
     NoSpeechError
         If utterances have no speech.
     ValueError
-        If an embedding is not finite: the utterances are named.
+        If an embedding is not finite. The message lists the utterances.
     """
     batches = embed_batches(encoder, manifest, batch_seconds, num_workers)
     embeddings = None
@@ -270,7 +270,7 @@ def embed_utterances(
     if bad.any():
         names = manifest["ID"][bad.numpy()].tolist()
         raise ValueError(
-            f"{len(names)} embeddings are not finite, among them "
+            f"{len(names)} embeddings are not finite, for example "
             f"{', '.join(names[:5])}; check the audio and the model."
         )
     return embeddings

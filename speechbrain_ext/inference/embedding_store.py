@@ -1,4 +1,4 @@
-"""Embeddings kept on disk: what was computed once is not computed again."""
+"""A cache of embeddings on disk."""
 
 import collections
 import contextlib
@@ -21,31 +21,34 @@ from speechbrain_ext.utils.files import atomic_write, lock_output_folder
 
 logger = get_logger(__name__)
 
-# What of a pretrained folder changes no embedding
+# Files of a pretrained folder that do not affect the embeddings
 APART = {
-    *("README.md", "label_encoder.ckpt", "classifier.ckpt", "loss.ckpt"),
-    *("calibration.json",),
+    "README.md",
+    "label_encoder.ckpt",
+    "classifier.ckpt",
+    "loss.ckpt",
+    "calibration.json",
 }
-PART_SECONDS = 60.0  # what a killed run loses at most, about
-DIGITS = 24  # of the names of files
+PART_SECONDS = 60.0  # a killed run loses about this much work at most
+DIGITS = 24  # of a file name
 
 
 class EmbeddingStore:
-    """A folder of embeddings, one subfolder a model.
+    """A folder of embeddings with one subfolder per model.
 
-    Each file of it holds keys, IDs and embeddings of some utterances (NumPy's
-    npz) and is written beside and renamed, so that a killed run leaves what
-    it had finished. A file that is broken is renamed, and what it held is
-    computed again. A key is a digest of an utterance's ID, start and stop
-    and of its file's fingerprint (path, size, time and a sample of the
-    content): where one changes, the embedding is computed again.
+    Each file (NumPy's npz) has the keys, IDs and embeddings of some
+    utterances. Files are written atomically, so a killed run keeps what it
+    has finished. Broken files are renamed, and their embeddings are computed
+    again. A key is a digest of the utterance's ID, start and stop and of the
+    fingerprint of its file (path, size, time and a sample of the content). If
+    any of these changes, the embedding is computed again.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        Where the embeddings of all models are.
+        Folder of the embeddings of all models.
     fingerprint : str
-        The model's, see ``model_fingerprint``.
+        Fingerprint of the model, see ``model_fingerprint``.
 
     Example
     -------
@@ -66,7 +69,7 @@ class EmbeddingStore:
         keys : list of str
             Keys of the utterances.
         ids : list of str
-            Their IDs, for whoever reads the file by hand.
+            IDs of the utterances, for human readers of the file.
         embeddings : torch.Tensor
             Shape [utterances, embedding].
         """
@@ -81,19 +84,19 @@ class EmbeddingStore:
             )
 
     def lock(self):
-        """Keeps other runs from this model's embeddings until this one ends.
+        """Locks the embeddings of this model until this process ends.
 
         Raises
         ------
         OSError
-            If another run writes them, or the folder cannot be written into.
+            If another run has locked them, or the folder is not writable.
         ValueError
-            If it holds a link that leads out of it.
+            If the folder has a link to a place outside of it.
         """
         lock_output_folder(self.folder)
 
     def read(self):
-        """Reads all that is there; what is broken is renamed.
+        """Reads all files and renames broken ones.
 
         Returns
         -------
@@ -104,7 +107,7 @@ class EmbeddingStore:
         for path in sorted(self.folder.glob("*.npz")):
             try:
                 parts[path] = _read_part(path)
-            except Exception as error:  # whatever the file holds
+            except Exception as error:  # a broken file can raise anything
                 _set_aside(path, str(error) or type(error).__name__)
         widths = {path: held.shape[1] for path, (_, held) in parts.items()}
         usual = collections.Counter(widths.values()).most_common(1)
@@ -113,15 +116,15 @@ class EmbeddingStore:
             if widths[path] == usual[0][0]:
                 found.update(zip(keys, embeddings, strict=True))
             else:
-                _set_aside(path, f"embeddings of {widths[path]} numbers")
+                _set_aside(path, f"embeddings of size {widths[path]}")
         return found
 
 
 def _read_part(path):
-    """Keys and embeddings of a file, checked."""
+    """Reads and checks the keys and embeddings of a file."""
     if not path.is_file():
-        raise ValueError("it is no plain file")
-    # NumPy leaves a file open that it opened itself and that is broken
+        raise ValueError("it is not a regular file")
+    # NumPy does not close a broken file that it has opened itself
     with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
         keys, embeddings = part["keys"].tolist(), part["embeddings"]
     if embeddings.ndim != 2 or embeddings.dtype != np.float32:
@@ -137,22 +140,23 @@ def _read_part(path):
 
 def _set_aside(path, flaw):
     """Renames a file of the store that cannot be used."""
-    then = "is left out"
+    then = "is skipped"
     if re.fullmatch(rf"[0-9a-f]{{{DIGITS}}}\.npz", path.name):
         aside = path.with_name(f"{path.name}.broken")
-        with contextlib.suppress(FileNotFoundError):  # by another process
+        with contextlib.suppress(FileNotFoundError):  # already renamed
             os.replace(path, aside)
         then = f"is now {aside.name}, and its embeddings are computed again"
     logger.warning(f"{path} is broken ({flaw}); it {then}.")
 
 
 def model_fingerprint(folder):
-    """A digest of what makes the embeddings of a pretrained folder.
+    """A digest of the files that determine the embeddings of an encoder.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder; its head, label map, texts and hidden files do not count.
+        The pretrained folder. Its head, label map, texts and hidden files are
+        ignored.
 
     Returns
     -------
@@ -174,7 +178,7 @@ def model_fingerprint(folder):
     folder = pathlib.Path(folder)
     if not (folder / "hyperparams.yaml").is_file():
         raise FileNotFoundError(
-            f"{folder} has no hyperparams.yaml; name a pretrained folder."
+            f"{folder} has no hyperparams.yaml; pass a pretrained folder."
         )
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
@@ -186,7 +190,7 @@ def model_fingerprint(folder):
 
 
 def utterance_keys(manifest):
-    """Computes the keys by which a store knows the utterances of a manifest.
+    """Computes the keys of a manifest's utterances in a store.
 
     Arguments
     ---------
@@ -203,7 +207,7 @@ def utterance_keys(manifest):
     AudioError
         If a file is missing or cannot be read.
     ValueError
-        If one is no regular file.
+        If a path is not a regular file.
     """
     paths = list(dict.fromkeys(manifest["wav"].tolist()))
     try:
@@ -231,27 +235,27 @@ def stored_embeddings(
     share=(0, 1),
     gather=None,
 ):
-    """The embeddings of a manifest, computing what the store lacks.
+    """Reads the embeddings of a manifest and computes the missing ones.
 
     Arguments
     ---------
     encoder : speechbrain.inference.classifiers.EncoderClassifier
-        The encoder whose fingerprint the store has.
+        The encoder; the store must have its fingerprint.
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop.
     store : EmbeddingStore
-        Where embeddings are and come.
+        The store to read from and to write to.
     batch_seconds : float
-        Same as in ``embed_utterances``.
+        Largest duration of a batch with its padding.
     num_workers : int
-        Same as in ``embed_utterances``.
+        Number of processes that read audio; 0 for this process.
     progressbar : bool
-        Whether to show progress.
+        Whether to show a progress bar.
     share : tuple of int
-        This process's rank and the number of processes, of which each
-        computes a part of the batches.
+        Rank of this process and number of processes; each computes a part of
+        the batches.
     gather : callable
-        Waits for the other processes; None where there are none.
+        A barrier of all processes; None if there is only one.
 
     Returns
     -------
@@ -263,17 +267,17 @@ def stored_embeddings(
     AudioError
         If a file cannot be read.
     NoSpeechError
-        If utterances have no speech; the embeddings of all others are stored.
+        If utterances have no speech. The embeddings of all others are stored.
     ValueError
-        If an embedding is zero or not finite: the utterances are named, and
-        their embeddings are not stored.
+        If an embedding is zero or not finite. The message lists the
+        utterances, and their embeddings are not stored.
     """
     keys = utterance_keys(manifest)
     known = store.read()
     missing = np.array([key not in known for key in keys])
     logger.info(f"{missing.sum()} of {len(keys)} embeddings are missing.")
     if gather is not None:
-        gather()  # all have read what there was, and have the same shares
+        gather()  # all processes must read the same files before one writes
     if missing.any():
         rows = np.flatnonzero(missing)
         batches = embed_batches(
@@ -299,7 +303,7 @@ def stored_embeddings(
 
 
 def _require_all(ids, keys, known, silent):
-    """Names what has no embedding, the same on every process."""
+    """Raises for utterances without embeddings, the same on every process."""
     lacking = {
         name: silent.get(name, "found by another process")
         for name, key in zip(ids, keys, strict=True)
@@ -310,7 +314,7 @@ def _require_all(ids, keys, known, silent):
 
 
 def _compute(batches, rows, ids, keys, store, bar):
-    """Computes batches and stores them, a file a minute."""
+    """Computes batches and stores them, one file per minute."""
     waiting, bad, since = [], [], time.monotonic()
     try:
         for batch, found in batches:
@@ -326,12 +330,12 @@ def _compute(batches, rows, ids, keys, store, bar):
             if time.monotonic() - since > PART_SECONDS and waiting:
                 _flush(waiting, store)
                 waiting, since = [], time.monotonic()
-    finally:  # a file that cannot be read costs nothing that is done
+    finally:  # keep finished embeddings if a file cannot be read
         if waiting:
             _flush(waiting, store)
     if bad:
         raise ValueError(
-            f"{len(bad)} embeddings are zero or not finite, among them "
+            f"{len(bad)} embeddings are zero or not finite, for example "
             f"{', '.join(bad[:20])}; check the audio and the model."
         )
 

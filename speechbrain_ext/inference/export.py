@@ -1,4 +1,4 @@
-"""Pretrained folders that SpeechBrain's own interface loads."""
+"""Export of pretrained folders that SpeechBrain's interface can load."""
 
 import io
 import os
@@ -21,11 +21,11 @@ from speechbrain_ext.utils.tensors import read_tensors, require_no_nan
 
 logger = get_logger(__name__)
 
-# What belongs to the weights: kept while they are the same
+# Files that belong to the weights; they are kept if the weights are the same
 KEPT = ("calibration.json", "README.md")
 
 HEADER = """\
-# A speaker encoder. Load it, wherever this folder lies, with
+# A speaker encoder. This folder may be moved. Load it with
 #   from speechbrain.inference.speaker import SpeakerRecognition
 #   SpeakerRecognition.from_hparams(source="path/of/this/folder")
 # The package speechbrain_ext must be installed.
@@ -33,12 +33,12 @@ HEADER = """\
 
 INTERFACE = """\
 
-# Files of another rate are resampled to this
+# Files with another sample rate are resampled to this one
 sample_rate: {sample_rate}
 audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
     sample_rate: !ref <sample_rate>
 
-# Refuses silence, which has no speaker
+# Raises for signals without speech, such as silence
 compute_features: !new:speechbrain_ext.inference.speech.SpeechFeatures
     front_end: !ref <front_end>
     sample_rate: !ref <sample_rate>
@@ -69,23 +69,22 @@ def export_pretrained(
 ):
     """Writes a folder for SpeechBrain's ``from_hparams``.
 
-    The folder is made beside and takes the other's place once it is whole.
-    Files of the user's stay in it, and so do a calibration and a README.md
-    that this project wrote for the same weights. Where nothing would change
-    nothing is written. No path is written into it: SpeechBrain finds each
-    file beside the YAML, wherever the folder lies.
+    An existing folder is replaced atomically. The user's own files in it are
+    kept. A calibration and a README.md that this project wrote are kept if the
+    weights are the same. If nothing changes, nothing is written. The folder
+    has no paths in its files, so it may be moved.
 
     Arguments
     ---------
     folder : str
         The folder to write, ``<output_folder>/pretrained``.
     recipe : str
-        The recipe's YAML, resolved: its ``compute_features``,
+        The resolved recipe as YAML. Its ``compute_features``,
         ``mean_var_norm``, ``embedding_model``, ``classifier`` and
-        ``sample_rate`` (16000 where it has none) are taken.
+        ``sample_rate`` (default 16000) are used.
     modules : dict of torch.nn.Module
-        ``embedding_model`` and ``classifier``, which are loaded, and whatever
-        else fine-tuning is to go on with (``loss``), each in a file.
+        ``embedding_model``, ``classifier`` and other modules that fine-tuning
+        needs (``loss``). Each is saved to its own file.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         The label map of the head.
     embedding_size : int
@@ -101,10 +100,9 @@ def export_pretrained(
     Raises
     ------
     FileExistsError
-        If the folder holds what may not be replaced, see
-        ``require_exportable``.
+        If the folder cannot be replaced, see ``require_exportable``.
     OSError
-        If another run writes the same folder, or the disk is full.
+        If another run is writing to the same folder, or the disk is full.
     """
     folder = pathlib.Path(folder)
     require_exportable(folder, card is not None)
@@ -121,7 +119,7 @@ def export_pretrained(
                 stream.write(text)
         for name, state in tensors.items():
             path = os.path.join(made, f"{name}.ckpt")
-            # not by its name, which torch.save would write into the file
+            # torch.save would write the path into the file
             with atomic_write(path, "wb") as stream:
                 torch.save(state, stream)
         path = os.path.join(made, "label_encoder.ckpt")
@@ -132,23 +130,24 @@ def export_pretrained(
 
 
 def require_exportable(folder, card=False):
-    """Raises where ``export_pretrained`` would refuse to write.
+    """Raises if ``export_pretrained`` cannot replace a folder.
 
-    To be called before hours of training. A former export that was killed
-    while it replaced the folder is undone.
+    Call it before a long training. If an export was killed while it replaced
+    the folder, that is undone first.
 
     Arguments
     ---------
     folder : str
-        The folder to write, which need not be there.
+        The folder to write; it may be missing.
     card : bool
         Whether a README.md will be written.
 
     Raises
     ------
     FileExistsError
-        If it is a file or the working directory, or holds a folder, a link,
-        or a file of a name to be written that this project did not write.
+        If the path is a file or the working directory, or the folder has a
+        subfolder, a link, or a file that would be replaced and that this
+        project did not write.
 
     Example
     -------
@@ -165,7 +164,7 @@ def require_exportable(folder, card=False):
 
 
 def _keep(folder, made):
-    """Keeps this project's files that belong to the same weights."""
+    """Keeps the files in ``KEPT`` if the weights are the same."""
     names = [
         name
         for name in KEPT
@@ -180,35 +179,35 @@ def _keep(folder, made):
             link_or_copy(folder / name, os.path.join(made, name))
         return
     logger.info(
-        f"{folder} has other weights than before: {' and '.join(names)} of "
-        "the former ones are left out."
+        f"{folder} has new weights, so {' and '.join(names)} of the old ones "
+        "are removed."
     )
 
 
 def load_pretrained(folder, modules, label_encoder):
-    """Loads what training exported, to go on from.
+    """Loads exported modules for fine-tuning.
 
-    The rows of a head are matched by the speakers' names; a speaker that the
-    exported head lacks keeps the row that was drawn.
+    The rows of a head are matched by the speakers' names. A speaker that is
+    missing in the exported head keeps its initial row.
 
     Arguments
     ---------
     folder : str
-        The folder that ``export_pretrained`` wrote.
+        Folder written by ``export_pretrained``.
     modules : dict of torch.nn.Module
-        The modules to load into, by their names there.
+        The modules to load, by their names in the folder.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         The label map of the modules.
 
     Returns
     -------
     int
-        The classes whose rows were taken.
+        Number of speakers whose rows were loaded.
 
     Raises
     ------
     ValueError
-        If a module does not fit what was exported, or has NaN.
+        If a module does not fit the exported one, or contains NaN.
     """
     known = CategoricalEncoder()
     known.load(pathlib.Path(folder, "label_encoder.ckpt"))
@@ -221,8 +220,11 @@ def load_pretrained(folder, modules, label_encoder):
             for key in state.keys() & own.keys():
                 if name == "classifier" or key.startswith("classifier."):
                     state[key] = _by_speaker(
-                        *(state[key], own[key], known, label_encoder),
-                        getattr(module, "shard", None),
+                        state[key],
+                        own[key],
+                        known,
+                        label_encoder,
+                        shard=getattr(module, "shard", None),
                     )
         try:
             module.load_state_dict(state)
@@ -236,9 +238,9 @@ def load_pretrained(folder, modules, label_encoder):
 
 
 def _by_speaker(old, own, known, label_encoder, shard=None):
-    """A head's rows with those of the speakers that another knows."""
+    """Rows of a new head, with the old rows of known speakers."""
     if old.shape[1:] != own.shape[1:]:
-        return old  # which will not load
+        return old  # loading it raises an error
     first, stop = 0, len(label_encoder)
     if shard is not None:
         first, stop = shard.first, shard.stop
@@ -256,7 +258,7 @@ def _by_speaker(old, own, known, label_encoder, shard=None):
 
 
 def _modules_yaml(recipe, classes):
-    """The recipe's blocks with the number of classes, and its sample rate."""
+    """YAML of the recipe's modules, with the classes, and the sample rate."""
     yaml = ruamel.yaml.YAML()
     blocks = yaml.load(recipe)
     kept = ruamel.yaml.comments.CommentedMap()
@@ -265,7 +267,7 @@ def _modules_yaml(recipe, classes):
         kept[key] = blocks[key]
     classifier = blocks["classifier"]
     kind, name = classifier.tag.value.split(":", 1)
-    # a scalar where the tag has no arguments
+    # a tag without arguments is a scalar
     arguments = dict(classifier) if isinstance(classifier, dict) else {}
     if kind == "!name":
         arguments["out_neurons"] = classes

@@ -1,4 +1,4 @@
-"""Pretrained folders, loaded from disk and never from a mistyped name."""
+"""Loading of pretrained encoders from disk or from the Hugging Face Hub."""
 
 import contextlib
 import pathlib
@@ -26,20 +26,31 @@ from speechbrain_ext.utils.tensors import read_tensors
 logger = get_logger(__name__)
 
 HUB = "hf:"
-# What is fetched of a model of the Hub
+# Files to download from the Hub
 FETCHED = ["*.yaml", "*.ckpt", "*.txt", "*.json", "*.py"]
-SPEED = re.compile(r"#speed[\d.]+$")  # of a speaker at another speed
+SPEED = re.compile(r"#speed[\d.]+$")  # suffix of a speed-perturbed speaker
+# What an unusable hyperparams.yaml raises
+YAML_ERRORS = (
+    TypeError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    YAMLError,
+    yaml.YAMLError,
+)
 
 
 def pretrained_folder(source):
-    """The folder of a pretrained encoder.
+    """The folder of a pretrained encoder, downloaded if necessary.
 
     Arguments
     ---------
     source : str | pathlib.Path
-        A folder with a hyperparams.yaml, or ``hf:owner/name`` for a model of
-        the Hugging Face Hub, which is then downloaded into the Hub's cache.
-        Without ``hf:`` the network is not used.
+        A folder with a hyperparams.yaml, or ``hf:owner/name`` for a model on
+        the Hugging Face Hub, which is downloaded to the Hub's cache. Without
+        ``hf:`` the network is not used.
 
     Returns
     -------
@@ -51,7 +62,7 @@ def pretrained_folder(source):
     FileNotFoundError
         If the folder has no hyperparams.yaml.
     OSError
-        If the model of the Hub cannot be downloaded.
+        If the model cannot be downloaded.
 
     Example
     -------
@@ -69,7 +80,7 @@ def pretrained_folder(source):
             raise OSError(
                 f"{name} cannot be downloaded from the Hugging Face Hub "
                 f"({_one_line(error)}); check the name (hf:owner/name) and the "
-                "network, or give a folder on this machine."
+                "network, or pass a folder on this machine."
             ) from error
     else:
         folder = name
@@ -77,24 +88,24 @@ def pretrained_folder(source):
     if not (folder / "hyperparams.yaml").is_file():
         raise FileNotFoundError(
             f"The pretrained folder {name} has no hyperparams.yaml; train "
-            "first, give the folder `pretrained` of a training, or write "
-            "hf:owner/name for a model of the Hugging Face Hub."
+            "first, pass the folder `pretrained` of a training, or write "
+            "hf:owner/name for a model on the Hugging Face Hub."
         )
     return folder
 
 
 def load_encoder(source, run_opts=None):
-    """Loads a pretrained encoder for SpeechBrain's interface.
+    """Loads a pretrained encoder with SpeechBrain's interface.
 
-    As ``EncoderClassifier.from_hparams`` does, but a folder is read where it
-    lies, every file is looked for beside its hyperparams.yaml, missing weights
-    are an error, and so are weights that are not finite. Like there,
-    hyperparams.yaml names Python classes that are built: load what you trust.
+    It differs from ``EncoderClassifier.from_hparams`` in that files are read
+    in place, each one is searched beside hyperparams.yaml, and weights that
+    are missing or not finite raise an error. As there, hyperparams.yaml can
+    build any Python class, so load only folders that you trust.
 
     Arguments
     ---------
     source : str | pathlib.Path
-        Same as in ``pretrained_folder``.
+        A folder, or ``hf:owner/name``, see ``pretrained_folder``.
     run_opts : dict | speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options, such as ``{"device": "cuda"}``.
 
@@ -108,10 +119,10 @@ def load_encoder(source, run_opts=None):
     FileNotFoundError
         If the folder or one of its files is missing.
     OSError
-        If the model of the Hub cannot be downloaded.
+        If a model on the Hub cannot be downloaded.
     ValueError
-        If the folder's YAML or a file of weights cannot be used, or the
-        device is not there.
+        If the YAML or a file of weights is not valid, or the device does not
+        exist.
 
     Example
     -------
@@ -134,7 +145,7 @@ def load_encoder(source, run_opts=None):
 
 
 def training_speakers(encoder):
-    """The speakers that an encoder was trained on, by its label map.
+    """The speakers that an encoder was trained on, from its label map.
 
     Arguments
     ---------
@@ -144,8 +155,8 @@ def training_speakers(encoder):
     Returns
     -------
     set of str
-        Names, those of other speeds left out; None where the encoder came
-        without a label map, or with an empty one.
+        Names, without the suffixes of speed perturbation; None if the label
+        map is missing or empty.
 
     Example
     -------
@@ -162,7 +173,7 @@ def training_speakers(encoder):
 
 
 def read_weights(path):
-    """Reads a file of weights; only tensors are read, never code.
+    """Reads a file of weights without running code from it.
 
     Arguments
     ---------
@@ -172,14 +183,14 @@ def read_weights(path):
     Returns
     -------
     dict
-        Tensors by their names, on the CPU.
+        Tensors by name, on the CPU.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not a file of finite weights.
+        If the file does not have finite weights.
 
     Example
     -------
@@ -195,7 +206,7 @@ def read_weights(path):
     state = read_tensors(path)
     if not isinstance(state, dict):
         raise ValueError(
-            f"{path} must hold a state dict, got a {type(state).__name__}; "
+            f"{path} must be a state dict, got a {type(state).__name__}; "
             "export it again."
         )
     bad = [
@@ -213,12 +224,12 @@ def read_weights(path):
 
 
 def require_device(device):
-    """Raises where a device cannot be computed on.
+    """Raises if a device cannot be used.
 
     Arguments
     ---------
     device : str
-        A name such as ``cpu`` or ``cuda:0``; None where it is chosen later.
+        A name such as ``cpu`` or ``cuda:0``; None is valid too.
 
     Raises
     ------
@@ -238,18 +249,18 @@ def require_device(device):
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"`device` {device} cannot be used ({_one_line(error)}); pass "
-            "--device=cpu, or name a device that this machine has."
+            "--device=cpu, or a device of this machine."
         ) from error
 
 
 @contextlib.contextmanager
 def explain_torch_errors(what):
-    """Says in a sentence why torch could not compute something.
+    """Turns torch's errors into one clear message.
 
     Arguments
     ---------
     what : str
-        What is computed, in the plural.
+        Name of the results, in the plural.
 
     Yields
     ------
@@ -258,8 +269,8 @@ def explain_torch_errors(what):
     Raises
     ------
     ValueError
-        If the block raised a RuntimeError, as torch does where there is no
-        memory left.
+        If the block raises a RuntimeError, for example because torch is out
+        of memory.
 
     Example
     -------
@@ -270,7 +281,7 @@ def explain_torch_errors(what):
     """
     try:
         yield
-    except (ValueError, OSError):  # which may be RuntimeErrors too
+    except (ValueError, OSError):  # some are RuntimeErrors too
         raise
     except RuntimeError as error:
         remedy = ""
@@ -282,7 +293,7 @@ def explain_torch_errors(what):
 
 
 def _device(run_opts):
-    """The device that was asked for, or None."""
+    """The requested device, or None."""
     if run_opts is None:
         return None
     if isinstance(run_opts, dict):
@@ -295,11 +306,8 @@ def _hparams(path):
     try:
         with open(path, encoding="utf-8") as stream:
             hparams = load_hyperpyyaml(stream)
-    except (
-        *(TypeError, KeyError, ValueError, AttributeError, ImportError),
-        *(RuntimeError, YAMLError, yaml.YAMLError),
-    ) as error:
-        # hyperpyyaml adds the place in front of what the constructor said
+    except YAML_ERRORS as error:
+        # hyperpyyaml puts the place in front of the constructor's message
         said = "; ".join(" ".join(str(a).split()) for a in error.args)
         raise ValueError(
             f"{path} cannot be used ({said or _one_line(error)}); export the "
@@ -310,21 +318,21 @@ def _hparams(path):
         keys.get("modules"), dict
     ):
         raise ValueError(
-            f"{path} must have the keys `modules` and `pretrainer`, as "
-            "SpeechBrain's pretrained interfaces ask; give the folder "
+            f"{path} must have the keys `modules` and `pretrainer`, which "
+            "SpeechBrain's pretrained interfaces need; pass the folder "
             "`pretrained` of a training, not its output folder."
         )
     missing = set(EncoderClassifier.MODULES_NEEDED) - set(keys["modules"])
     if missing:
         raise ValueError(
             f"{path} must have {', '.join(sorted(missing))} under `modules`; "
-            "give the folder of a speaker encoder."
+            "pass the folder of a speaker encoder."
         )
     return hparams
 
 
 def _file_of(name, named, folder):
-    """Where the file of a module is: beside the YAML, or where that says."""
+    """The file of a module: beside the YAML, or at the path in the YAML."""
     places = [folder / f"{name}.ckpt"]
     if named is not None:
         named = str(getattr(named, "path", named))
@@ -339,7 +347,7 @@ def _file_of(name, named, folder):
 
 
 def _load(name, thing, path, hooks):
-    """Loads one file into what it is for."""
+    """Loads one file into a module or a label map."""
     if isinstance(thing, CategoricalEncoder):
         _load_labels(thing, path)
         return
@@ -367,18 +375,18 @@ def _load(name, thing, path, hooks):
     if missing:
         raise ValueError(
             f"{path} lacks {len(missing)} tensors of the folder's "
-            f"hyperparams.yaml, among them {missing[0]}; export it again."
+            f"hyperparams.yaml, for example {missing[0]}; export it again."
         )
     if found.unexpected_keys:
         logger.warning(
-            f"{path} has {len(found.unexpected_keys)} tensors that "
-            f"hyperparams.yaml has no place for, among them "
-            f"{found.unexpected_keys[0]}."
+            f"{path} has {len(found.unexpected_keys)} tensors that are not in "
+            f"the modules of hyperparams.yaml, for example "
+            f"{found.unexpected_keys[0]}; they are ignored."
         )
 
 
 def _load_labels(labels, path):
-    """Loads a label map; SpeechBrain would go on without a broken one."""
+    """Loads a label map. SpeechBrain would ignore a broken one."""
     try:
         labels.load(path)
     except (ValueError, SyntaxError, TypeError) as error:
@@ -389,5 +397,5 @@ def _load_labels(labels, path):
 
 
 def _one_line(error):
-    """The first line of what an error says."""
+    """The first line of an error message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

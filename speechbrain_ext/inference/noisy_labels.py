@@ -1,4 +1,4 @@
-"""Label noise that confuses speakers who sound alike, by an encoder."""
+"""Simulated label noise with options from a YAML, such as an encoder."""
 
 import contextlib
 import pathlib
@@ -12,35 +12,34 @@ from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.utils.seed import stable_seed
 
-# What a YAML's `label_noise` may hold
-KEYS = (
-    *("kind", "rate", "seed", "exact", "outside", "parts", "by"),
-    "embeddings_from",
-)
+# Valid keys of a recipe's `label_noise`
+KEYS = ["kind", "rate", "seed", "exact", "outside", "parts", "by"]
+KEYS += ["embeddings_from"]
 
 
-def noise_options(asked, seed):
-    """Checks what a YAML or the command line says of label noise.
+def noise_options(options, seed):
+    """Checks the options of label noise from a YAML or the command line.
 
     Arguments
     ---------
-    asked : dict
-        ``kind`` and ``rate``; ``seed`` where it is another than the run's;
-        the options of ``corrupt_labels`` with files in the place of tables:
-        ``outside`` (a manifest) and ``embeddings_from`` (a pretrained
-        folder, whose embeddings tell which speaker is the nearest).
+    options : dict
+        ``kind`` and ``rate``, optionally ``seed`` and the options of
+        ``corrupt_labels``. Paths replace two of them: ``outside`` is a
+        manifest, and ``embeddings_from`` is a pretrained folder whose
+        embeddings determine the nearest speakers.
     seed : int
-        Seed of the run.
+        Seed of the run, the default for ``seed``.
 
     Returns
     -------
     dict
-        The same with a seed.
+        The options with a seed.
 
     Raises
     ------
     ValueError
-        If it is no mapping, or a key is missing, unknown or does not fit.
+        If ``options`` is not a mapping, or a key is missing, unknown or has a
+        value that is not valid.
 
     Example
     -------
@@ -51,63 +50,64 @@ def noise_options(asked, seed):
     ValueError: `label_noise` must be a mapping such as {kind: symmetric, \
 rate: 0.3}, got 5.
     """
-    if not isinstance(asked, dict):
+    if not isinstance(options, dict):
         raise ValueError(
             "`label_noise` must be a mapping such as {kind: symmetric, rate: "
-            f"0.3}}, got {asked!r}."
+            f"0.3}}, got {options!r}."
         )
-    for key in asked:
+    for key in options:
         if key not in KEYS:
             raise ValueError(
-                f"`label_noise` has an unknown key {key!r}; it takes "
+                f"`label_noise` has an unknown key {key!r}; valid keys are "
                 f"{', '.join(KEYS)}."
             )
     for key in ("kind", "rate"):
-        if key not in asked:
+        if key not in options:
             raise ValueError(
-                f"`label_noise` lacks '{key}'; it is a mapping such as {{kind: "
-                "symmetric, rate: 0.3}."
+                f"`label_noise` lacks '{key}'; it must be a mapping such as "
+                "{kind: symmetric, rate: 0.3}."
             )
     for key in ("outside", "embeddings_from"):
-        if not isinstance(asked.get(key, ""), (str, pathlib.PurePath)):
+        if not isinstance(options.get(key, ""), (str, pathlib.PurePath)):
             raise ValueError(
-                f"`{key}` of `label_noise` must be a path, got {asked[key]!r}."
+                f"`{key}` of `label_noise` must be a path, got "
+                f"{options[key]!r}."
             )
-    if "embeddings_from" in asked and asked["kind"] != "pair":
+    if "embeddings_from" in options and options["kind"] != "pair":
         raise ValueError(
-            "`embeddings_from` goes with kind 'pair' alone, got kind "
-            f"{asked['kind']!r}; leave it out."
+            "`embeddings_from` is valid only with kind 'pair', got kind "
+            f"{options['kind']!r}; leave it out."
         )
-    return {"seed": seed, **asked}
+    return {"seed": seed, **options}
 
 
-def noisy_manifest(manifest, asked, seed, device="cpu"):
-    """Corrupts labels as a YAML's ``label_noise`` says.
+def noisy_manifest(manifest, label_noise, seed, device="cpu"):
+    """Corrupts the labels of a manifest with the options of a YAML.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
         The clean manifest.
-    asked : dict
+    label_noise : dict
         Kind, rate and options, see ``noise_options``.
     seed : int
         Seed of the run.
     device : str
-        Where the encoder of ``embeddings_from`` runs.
+        Device of the encoder of ``embeddings_from``.
 
     Returns
     -------
     manifest : pandas.DataFrame
-        As ``corrupt_labels`` gives it.
+        The manifest with corrupted labels, see ``corrupt_labels``.
     report : dict
-        As ``corrupt_labels`` gives it.
+        What was corrupted, see ``corrupt_labels``.
 
     Raises
     ------
     FileNotFoundError
-        If a manifest or pretrained folder that is named does not exist.
+        If a manifest or a pretrained folder does not exist.
     ValueError
-        If an option is unknown, missing, out of range or does not fit.
+        If an option is unknown, missing or not valid.
 
     Example
     -------
@@ -118,7 +118,7 @@ def noisy_manifest(manifest, asked, seed, device="cpu"):
     >>> noisy_manifest(table, {"kind": "merge", "rate": 1}, 1)[1]["corrupted"]
     4
     """
-    options = noise_options(asked, seed)
+    options = noise_options(label_noise, seed)
     encoder = options.pop("embeddings_from", None)
     if encoder is not None:
         options["embeddings"] = speaker_means(encoder, manifest, device)
@@ -131,36 +131,36 @@ def noisy_manifest(manifest, asked, seed, device="cpu"):
 
 
 def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):
-    """Computes a mean embedding of each speaker, from a few utterances.
+    """Computes the mean embedding of each speaker from a few utterances.
 
     Arguments
     ---------
     folder : str
-        The pretrained folder of the encoder.
+        Pretrained folder of the encoder.
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start, stop and spk_id.
     device : str
-        Where the encoder runs.
+        Device of the encoder.
     utterances : int
-        Utterances of a speaker, drawn by their IDs; all where there are fewer.
+        Largest number of utterances per speaker, chosen by a hash of the ID.
     num_workers : int
-        Processes that read; 0 reads in this one.
+        Number of processes that read audio; 0 for this process.
 
     Returns
     -------
     dict
-        Maps each speaker to the mean of the embeddings, each of length 1,
-        np.ndarray of shape [embedding]. A speaker whose utterances have no
-        speech is left out.
+        Maps each speaker to the mean of the normalized embeddings, np.ndarray
+        of shape [embedding]. Speakers without an utterance that has speech
+        are left out.
 
     Raises
     ------
     FileNotFoundError
-        If the folder is no pretrained folder.
+        If the folder is not a pretrained folder.
     """
     if not pathlib.Path(folder, "hyperparams.yaml").is_file():
         raise FileNotFoundError(
-            f"{folder} has no hyperparams.yaml; name the pretrained folder of "
+            f"{folder} has no hyperparams.yaml; pass the pretrained folder of "
             "an encoder."
         )
     drawn = [stable_seed("speaker mean", name) for name in manifest["ID"]]
@@ -170,7 +170,7 @@ def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):
         source=str(folder), run_opts={"device": str(device)}
     )
     speakers, sums = few["spk_id"].to_numpy(), {}
-    with contextlib.suppress(NoSpeechError):  # raised after all others
+    with contextlib.suppress(NoSpeechError):  # raised after the last batch
         for rows, found in embed_batches(encoder, few, num_workers=num_workers):
             found = torch.nn.functional.normalize(found.double(), dim=1)
             for row, embedding in zip(rows, found.numpy(), strict=True):

@@ -1,30 +1,30 @@
-"""Which signals have a speaker: not silence, and not less than 0.1 s."""
+"""Detection of signals without speech: silence, or less than 0.1 s."""
 
 import torch
 
-LEAST_SECONDS = 0.1  # of sound: eight frames of 25 ms
-# Neighbouring samples that differ by less count as equal: -120 dB of full
-# scale, below half a step of 16 bits (1.5e-5), above rounding
+LEAST_SECONDS = 0.1  # eight frames of 25 ms
+# A smaller difference of neighbouring samples counts as 0: -120 dB of full
+# scale, below half a quantization step of 16 bits (1.5e-5), above rounding
 LEAST_CHANGE = 1e-6
 SHOWN = 20
 
 
 class NoSpeechError(ValueError):
-    """Utterances without speech, whose embeddings would say nothing.
+    """Utterances have no speech, so their embeddings would be meaningless.
 
-    The embedding of silence is the same for every silent file, so that two of
-    them would be "the same speaker".
+    All silent files have the same embedding, so two of them would count as
+    the same speaker.
 
     Arguments
     ---------
     reasons : dict
-        Maps the name of each utterance to why it has no speech.
+        Maps the name of each utterance to the reason.
 
     Example
     -------
     >>> print(NoSpeechError({"a/s/1": "digital silence"}))
     1 utterance has no speech: a/s/1 (digital silence); restore the audio, \
-or take the utterance out of the lists.
+or remove the utterance from the lists.
     """
 
     def __init__(self, reasons):
@@ -36,7 +36,7 @@ or take the utterance out of the lists.
         super().__init__(
             f"{count} utterance{' has' if one else 's have'} no speech: "
             f"{named}{f' and {more} more' if more else ''}; restore the "
-            f"audio, or take the utterance{'' if one else 's'} out of the "
+            f"audio, or remove the utterance{'' if one else 's'} from the "
             "lists."
         )
 
@@ -45,20 +45,20 @@ or take the utterance out of the lists.
 
 
 def seconds_of_sound(wavs, sample_rate):
-    """Measures signals without the constant samples at their ends.
+    """Durations of signals without the constant samples at both ends.
 
     Arguments
     ---------
     wavs : torch.Tensor
         Shape [batch, time].
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Returns
     -------
     torch.Tensor
-        Seconds from the first change between neighbouring samples to the
-        last; 0 where all samples are equal. [batch]
+        Seconds from the first to the last change between neighbouring
+        samples, [batch]; 0 if all samples of a signal are equal.
 
     Example
     -------
@@ -74,19 +74,19 @@ def seconds_of_sound(wavs, sample_rate):
 
 
 def no_speech_reasons(wavs, sample_rate):
-    """Tells why signals have no speaker.
+    """Gives the reasons why signals have no speech.
 
     Arguments
     ---------
     wavs : torch.Tensor
-        Shape [batch, time]; padding with zeros does not count.
+        Shape [batch, time]; zero padding is ignored.
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Returns
     -------
     list of str
-        The reason of each; ``""`` for a signal that has one.
+        One reason per signal; ``""`` for a signal with speech.
 
     Example
     -------
@@ -114,22 +114,22 @@ def no_speech_reasons(wavs, sample_rate):
 
 
 def require_speech(signal, sample_rate, name):
-    """Raises where a signal has no speaker.
+    """Raises if a signal has no speech.
 
     Arguments
     ---------
     signal : torch.Tensor
         Shape [time], or [1, time].
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
     name : str
-        What the message calls it: the file or the utterance.
+        Name of the file or utterance, for the error message.
 
     Raises
     ------
     NoSpeechError
-        If it is silent, shorter than 0.1 s without silence at its ends, or
-        not finite.
+        If the signal is silent, not finite, or shorter than 0.1 s without the
+        silence at both ends.
 
     Example
     -------
@@ -141,9 +141,9 @@ def require_speech(signal, sample_rate, name):
 
 
 class SpeechFeatures(torch.nn.Module):
-    """A front end that refuses signals without a speaker.
+    """A front end that raises for signals without speech.
 
-    Exported folders have it, so that SpeechBrain's ``encode_batch`` and
+    Exported folders use it, so that SpeechBrain's ``encode_batch`` and
     ``verify_files`` never compare silence with silence. In training mode it
     only computes the features.
 
@@ -152,7 +152,7 @@ class SpeechFeatures(torch.nn.Module):
     front_end : torch.nn.Module
         Computes features [batch, time, channel] from waveforms [batch, time].
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Example
     -------
@@ -186,7 +186,7 @@ speech: signal 1 of 1 (digital silence...
         Raises
         ------
         NoSpeechError
-            If a signal has no speaker, in evaluation mode.
+            If a signal has no speech, in evaluation mode.
         """
         if not self.training and wavs.dim() == 2:
             reasons = no_speech_reasons(wavs, self.sample_rate)

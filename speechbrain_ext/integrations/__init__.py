@@ -1,1 +1,1 @@
-"""Readers of published checkpoints, a file a family."""
+"""Readers of published checkpoints, one file per family."""

@@ -20,12 +20,12 @@ def describe(architecture, tensor, input_size):
     Arguments
     ---------
     architecture : str
-        ``ResNetSE34``, ``ResNetSE34L``, ``ResNetSE34V2`` or ``VGGVox``, with
-        the pooling behind it or without: ``ResNetSE34V2_ASP``.
+        ``ResNetSE34``, ``ResNetSE34L``, ``ResNetSE34V2`` or ``VGGVox``. The
+        name of the pooling may follow: ``ResNetSE34V2_ASP``.
     tensor : callable
-        Returns the tensor of a published key, given also its dimensions.
+        Returns the tensor for a published key and a number of dimensions.
     input_size : int
-        Number of filterbanks; None for the published one.
+        Number of filterbanks; defaults to the published one.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def _stage_shortcut(match):
 
 
 def _vgg_layer(match):
-    """Places in Clova's one sequence as layer and place in it."""
+    """Maps an index in Clova's sequence to a layer and an index in it."""
     place = int(match[1])
     for layer, first in reversed(list(enumerate((0, 4, 8, 11, 14, 18)))):
         if place >= first:

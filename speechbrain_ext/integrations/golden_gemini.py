@@ -25,9 +25,9 @@ def describe(architecture, tensor, input_size):
     architecture : str
         ``Gemini_df_resnet60``, 114, 183 or 237.
     tensor : callable
-        Returns the tensor of a published key, given also its dimensions.
+        Returns the tensor for a published key and a number of dimensions.
     input_size : int
-        Number of filterbanks; None to tell it from the tensors.
+        Number of filterbanks; None to infer it from the tensors.
 
     Returns
     -------
@@ -54,20 +54,20 @@ def describe(architecture, tensor, input_size):
 
 
 def df_resnet(layers, tensor, embedding, epsilon, input_size):
-    """Describes a DF-ResNet by the sizes of its tensors.
+    """Describes a DF-ResNet from the sizes of its tensors.
 
     Arguments
     ---------
     layers : str
-        A key of DF.
+        Number of layers, a key of DF.
     tensor : callable
-        Returns the tensor of a published key, given also its dimensions.
+        Returns the tensor for a published key and a number of dimensions.
     embedding : str
         Published name of the last layer.
     epsilon : float
-        Of the pooling's variance.
+        Constant that the pooling adds to the variance.
     input_size : int
-        Number of filterbanks; None to tell it from the tensors.
+        Number of filterbanks; None to infer it from the tensors.
 
     Returns
     -------

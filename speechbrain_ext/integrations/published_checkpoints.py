@@ -3,8 +3,8 @@
     python -m speechbrain_ext.utils.conversion --family wespeaker \
         --config config.yaml --checkpoint avg_model.pt --output_folder DIR
 
-Only tensors are read, never code. The result is modules, or a list of all
-keys that do not fit.
+Only tensors are read; code is never run. If keys do not fit, the error message
+lists all of them.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CARD = """\
 # {architecture}, converted
 
 A speaker encoder for SpeechBrain, converted by speechbrain_ext from a
-checkpoint of {origin}. The weights are its authors' and stand under their
+checkpoint of {origin}. The weights belong to its authors and are under their
 licence.
 
 | | |
@@ -67,7 +67,7 @@ def describe_checkpoint(family, architecture, state_dict, input_size=None):
     state_dict : dict
         Tensors by their published keys.
     input_size : int
-        Number of filterbanks, where it cannot be told from the tensors.
+        Number of filterbanks; None to infer it from the tensors.
 
     Returns
     -------
@@ -80,9 +80,8 @@ def describe_checkpoint(family, architecture, state_dict, input_size=None):
     Raises
     ------
     ValueError
-        If the family or architecture is unknown, a key is missing without
-        which its sizes cannot be told, or a value is not a dense tensor of
-        finite numbers.
+        If the family or architecture is unknown, a key that determines the
+        sizes is missing, or a value is not a dense tensor of finite numbers.
     """
     families = {
         "wespeaker": wespeaker.describe,
@@ -106,14 +105,12 @@ def describe_checkpoint(family, architecture, state_dict, input_size=None):
     def tensor(key, dimensions=2):
         what = f"of family {family!r} and architecture {architecture!r}"
         if key not in state_dict:
-            raise ValueError(
-                f"The checkpoint has no '{key}': it is not {what}."
-            )
+            raise ValueError(f"The checkpoint lacks '{key}': it is not {what}.")
         shape = list(state_dict[key].shape)
         if len(shape) != dimensions or 0 in shape:
             raise ValueError(
                 f"The checkpoint's '{key}' must have {dimensions} dimensions, "
-                f"none of them 0, got the shape {shape}: it is not {what}."
+                f"each larger than 0, got the shape {shape}: it is not {what}."
             )
         return state_dict[key]
 
@@ -121,9 +118,9 @@ def describe_checkpoint(family, architecture, state_dict, input_size=None):
     bands = blocks["embedding_model"][1]["input_size"]
     if not 1 <= bands <= MOST_BANDS:
         raise ValueError(
-            f"By the sizes of its tensors the checkpoint has {bands} "
-            f"filterbanks, which must be 1 to {MOST_BANDS}; pass `input_size`, "
-            "or check family and architecture."
+            f"The sizes of the checkpoint's tensors give {bands} filterbanks, "
+            f"which must be 1 to {MOST_BANDS}; pass `input_size`, or check the "
+            "family and the architecture."
         )
     return blocks, {
         renamed_key(key, keys): (key, value)
@@ -132,38 +129,37 @@ def describe_checkpoint(family, architecture, state_dict, input_size=None):
 
 
 def convert_checkpoint(family, architecture, state_dict, input_size=None):
-    """Builds the modules of a published checkpoint and fills them.
+    """Builds the modules of a published checkpoint and loads its weights.
 
     Arguments
     ---------
     family : str
-        Where the checkpoint comes from: ``wespeaker``, ``golden_gemini`` or
+        Source of the checkpoint: ``wespeaker``, ``golden_gemini`` or
         ``clova``.
     architecture : str or dict
-        The published name, with the pooling behind it where it is another
-        than the usual: ``ResNet34``, ``ResNet34_ASTP``,
-        ``Gemini_DF_ResNet114``; ``Gemini_df_resnet60``; ``ResNetSE34L_SAP``,
-        ``ResNetSE34V2_ASP``, ``VGGVox_MAX``. For WeSpeaker also the arguments
-        of a ``ResNet`` as a dict.
+        The published name, followed by the pooling if it is not the usual
+        one: ``ResNet34``, ``ResNet34_ASTP``, ``Gemini_DF_ResNet114``;
+        ``Gemini_df_resnet60``; ``ResNetSE34L_SAP``, ``ResNetSE34V2_ASP``,
+        ``VGGVox_MAX``. For WeSpeaker also the arguments of a ``ResNet`` as a
+        dict.
     state_dict : dict
         Tensors by their published keys. A training head (``projection.*``)
-        is left out.
+        is ignored.
     input_size : int
-        Number of filterbanks, where it cannot be told from the tensors: they
-        are taken to be a multiple of 8 (of 16 for DF-ResNets), or 40 and 64
-        for Clova's.
+        Number of filterbanks. None to infer it from the tensors as a multiple
+        of 8 (DF-ResNets: 16), or to use Clova's published 40 or 64.
 
     Returns
     -------
     torch.nn.ModuleDict
-        ``compute_features``, ``mean_var_norm`` and ``embedding_model``, as
-        SpeechBrain's pretrained interface calls them.
+        ``compute_features``, ``mean_var_norm`` and ``embedding_model``, the
+        names in SpeechBrain's pretrained interface.
 
     Raises
     ------
     ValueError
-        If the family or architecture is unknown, or keys are missing, left
-        over or of another shape: all of them are named.
+        If the family or architecture is unknown, or keys are missing,
+        unexpected or of another shape. The message lists all of these keys.
 
     Example
     -------
@@ -171,20 +167,20 @@ def convert_checkpoint(family, architecture, state_dict, input_size=None):
     >>> convert_checkpoint("wespeaker", "ResNet34", state)
     Traceback (most recent call last):
         ...
-    ValueError: The checkpoint has no 'seg_1.weight': it is not of family \
+    ValueError: The checkpoint lacks 'seg_1.weight': it is not of family \
 'wespeaker' and architecture 'ResNet34'.
     """
     blocks, tensors = describe_checkpoint(
         family, architecture, state_dict, input_size
     )
-    # without memory first: the sizes are a stranger's
+    # check on the meta device first: unknown sizes may need too much memory
     maker, arguments = blocks["embedding_model"]
     with torch.device("meta"):
         _check_fit(maker(**arguments), tensors)
     modules = {
         key: maker(**arguments) for key, (maker, arguments) in blocks.items()
     }
-    # float64 stays float64, so that nothing of the published numbers is lost
+    # float64 stays float64 to keep the precision of the published weights
     kinds = [v.dtype for _, v in tensors.values() if v.is_floating_point()]
     dtype = functools.reduce(torch.promote_types, kinds)
     modules["embedding_model"].to(dtype).load_state_dict(
@@ -194,12 +190,12 @@ def convert_checkpoint(family, architecture, state_dict, input_size=None):
 
 
 def _check_fit(model, tensors):
-    """Names every key that does not fit a model.
+    """Raises for all keys that do not fit a model.
 
     Arguments
     ---------
     model : torch.nn.Module
-        The model, its tensors perhaps without values.
+        The model; it may be on the meta device.
     tensors : dict
         (published key, tensor) by the model's own key.
     """
@@ -207,7 +203,7 @@ def _check_fit(model, tensors):
     problems = [f"missing {key}" for key in own if key not in tensors]
     for key, (published, value) in tensors.items():
         if key not in own:
-            problems.append(f"left over {published}")
+            problems.append(f"unexpected {published}")
         elif own[key].shape != value.shape:
             problems.append(
                 f"{published} of shape {list(value.shape)} instead of "
@@ -230,15 +226,15 @@ def export_checkpoint(
     Arguments
     ---------
     family : str
-        As for ``convert_checkpoint``.
+        Source of the checkpoint, see ``convert_checkpoint``.
     architecture : str
-        As for ``convert_checkpoint``.
+        The published name, see ``convert_checkpoint``.
     checkpoint : str
-        The file, of which tensors alone are read.
+        The file. Only tensors are read.
     folder : str
-        The folder to write, which ``SpeakerRecognition.from_hparams`` loads.
+        The folder to write, for ``SpeakerRecognition.from_hparams``.
     input_size : int
-        As for ``convert_checkpoint``.
+        Number of filterbanks; None to infer it from the tensors.
 
     Returns
     -------
@@ -248,10 +244,10 @@ def export_checkpoint(
     Raises
     ------
     ValueError
-        If the file is missing, truncated, holds code or a number that is not
-        finite, or does not fit.
+        If the file is missing or truncated, contains code or a number that is
+        not finite, or does not fit.
     FileExistsError
-        If the folder holds what may not be replaced.
+        If the folder cannot be replaced, see ``require_exportable``.
     """
     checkpoint = pathlib.Path(checkpoint)
     require_exportable(folder, card=True)
@@ -306,7 +302,7 @@ def _config(path):
     """Architecture and number of filterbanks of a published config."""
     config = read_yaml(path)
     if "model" not in config:
-        raise ValueError(f"{path} has no key 'model'; pass --architecture.")
+        raise ValueError(f"{path} lacks the key 'model'; pass --architecture.")
     arguments = config.get("model_args", config)
     if not isinstance(arguments, dict):
         raise ValueError(
@@ -327,17 +323,17 @@ def _config(path):
 
 
 def main(argv=None):
-    """Converts by the command line.
+    """Converts a checkpoint with options from the command line.
 
     Arguments
     ---------
     argv : list of str
-        The command line; None for this process's own.
+        The command line; defaults to that of this process.
 
     Returns
     -------
     pathlib.Path
-        The folder that was written.
+        The written folder.
     """
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], allow_abbrev=False

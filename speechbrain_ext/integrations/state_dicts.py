@@ -1,12 +1,11 @@
-"""What the readers of published checkpoints share.
+"""Shared functions of the readers of published checkpoints.
 
-A reader describes modules and does not build them: for each module its maker
-and arguments, and by which rule published keys become ours.
+A reader does not build modules. It gives the class and the arguments of each
+module, and patterns that rename published keys to ours.
 """
 
 import os
 import pathlib
-import pickle
 import re
 import zipfile
 
@@ -18,8 +17,9 @@ from speechbrain_ext.lobes.features import (
     SentenceMeanVarNorm,
 )
 from speechbrain_ext.nnet import pooling as poolings
+from speechbrain_ext.utils.tensors import read_tensors
 
-# Pooling by its published name, and its key for each published key
+# Class of each published pooling, and our key for each published key
 POOLINGS = {
     "TSTP": ("TemporalStatisticsPooling", {}),
     "TAP": ("TemporalAveragePooling", {}),
@@ -36,12 +36,12 @@ POOLINGS = {
 }
 MOST_BANDS = 1024  # filterbanks; published networks have 40 to 81
 WRAPPED = ("state_dict", "model_state_dict", "model")
-# Keys of the training head and of front ends that hold no parameters
-LEFT_OUT = ("projection.", "torchfb.", "instancenorm.")
+# Prefixes of the training head and of front ends without parameters
+IGNORED = ("projection.", "torchfb.", "instancenorm.")
 
 
 def read_checkpoint(path):
-    """Reads the tensors of a checkpoint, and never code.
+    """Reads the tensors of a checkpoint without running code from it.
 
     Arguments
     ---------
@@ -56,7 +56,7 @@ def read_checkpoint(path):
     Raises
     ------
     ValueError
-        If the file is missing, unreadable or truncated, holds more than
+        If the file is missing, unreadable or truncated, contains more than
         tensors, or unpacks to far more than its size.
 
     Example
@@ -73,36 +73,23 @@ def read_checkpoint(path):
         raise ValueError(f"The checkpoint {path} must be a file, not a folder.")
     _refuse_inflation(path)
     try:
-        state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    # torch's own words advise to load it unsafely: they are not repeated
-    except pickle.UnpicklingError as error:
-        called = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" (it would call {called[1]})" if called else ""
-        raise ValueError(
-            f"{path} holds more than tensors{what}, or is no checkpoint, and "
-            "was not read; ask its authors for a file of the weights alone."
-        ) from error
+        state_dict = read_tensors(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error}).") from error
-    # a stranger's bytes can bring up any error
-    except Exception as error:
-        raise ValueError(
-            f"{path} is truncated or no checkpoint; download it again."
-        ) from error
     if not isinstance(state_dict, dict) or not state_dict:
         raise ValueError(
-            f"{path} must hold a state dict (tensors by their names), got "
+            f"{path} must be a state dict (a dict of tensors), got "
             f"{type(state_dict).__name__}."
         )
     return state_dict
 
 
 def _refuse_inflation(path):
-    """Raises where an archive holds far more than its file."""
+    """Raises if an archive unpacks to far more than its size."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
-    except Exception:  # not an archive, or a broken one: torch.load knows
+    except Exception:  # not an archive, or a broken one: torch.load raises
         return
     if size > 2 * path.stat().st_size + 2**20:
         raise ValueError(
@@ -112,12 +99,12 @@ def _refuse_inflation(path):
 
 
 def network_tensors(state_dict):
-    """The tensors of a network, each checked by itself.
+    """The checked tensors of a network.
 
     Arguments
     ---------
     state_dict : dict
-        What was published, perhaps with a trainer's other entries.
+        The published dict, possibly with other entries of the trainer.
 
     Returns
     -------
@@ -135,31 +122,31 @@ def network_tensors(state_dict):
     >>> network_tensors({"model": {"a": weight, "projection.weight": weight}})
     {'a': tensor([1.])}
     """
-    for name in WRAPPED:  # what trainers put a state dict into
+    for name in WRAPPED:  # keys under which trainers save a state dict
         if isinstance(state_dict.get(name), dict):
             state_dict = state_dict[name]
     kept = {}
     for key, value in state_dict.items():
         if not isinstance(key, str):
             raise ValueError(
-                f"`state_dict` must hold tensors alone, by their names, got "
-                f"the key {str(key)[:80]}."
+                f"`state_dict` must have names as keys, got the key "
+                f"{str(key)[:80]}."
             )
-        key = key.removeprefix("__S__.")  # Clova's trainer wraps its network
-        if key.startswith((*LEFT_OUT, "__L__.")):
+        key = key.removeprefix("__S__.")  # added by Clova's trainer
+        if key.startswith((*IGNORED, "__L__.")):
             continue
         problem = _problem(value)
         if problem:
             raise ValueError(
-                "`state_dict` must hold tensors alone, dense ones of finite "
-                f"numbers, but '{key[:80]}' {problem}."
+                "`state_dict` must have only dense tensors of finite numbers, "
+                f"but '{key[:80]}' {problem}."
             )
         kept[key] = value
     return kept
 
 
 def _problem(value):
-    """Why a network cannot have a value, or None."""
+    """The reason why a value is not a valid tensor, or None."""
     if not torch.is_tensor(value):
         return f"is of type {type(value).__name__}"
     if value.layout != torch.strided or value.is_quantized or value.is_nested:
@@ -170,14 +157,14 @@ def _problem(value):
         return f"has fewer values than its shape {list(value.shape)} says"
     if not value.is_floating_point() and value.ndim:
         return f"has the type {str(value.dtype).removeprefix('torch.')}"
-    # some 8-bit types know no isfinite
+    # some 8-bit types do not support isfinite
     if not value.double().isfinite().all():
         return "is not finite (NaN or infinity)"
     return None
 
 
 def renamed_key(published, keys):
-    """A published key as ours, by the first pattern that it matches.
+    """Renames a published key by the first pattern that it matches.
 
     Arguments
     ---------
@@ -189,7 +176,7 @@ def renamed_key(published, keys):
     Returns
     -------
     str
-        Our key; the published one where no pattern matches.
+        Our key; the published key if no pattern matches.
 
     Example
     -------
@@ -206,16 +193,16 @@ def renamed_key(published, keys):
 
 
 def module_blocks(model, arguments, clova=None):
-    """The three modules, with Kaldi's front end or one of Clova's.
+    """Describes the three modules of an encoder.
 
     Arguments
     ---------
     model : type
-        The network.
+        Class of the network.
     arguments : dict
-        Its arguments, with ``input_size``.
+        Arguments of the network, including ``input_size``.
     clova : tuple
-        Maker and arguments of Clova's front end; None for Kaldi's.
+        Class and arguments of Clova's front end; defaults to Kaldi's.
 
     Returns
     -------
@@ -240,14 +227,14 @@ def module_blocks(model, arguments, clova=None):
 
 
 def raise_unknown(architecture, names):
-    """Raises for a name that a family does not have.
+    """Raises for an unknown architecture.
 
     Arguments
     ---------
     architecture : str
-        The name.
+        The unknown name.
     names : sequence of str
-        The names that the family has.
+        The valid names.
 
     Raises
     ------
@@ -266,24 +253,24 @@ def raise_unknown(architecture, names):
 
 
 def pooling_keys(name, arguments):
-    """Puts a pooling into a network's arguments.
+    """Adds a pooling to a network's arguments.
 
     Arguments
     ---------
     name : str
-        Its published name, a key of POOLINGS.
+        Published name of the pooling, a key of POOLINGS.
     arguments : dict
-        The network's arguments, which get ``pooling``.
+        Arguments of the network; ``pooling`` is added in place.
 
     Returns
     -------
     dict
-        The pooling's keys by the published ones, as patterns.
+        Patterns of published keys, with our keys as replacements.
 
     Raises
     ------
     ValueError
-        If there is no such pooling.
+        If the pooling is unknown.
 
     Example
     -------
@@ -304,12 +291,12 @@ def pooling_keys(name, arguments):
 
 
 def stage_key(match):
-    """A key of a stage: published ones count from 1, ours from 0.
+    """Renames a key of a stage: published stages count from 1, ours from 0.
 
     Arguments
     ---------
     match : re.Match
-        The stage's number and the rest of the key.
+        Number of the stage and the rest of the key.
 
     Returns
     -------

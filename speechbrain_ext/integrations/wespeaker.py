@@ -26,12 +26,12 @@ def describe(architecture, tensor, input_size):
     Arguments
     ---------
     architecture : str | dict
-        ``ResNet34``, ``ResNet34_ASTP``, ``Gemini_DF_ResNet114`` and the like,
-        or the arguments of a ``ResNet``.
+        A published name such as ``ResNet34``, ``ResNet34_ASTP`` or
+        ``Gemini_DF_ResNet114``, or the arguments of a ``ResNet``.
     tensor : callable
-        Returns the tensor of a published key, given also its dimensions.
+        Returns the tensor for a published key and a number of dimensions.
     input_size : int
-        Number of filterbanks; None to tell it from the tensors.
+        Number of filterbanks; None to infer it from the tensors.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def describe(architecture, tensor, input_size):
     widening = architecture.get(
         "pooling", poolings.TemporalStatisticsPooling
     ).widening
-    # of 8 * channels maps with an eighth of the filterbanks
+    # the last stage has 8 * channels maps and 1/8 of the filterbanks
     bins = embedding.shape[1] // (8 * channels * expansion * widening)
     arguments = {
         "input_size": input_size or 8 * bins,

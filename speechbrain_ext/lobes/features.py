@@ -1,4 +1,4 @@
-"""Front ends: Kaldi's filterbanks and their normalisation."""
+"""Front ends: filterbanks, spectrograms and their normalisation."""
 
 import math
 
@@ -23,28 +23,28 @@ WINDOWS = {
 class KaldiFbank(torch.nn.Module):
     """Kaldi's log mel filterbanks of a batch of waveforms.
 
-    Equal to torchaudio.compliance.kaldi.fbank(wav * 2**15, ...) of every
-    utterance alone, with Kaldi's defaults otherwise: 25 ms frames every
-    10 ms, edges snipped, pre-emphasis 0.97, mean of the frame removed,
-    20 Hz to the Nyquist frequency. Always computed in float32 or better.
+    The result equals torchaudio.compliance.kaldi.fbank(wav * 2**15, ...) of
+    each utterance, with Kaldi's other defaults: 25 ms frames every 10 ms,
+    edges snipped, pre-emphasis 0.97, mean of the frame removed, 20 Hz to the
+    Nyquist frequency. It is always computed in float32 or better.
 
-    Dither is added to the waveform in training mode alone, as dropout is.
-    Its noise comes from ``seeds`` (one an utterance), so that it depends
-    neither on the batch nor on the number of workers. Kaldi draws it anew
-    for overlapping frames, which changes nothing within a frame.
+    Dither is added to the waveform only in training mode, like dropout. Its
+    noise depends on ``seeds`` (one per utterance), not on the batch or the
+    number of workers. Kaldi draws new noise for each of the overlapping
+    frames; within a frame the distribution is the same.
 
     Arguments
     ---------
     n_mels : int
         Number of filters, at least 4.
     use_energy : bool
-        Whether the log energy of each frame comes before the filters.
+        Whether to put the log energy of each frame before the filters.
     window : str
-        ``hamming`` (as WeSpeaker) or ``povey`` (Kaldi's default).
+        ``hamming`` (WeSpeaker's) or ``povey`` (Kaldi's default).
     dither : float
         Standard deviation of the noise, in units of a 16-bit sample.
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Raises
     ------
@@ -75,11 +75,10 @@ class KaldiFbank(torch.nn.Module):
                 f"`window` must be one of {sorted(WINDOWS)}, got {window!r}."
             )
         if not dither >= 0:
-            raise ValueError(f"`dither` must be 0 or more, got {dither}.")
+            raise ValueError(f"`dither` must be at least 0, got {dither}.")
         if sample_rate < 1000:
             raise ValueError(
-                "`sample_rate` must be at least 1000 samples a second, "
-                f"got {sample_rate}."
+                f"`sample_rate` must be at least 1000 Hz, got {sample_rate}."
             )
         self.use_energy = use_energy
         self.dither = dither
@@ -89,7 +88,7 @@ class KaldiFbank(torch.nn.Module):
         filters, _ = get_mel_banks(
             n_mels, self.fft_size, sample_rate, 20.0, 0.0, 100.0, -500.0, 1.0
         )
-        # the filters leave out the Nyquist frequency's bin
+        # the filters lack the bin of the Nyquist frequency
         filters = torch.nn.functional.pad(filters.float(), (0, 1))
         taper = WINDOWS[window](self.window_size)
         self.register_buffer("filters", filters.T, persistent=False)
@@ -104,19 +103,19 @@ class KaldiFbank(torch.nn.Module):
         wavs : torch.Tensor
             Waveforms of shape [batch, time], samples in [-1, 1].
         seeds : list of int
-            A seed an utterance for the dither, which torch's own generator
-            draws where there are none.
+            One seed per utterance for the dither. Without seeds, torch's
+            global generator is used.
 
         Returns
         -------
         torch.Tensor
-            Features of shape [batch, time, channel], ``n_mels`` channels and
-            the energy before them where it is asked for.
+            Features of shape [batch, time, channel]: ``n_mels`` channels,
+            after the energy if ``use_energy``.
         """
         samples = wavs.shape[-1]
         if wavs.dim() != 2 or samples < self.window_size:
             raise ValueError(
-                "`wavs` must be of shape [batch, time] with at least "
+                "`wavs` must have shape [batch, time] with at least "
                 f"{self.window_size} samples (one frame of 25 ms), "
                 f"got {list(wavs.shape)}."
             )
@@ -127,7 +126,7 @@ class KaldiFbank(torch.nn.Module):
         frames = frames - frames.mean(dim=2, keepdim=True)
         epsilon = torch.finfo(torch.float32).eps
         if self.use_energy:
-            # Kaldi's floor on the energy is 1, so its logarithm is never < 0
+            # Kaldi's floor of the energy is 1, so its logarithm is at least 0
             energy = frames.square().sum(dim=2, keepdim=True).clamp(min=1.0)
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
         spectrum = torch.fft.rfft(
@@ -141,12 +140,13 @@ class KaldiFbank(torch.nn.Module):
 
 
 def _noise_like(wavs, seeds):
-    """White noise of deviation 1, each row from its own seed."""
+    """White noise of standard deviation 1, each row from its own seed."""
     if seeds is None:
         return torch.randn_like(wavs)
     if len(seeds) != len(wavs):
         raise ValueError(
-            f"`seeds` must be one an utterance, {len(wavs)}, got {len(seeds)}."
+            f"`seeds` must have one seed per utterance ({len(wavs)}), got "
+            f"{len(seeds)}."
         )
     noise = torch.empty_like(wavs)
     generator = torch.Generator(device=wavs.device)
@@ -156,15 +156,15 @@ def _noise_like(wavs, seeds):
 
 
 class LogMelSpectrogram(torch.nn.Module):
-    """Log mel filterbanks as Clova's trainer computes them.
+    """The log mel filterbanks of Clova's trainer.
 
     25 ms frames every 10 ms of a waveform that is reflected at its ends, 512
     bins, power, HTK mel filters from 0 to the Nyquist frequency, log(x +
-    1e-6). Reference code: clovaai/voxceleb_trainer@f51bab8 models/*.py, which
-    gets samples in [-1, 1]. Until April 2021 (@9ae2041) the trainer read
-    16-bit integers: ``full_scale=32768``, beside which 1e-6 is nothing. In a
-    padded batch the last two frames of a shorter utterance see the padding
-    where alone they would see its reflection.
+    1e-6). Reference code: clovaai/voxceleb_trainer@f51bab8 models/*.py, whose
+    samples are in [-1, 1]. Until April 2021 (@9ae2041) the trainer read 16-bit
+    integers: ``full_scale=32768``, for which 1e-6 is negligible. In a padded
+    batch, the last two frames of a shorter utterance include padding instead
+    of the reflection.
 
     Arguments
     ---------
@@ -173,12 +173,12 @@ class LogMelSpectrogram(torch.nn.Module):
     window : str
         ``hamming`` (the ResNets) or ``hann`` (VGG), both periodic.
     pre_emphasis : float
-        x_t - pre_emphasis * x_(t - 1) comes first; 0 for none. 0.97 in
-        ResNetSE34V2.
+        Coefficient of x_t - pre_emphasis * x_(t - 1); 0 for no pre-emphasis.
+        ResNetSE34V2 uses 0.97.
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
     full_scale : float
-        What a sample of 1.0 becomes, positive.
+        Positive factor of the samples.
 
     Raises
     ------
@@ -243,12 +243,12 @@ class LogMelSpectrogram(torch.nn.Module):
         samples = wavs.shape[-1]
         if wavs.dim() != 2 or samples <= 256:
             raise ValueError(
-                "`wavs` must be of shape [batch, time] with more than 256 "
+                "`wavs` must have shape [batch, time] with more than 256 "
                 f"samples (half a window), got {list(wavs.shape)}."
             )
         wavs = self.full_scale * wavs
         if self.pre_emphasis:
-            # reflected: before the first sample stands the second
+            # reflection: the second sample comes before the first
             before = torch.cat([wavs[:, 1:2], wavs[:, :-1]], dim=1)
             wavs = wavs - self.pre_emphasis * before
         features = (self.spectrogram(wavs) + 1e-6).log().transpose(1, 2)
@@ -256,21 +256,20 @@ class LogMelSpectrogram(torch.nn.Module):
 
 
 class MagnitudeSpectrogram(torch.nn.Module):
-    """The 257 bins that Thin ResNet34 takes.
+    """The spectrogram of 257 bins for Thin ResNet34.
 
     25 ms frames (Hann) every 10 ms, edges snipped, magnitudes of 512 points.
-    Reference code: clovaai/voxceleb_trainer@8d03f1b models/ResNetSE.py, which
-    gets the samples as 16-bit integers. ``SentenceMeanVarNorm`` follows, and
-    adds 1e-5 to the variance. This changes nothing at the scale of integers.
-    Samples in [-1, 1] have smaller variances in quiet bins, which therefore
-    would not reach a variance of 1.
+    Reference code: clovaai/voxceleb_trainer@8d03f1b models/ResNetSE.py, whose
+    samples are 16-bit integers. The ``SentenceMeanVarNorm`` after it adds 1e-5
+    to the variance, which is negligible for integers. With samples in [-1, 1],
+    quiet bins would not reach a variance of 1.
 
     Arguments
     ---------
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
     full_scale : float
-        What a sample of 1.0 becomes, positive. The default gives 16-bit
+        Positive factor of the samples. The default scales them to 16-bit
         integers.
 
     Raises
@@ -313,7 +312,7 @@ class MagnitudeSpectrogram(torch.nn.Module):
         samples = wavs.shape[-1]
         if wavs.dim() != 2 or samples < 512:
             raise ValueError(
-                "`wavs` must be of shape [batch, time] with at least 512 "
+                "`wavs` must have shape [batch, time] with at least 512 "
                 f"samples (one frame), got {list(wavs.shape)}."
             )
         spectrum = torch.stft(
@@ -332,7 +331,7 @@ class MagnitudeSpectrogram(torch.nn.Module):
 class SentenceMeanNorm(torch.nn.Module):
     """Subtracts the mean over time of each utterance (CMN).
 
-    Frames of padding neither count nor stay: they become zero.
+    Padded frames do not count and become zero.
 
     Example
     -------
@@ -371,8 +370,8 @@ class SentenceMeanNorm(torch.nn.Module):
 class SentenceMeanVarNorm(torch.nn.Module):
     """Mean 0 and variance 1 over time of each channel (instance norm).
 
-    As torch.nn.InstanceNorm1d: the biased variance plus 1e-5. Frames of
-    padding neither count nor stay: they become zero.
+    Like torch.nn.InstanceNorm1d, it uses the biased variance plus 1e-5. Padded
+    frames do not count and become zero.
 
     Example
     -------

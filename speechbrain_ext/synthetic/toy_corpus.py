@@ -1,7 +1,7 @@
-"""A corpus of made-up voices in VoxCeleb's shape, for a run without a download.
+"""A synthetic corpus in VoxCeleb's layout, to try recipes without a download.
 
-Every voice is synthetic (``synthetic.toy_voices``). It serves to
-try a recipe out: no figure on it says anything about real speakers.
+Every voice is synthetic (``synthetic.toy_voices``). Results on this corpus say
+nothing about real speakers.
 
     python -m speechbrain_ext.synthetic.toy_corpus FOLDER \
         [--train_speakers 40 ...]
@@ -36,24 +36,24 @@ logger = get_logger(__name__)
 
 TRIALS, MARKER = "meta/veri_toy.txt", "toy_corpus.json"
 ABOUT = "Synthetic voices: no figure on them holds for real speakers."
-# Raised whenever the same options come to give other samples.
+# Increase it when the same options give other samples.
 VERSION = 1
 FIRST_TRAIN, FIRST_TEST = 10001, 20001
-# Lowest, highest, and what to do.
+# Lowest and highest value, and what to do.
 LIMITS = {
-    "train_speakers": (1, 9999, "pass the speakers outside the trials"),
+    "train_speakers": (1, 9999, "pass the number of training speakers"),
     "test_speakers": (2, 999, "a nontarget trial needs two speakers"),
     "sessions": (2, 99, "a target trial needs two sessions of a speaker"),
-    "utterances": (1, 99, "pass the utterances of one session"),
+    "utterances": (1, 99, "pass the number of utterances per session"),
     "trials": (2, 10**6, "pass an even number"),
-    "seed": (0, 2**63 - 1, "pass a whole number that is not negative"),
-    "sample_rate": (8000, 48000, "pass samples per second, as 16000"),
+    "seed": (0, 2**63 - 1, "pass an integer that is not negative"),
+    "sample_rate": (8000, 48000, "pass a rate in Hz, for example 16000"),
     "workers": (1, 1024, "pass None for one per CPU"),
 }
 
 
 def _write_speaker(folder, options, speaker):
-    """Every session of one speaker."""
+    """Writes all sessions of one speaker."""
     seed, sample_rate = options["seed"], options["sample_rate"]
     voice = draw_voice(generator(seed, speaker))
     for number in range(1, options["sessions"] + 1):
@@ -99,7 +99,7 @@ def _trial_lines(options):
 
 
 def _check(options):
-    """Raise ValueError on the first option that cannot be met."""
+    """Raises for the first option that is not valid."""
     for name, (low, high, remedy) in LIMITS.items():
         value = options[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -111,21 +111,21 @@ def _check(options):
     seconds = options["seconds"]
     if len(seconds) != 2 or not 0.5 <= seconds[0] <= seconds[1] <= 60:
         raise ValueError(
-            "`seconds` must be a shortest and a longest duration in "
-            f"[0.5, 60] seconds, got {seconds}; pass for instance (2.0, 3.5)."
+            "`seconds` must have a shortest and a longest duration in "
+            f"[0.5, 60] seconds, got {seconds}; pass for example (2.0, 3.5)."
         )
     per_speaker = math.comb(options["sessions"], 2) * options["utterances"] ** 2
     most = 2 * options["test_speakers"] * per_speaker
     if options["trials"] > most or options["trials"] % 2:
         raise ValueError(
-            f"`trials` must be even and at most {most}, twice the target "
-            f"pairs, got {options['trials']}; ask for fewer, or for more "
-            "test speakers, sessions or utterances."
+            f"`trials` must be even and at most {most} (twice the number of "
+            f"target pairs), got {options['trials']}; use fewer trials, or "
+            "more test speakers, sessions or utterances."
         )
 
 
 def _is_finished(folder, marker):
-    """Whether the folder holds this corpus; an error if it holds another."""
+    """Whether the folder has this corpus. Raises if it has something else."""
     if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
         return False
     try:
@@ -134,15 +134,15 @@ def _is_finished(folder, marker):
         found = "no finished toy corpus"
     if found != marker:
         raise FileExistsError(
-            "`folder` must be new, empty or a toy corpus of the same options, "
-            f"got {folder}, which holds {found}; name another folder or "
+            "`folder` must be new, empty or a toy corpus with the same "
+            f"options, got {folder}, which has {found}; use another folder or "
             "delete this one."
         )
     return True
 
 
 def _build(folder, marker, workers):
-    """Write the whole corpus into a new folder, the marker last."""
+    """Writes the corpus to a new folder; the marker comes last."""
     options = marker["options"]
     (folder / TRIALS).parent.mkdir(parents=True)
     lines = "".join(_trial_lines(options))
@@ -174,43 +174,44 @@ def synthesise_corpus(
     sample_rate=16000,
     workers=None,
 ):
-    """Write a corpus of synthetic voices in VoxCeleb's layout, with trials.
+    """Writes a corpus of synthetic voices in VoxCeleb's layout, with trials.
 
-    Recordings are `wav/<speaker>/<session>/<utterance>.wav`, 16-bit mono:
-    speakers to train from id10001, speakers of the trials from id20001. A
-    voice keeps its larynx, tract and accent; every session has a mood, a
-    room and a channel of its own. `meta/veri_toy.txt` has lines
-    `label enrol test`, as many targets (1, across sessions) as nontargets
-    (0), no pair twice in either order.
+    Recordings are `wav/<speaker>/<session>/<utterance>.wav`, 16-bit mono.
+    Training speakers start at id10001, test speakers at id20001. A speaker
+    keeps the larynx, the vocal tract and the accent; every session has its own
+    mood, room and channel. `meta/veri_toy.txt` has lines `label enrol test`.
+    Half of the trials are targets (1, across sessions), the other half
+    nontargets (0). No pair occurs twice, in either order.
 
-    Samples come from (seed, speaker, session, utterance) alone. The corpus is
-    built beside ``folder`` and renamed when done: a killed run leaves a
-    `.<name>.*.part` to delete, never half a corpus. A finished one with the
-    same options is kept as it is.
+    Samples depend only on (seed, speaker, session, utterance). The corpus is
+    built in a temporary folder beside ``folder``, which is renamed in the end.
+    A killed run leaves a folder `.<name>.*.part`, which may be deleted. A
+    finished corpus with the same options is kept.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where the corpus goes: new, empty, or a corpus of the same options.
+        Folder of the corpus: new, empty, or a corpus with the same options.
     train_speakers : int
-        Speakers outside the trials.
+        Number of training speakers.
     test_speakers : int
-        Speakers in the trials, at least 2.
+        Number of speakers in the trials, at least 2.
     sessions : int
-        Sessions of each speaker, at least 2.
+        Sessions per speaker, at least 2.
     utterances : int
-        Utterances of each session.
+        Utterances per session.
     seconds : tuple of float
         Shortest and longest utterance, seconds, in [0.5, 60].
     trials : int
-        Lines of the trial list: even, at most twice the target pairs,
+        Number of trials: even, at most twice the number of target pairs,
         ``test_speakers * sessions * (sessions - 1) * utterances**2``.
     seed : int
-        Seed of everything, at least 0.
+        Seed of all random draws, at least 0.
     sample_rate : int
-        Samples per second, in [8000, 48000].
+        Sample rate, Hz, in [8000, 48000].
     workers : int, optional
-        Processes, by default one per CPU; no sample depends on it.
+        Number of processes; defaults to one per CPU. Samples do not depend on
+        it.
 
     Returns
     -------
@@ -222,7 +223,7 @@ def synthesise_corpus(
     ValueError
         If an option is out of its range.
     FileExistsError
-        If ``folder`` holds anything but this corpus; it is left untouched.
+        If ``folder`` has other files; they are left untouched.
 
     Example
     -------
@@ -249,7 +250,7 @@ def synthesise_corpus(
     marker = {"about": ABOUT, "version": VERSION, "options": options}
     folder = pathlib.Path(folder)
     if _is_finished(folder, marker):
-        logger.info("%s is there already: kept", folder)
+        logger.info("%s exists already and is kept", folder)
         return folder
     goal = folder.resolve()
     part = goal.with_name(f".{goal.name}.{uuid.uuid4().hex}.part")
@@ -267,12 +268,12 @@ def synthesise_corpus(
 
 
 def main(arguments=None):
-    """Synthesise a corpus from the command line and print one line about it.
+    """Synthesises a corpus from the command line and prints a summary.
 
     Arguments
     ---------
     arguments : list of str, optional
-        The command line, by default that of the process.
+        The command line; defaults to that of this process.
 
     Example
     -------
@@ -281,7 +282,7 @@ def main(arguments=None):
     >>> sizes = [*sizes.split(), "--utterances", "1", "--workers", "1"]
     >>> with tempfile.TemporaryDirectory() as root:
     ...     main([root, *sizes])  # doctest: +ELLIPSIS
-    /...: 6 utterances of 1 voices to train and 2 to test, 4 trials; every...
+    /...: 6 utterances of 1 training and 2 test speakers, 4 trials; every...
     """
     parser = argparse.ArgumentParser(description=main.__doc__.splitlines()[0])
     parser.add_argument("folder")
@@ -298,8 +299,8 @@ def main(arguments=None):
         parser.error(str(error))
     count = len(list(folder.glob("wav/*/*/*.wav")))
     print(
-        f"{folder}: {count} utterances of {options['train_speakers']} voices "
-        f"to train and {options['test_speakers']} to test, "
+        f"{folder}: {count} utterances of {options['train_speakers']} training "
+        f"and {options['test_speakers']} test speakers, "
         f"{options['trials']} trials; every voice is synthetic."
     )
 

@@ -1,9 +1,9 @@
-"""Made-up voices: a glottal source, a moving tract, a room and a channel.
+"""Synthetic voices: a glottal source, a vocal tract, a room and a channel.
 
-Jittered glottal pulses and noise go through a moving tract (source and filter
-after Klatt, "Software for a cascade/parallel formant synthesizer", JASA 1980),
-then through a room and a channel of the session. No figure on such voices
-says anything about real speakers.
+Jittered glottal pulses and noise are filtered by a moving vocal tract (Klatt,
+"Software for a cascade/parallel formant synthesizer", JASA 1980), then by the
+room and the channel of the session. Results on such voices say nothing about
+real speakers.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy.signal.windows import hann
 
 FRAME = 0.008  # seconds from one filter to the next
 
-# F1 to F3 in Hz: men of Peterson and Barney, JASA 1952, Table II.
+# F1 to F3 of men in Hz: Peterson and Barney, JASA 1952, Table II.
 VOWELS = (
     (270, 2290, 3010), (390, 1990, 2550), (530, 1840, 2480), (660, 1720, 2410),
     (730, 1090, 2440), (570, 840, 2410), (440, 1020, 2240), (300, 870, 2240),
@@ -22,9 +22,9 @@ VOWELS = (
 )  # fmt: skip
 # Resonances of the tract above F3, Hz.
 UPPER_FORMANTS = (3500, 4500, 5500, 6500, 7500, 8500, 9500)
-# Seconds of closure, which only stops have; seconds; F1, F2, F3 (Hz); gains
-# of voice, aspiration and frication; centre of the frication (Hz); zero of
-# the nose over its pole (1: no nasality).
+# Duration of the closure (only stops have one) and of the consonant, seconds;
+# F1, F2, F3 (Hz); gains of voice, aspiration and frication; centre of the
+# frication (Hz); nasal zero divided by the nasal pole (1: not nasal).
 CONSONANTS = (
     (0.00, 0.070, 250, 1000, 2200, 0.50, 0.00, 0.00, 4000, 3.2),  # m
     (0.00, 0.060, 250, 1500, 2500, 0.50, 0.00, 0.00, 4000, 5.5),  # n
@@ -46,30 +46,30 @@ CONSONANTS = (
     (0.06, 0.008, 350, 1750, 2600, 0.30, 0.15, 0.20, 4500, 1.0),  # d
     (0.06, 0.016, 350, 2000, 2400, 0.30, 0.15, 0.20, 2200, 1.0),  # g
 )
-# As a consonant, but for the closure.
+# Like a consonant, without the closure.
 PAUSE = (0.1, 500, 1500, 2500, 0.0, 0.0, 0.0, 4000, 1.0)
 
 
 def generator(seed, *key):
-    """Random numbers that depend on the key alone, not on what came before.
+    """A random generator that depends only on the seed and the key.
 
     Arguments
     ---------
     seed : int
         Seed of the corpus.
     *key : tuple of int
-        What is drawn: the speaker, its session, the utterance.
+        Numbers of the speaker, the session and the utterance.
 
     Returns
     -------
     numpy.random.Generator
-        A generator of its own.
+        A new generator.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def draw_voice(rng):
-    """What stays with a speaker: larynx, tract and habits.
+    """Draws the properties of a speaker: larynx, vocal tract and habits.
 
     Arguments
     ---------
@@ -82,7 +82,7 @@ def draw_voice(rng):
         Numbers by name, for ``speak``.
     """
     high = rng.random() < 0.5
-    size = rng.normal()  # one body: a short tract goes with a high pitch
+    size = rng.normal()  # of the body: a short tract has a high pitch
     count = 3 + len(UPPER_FORMANTS)
     octave = np.log2(200 if high else 115) + 0.1 * size
     scale = (1.15 if high else 1.0) * np.exp(0.06 * size)
@@ -107,21 +107,21 @@ def draw_voice(rng):
 
 
 def draw_session(rng, sample_rate):
-    """What stays with a recording: mood, room, microphone and level.
+    """Draws the properties of a session: mood, room, microphone and level.
 
     Arguments
     ---------
     rng : numpy.random.Generator
         The session's generator.
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Returns
     -------
     dict
         Numbers by name, for ``speak`` and ``record``.
     """
-    length = int(rng.uniform(0.15, 0.6) * sample_rate)  # 60 dB down
+    length = int(rng.uniform(0.15, 0.6) * sample_rate)  # until -60 dB
     decay = 10.0 ** (-3 * np.arange(length) / length)
     tail = rng.normal(size=length) * decay
     ratio = 10 ** (-rng.uniform(2, 17) / 20)
@@ -132,7 +132,7 @@ def draw_session(rng, sample_rate):
         "effort": rng.normal(0, 0.1),
         "tempo": np.exp(rng.normal(0, 0.1)),
         "room": room,
-        "channel": rng.normal(0, 2.5, 9),  # dB at nine corners
+        "channel": rng.normal(0, 2.5, 9),  # dB at nine frequencies
         "low": rng.uniform(40, 250),
         "high": rng.uniform(4500, 8000),
         "noise": 10 ** (-rng.uniform(15, 35) / 20),
@@ -142,14 +142,14 @@ def draw_session(rng, sample_rate):
 
 
 def _consonant(rng):
-    """The segments of a random consonant: a stop closes before it bursts."""
+    """The segments of a random consonant; a stop has a closure first."""
     closure, *row = CONSONANTS[rng.integers(len(CONSONANTS))]
     silence = (closure, 250, *row[2:4], row[4] / 2, 0.0, 0.0, *row[7:])
     return [silence, tuple(row)] if closure else [tuple(row)]
 
 
 def _draw_segments(rng, voice, frames, tempo):
-    """Random syllables: a segment [frames, 8], an accent [frames]."""
+    """Random syllables: segment of each frame [frames, 8], accent [frames]."""
     rows, accents, left = [PAUSE], [0.0], frames * FRAME * tempo
     while left > 0:
         new = _consonant(rng) if rng.random() < 0.85 else []
@@ -170,19 +170,19 @@ def _draw_segments(rng, voice, frames, tempo):
 
 
 def _smooth(track, frames):
-    """A Gaussian mean over frames: neither tongue nor larynx is a switch."""
+    """A Gaussian mean over frames: articulators move smoothly."""
     return gaussian_filter1d(track, frames, axis=0, mode="nearest")
 
 
 def _draw_pitch(rng, voice, session, accents):
-    """Pitch in Hz of each frame [frames]: it declines, and rises on accents."""
+    """Pitch in Hz [frames]: it declines over time and rises on accents."""
     slope = np.linspace(0.5, -0.5, len(accents)) * rng.uniform(0, 0.3)
     octave = voice["octave"] + session["octave"] + rng.normal(0, 0.04)
     return 2 ** (octave + slope + voice["pitch_range"] * _smooth(accents, 4))
 
 
 def _glottal_source(rng, voice, session, pitch, sample_rate):
-    """Pulses after Rosenberg (JASA 1971) with breath in them, RMS 1 [time]."""
+    """Glottal pulses (Rosenberg, JASA 1971) with breath, RMS 1 [time]."""
     hop = round(FRAME * sample_rate)
     time = np.arange(len(pitch) * hop)
     phase = np.cumsum(np.interp(time / hop, np.arange(len(pitch)), pitch))
@@ -219,7 +219,7 @@ def _resonance(delay, centre, width, sample_rate):
 
 
 def _spectra(source, hop, size):
-    """Windows of two hops, one a frame, that add up to one [frames, bins]."""
+    """Spectra of overlapping windows that sum to 1 [frames, bins]."""
     window = hann(2 * hop, sym=False)
     cut = np.lib.stride_tricks.sliding_window_view(
         np.pad(source, (hop, 0)), 2 * hop
@@ -228,15 +228,15 @@ def _spectra(source, hop, size):
 
 
 def _tract(voice, formants, nose, delay, sample_rate):
-    """From the glottis to the lips and nostrils [frames, bins]."""
-    # The zero of the nose cancels its pole unless the velum is down.
+    """Response from the glottis to lips and nostrils [frames, bins]."""
+    # The nasal zero cancels the nasal pole unless the velum is open.
     zero = voice["nose"] * (1 + (nose - 1) * voice["nose_zero"])
     response = _resonance(delay, zero, 80, sample_rate)
     response /= _resonance(delay, voice["nose"], 80, sample_rate)
     highest = 0.47 * sample_rate
     for number, base in enumerate((*formants.T, *UPPER_FORMANTS)):
         centre = base * voice["formants"][number]
-        # Folded back or held at the edge, it would whistle there.
+        # Above it, aliasing or clipping would cause a whistle.
         if np.min(centre) < highest:
             centre = np.minimum(centre, highest)
             width = voice["widths"][number]
@@ -245,25 +245,25 @@ def _tract(voice, formants, nose, delay, sample_rate):
 
 
 def speak(rng, voice, session, frames, sample_rate):
-    """Dry speech of one utterance.
+    """Synthesises one utterance without room and microphone.
 
     Arguments
     ---------
     rng : numpy.random.Generator
         The utterance's generator.
     voice : dict
-        Of ``draw_voice``.
+        Result of ``draw_voice``.
     session : dict
-        Of ``draw_session``.
+        Result of ``draw_session``.
     frames : int
         Length, in frames of ``FRAME`` seconds.
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Returns
     -------
     numpy.ndarray
-        The signal, of any level, [time].
+        The signal, with any level, [time].
     """
     tempo = voice["tempo"] * session["tempo"] * np.exp(rng.normal(0, 0.05))
     rows, accents = _draw_segments(rng, voice, frames, tempo)
@@ -272,7 +272,7 @@ def speak(rng, voice, session, frames, sample_rate):
     hiss, nose = _smooth(rows[:, 6], 0.7), _smooth(rows[:, 7], 1.0)
 
     hop = round(FRAME * sample_rate)
-    size = 6 * hop  # room for a window of two hops and a decay of four
+    size = 6 * hop  # a window of two hops and a decay of four
     delay = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
     delay = delay.astype(np.complex64)
     voiced = _glottal_source(rng, voice, session, pitch, sample_rate)
@@ -292,18 +292,18 @@ def speak(rng, voice, session, frames, sample_rate):
 
 
 def record(rng, speech, session, sample_rate):
-    """The speech in its room and through its microphone.
+    """Adds the room, the noise and the microphone of the session to speech.
 
     Arguments
     ---------
     rng : numpy.random.Generator
         The utterance's generator.
     speech : numpy.ndarray
-        Of ``speak``, [time].
+        Result of ``speak``, [time].
     session : dict
-        Of ``draw_session``.
+        Result of ``draw_session``.
     sample_rate : int
-        Samples a second.
+        Sample rate, Hz.
 
     Returns
     -------

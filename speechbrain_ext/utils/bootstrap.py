@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap over the speakers of the trials."""
+"""Confidence intervals of error rates: a bootstrap over speakers."""
 
 import math
 import os
@@ -13,12 +13,13 @@ logger = get_logger(__name__)
 
 
 class SpeakerBootstrap:
-    """Draws speakers with replacement and weighs the trials accordingly.
+    """Draws speakers with replacement and weights the trials accordingly.
 
-    Trials share speakers, so that drawing trials would give intervals far too
-    narrow. A speaker drawn c times gives its target trials the weight c, and
-    a nontarget trial has the product of both speakers' counts: trials between
-    two copies of one speaker would be target trials and are left out.
+    Trials share speakers, so intervals from drawn trials would be far too
+    narrow. The target trials of a speaker that is drawn c times have the
+    weight c. A nontarget trial has the product of the counts of its two
+    speakers. Trials between two copies of one speaker would be target trials,
+    so they are left out.
     References: Bisani and Ney, "Bootstrap estimates for confidence intervals
     in ASR performance evaluation", ICASSP 2004; Snijders and Borgatti,
     "Non-parametric standard errors and tests for network statistics",
@@ -33,16 +34,16 @@ class SpeakerBootstrap:
     test_speakers : np.ndarray | sequence
         Speaker of each trial's test utterance, [trials].
     replicates : int
-        Draws, at least 2.
+        Number of draws, at least 2.
     seed : int
-        Another seed draws others; the same draws serve every system.
+        Seed of the draws. All systems are evaluated on the same draws.
 
     Raises
     ------
     ValueError
-        If the lengths differ, a target trial has two speakers or a nontarget
-        trial one, a class has no trial, or there are fewer than three
-        speakers or two draws.
+        If the lengths differ, a target trial has two speakers, a nontarget
+        trial has only one, there are no target or no nontarget trials, there
+        are fewer than three speakers, or ``replicates`` is below 2.
 
     Example
     -------
@@ -64,7 +65,7 @@ class SpeakerBootstrap:
         number = len(self.targets)
         if {len(enrol_speakers), len(test_speakers)} != {number}:
             raise ValueError(
-                "Targets and speakers must be equally many, got "
+                "Targets and speakers must have the same length, got "
                 f"{number}, {len(enrol_speakers)} and {len(test_speakers)}."
             )
         names, codes = np.unique(
@@ -76,10 +77,10 @@ class SpeakerBootstrap:
         if len(wrong):
             first = wrong[0]
             raise ValueError(
-                "Target trials must have one speaker and others two, got "
-                f"target {bool(self.targets[first])} of speakers "
+                "Target trials must have one speaker and nontarget trials "
+                f"two, got target {bool(self.targets[first])} for speakers "
                 f"{enrol_speakers[first]} and {test_speakers[first]} at trial "
-                f"{first}; name the speakers by which the labels were made."
+                f"{first}; pass the speakers that the labels were made from."
             )
         if self.targets.all() or not self.targets.any():
             raise ValueError(
@@ -94,7 +95,7 @@ class SpeakerBootstrap:
         self.counts = self._draw(len(names), replicates, seed)
 
     def evaluate(self, scores, functions):
-        """Figures of each draw.
+        """Computes metrics for each draw.
 
         Arguments
         ---------
@@ -102,7 +103,7 @@ class SpeakerBootstrap:
             Scores of the trials, [trials].
         functions : dict
             Maps a name to a function of an ``ErrorCurve`` that returns a
-            number, or a tuple that begins with it.
+            number, or a tuple whose first element is that number.
 
         Returns
         -------
@@ -117,22 +118,22 @@ class SpeakerBootstrap:
         scores = np.asarray(scores, dtype=np.float64)
         if scores.shape != self.targets.shape or np.isnan(scores).any():
             raise ValueError(
-                f"`scores` must be [{len(self.targets)}] and none NaN, got "
-                f"{list(scores.shape)}, {int(np.isnan(scores).sum())} NaN."
+                f"`scores` must have shape [{len(self.targets)}] and no NaN, "
+                f"got {list(scores.shape)}, {int(np.isnan(scores).sum())} NaN."
             )
         order = np.argsort(scores, kind="stable")
         ordered = scores[order]
         ends = np.append(ordered[1:] != ordered[:-1], True)
-        # Without ties every point is one, and nothing is to be picked.
+        # Without ties every score is a point of the curve.
         ends = slice(None) if ends.all() else np.flatnonzero(ends)
         thresholds = np.append(-math.inf, ordered[ends])
         target = self.targets[order]
-        # A target trial's second count is that of a speaker always drawn once.
+        # A target trial counts its speaker once: its second count is 1.
         enrol = self.enrol[order].astype(np.intp)
         test = np.where(target, self.counts.shape[1] - 1, self.test[order])
 
-        def of_draw(counts):
-            """All figures of one draw."""
+        def evaluate_draw(counts):
+            """All metrics of one draw."""
             weights = counts[enrol] * counts[test]
             rejected = np.zeros(len(thresholds), dtype=np.int64)
             accepted = np.zeros(len(thresholds), dtype=np.int64)
@@ -147,14 +148,14 @@ class SpeakerBootstrap:
             curve = ErrorCurve(
                 thresholds, accepted, rejected, negatives, positives
             )
-            return [np.ravel(figure(curve))[0] for figure in functions.values()]
+            return [np.ravel(metric(curve))[0] for metric in functions.values()]
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go
-            drawn = np.array(list(pool.map(of_draw, self.counts)))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # no GIL in numpy
+            drawn = np.array(list(pool.map(evaluate_draw, self.counts)))
         return dict(zip(functions, drawn.T, strict=True))
 
     def _draw(self, speakers, replicates, seed):
-        """Counts of each speaker and a last column of ones, [replicates, n]."""
+        """Counts of the speakers, last column 1, [replicates, speakers + 1]."""
         generator = np.random.default_rng(seed)
         pairs = np.unique(
             np.stack([self.enrol, self.test], 1)[~self.targets], axis=0
@@ -162,7 +163,7 @@ class SpeakerBootstrap:
         alone = np.unique(self.enrol[self.targets])
         counts = np.ones((replicates, speakers + 1), dtype=np.int64)
         for row in counts[:, :speakers]:
-            while True:  # a draw without a class has no error rates
+            while True:  # until both kinds of trials are drawn
                 drawn = generator.integers(speakers, size=speakers)
                 row[:] = np.bincount(drawn, minlength=speakers)
                 both = row[pairs[:, 0]] * row[pairs[:, 1]]
@@ -174,27 +175,27 @@ class SpeakerBootstrap:
 def speaker_bootstrap(
     targets, enrol_speakers, test_speakers, replicates=1000, seed=0, name=""
 ):
-    """Draws the speakers of a trial list, or says why there is no interval.
+    """Makes a ``SpeakerBootstrap``, or logs why that is impossible.
 
     Arguments
     ---------
     targets : np.ndarray
-        Same as in ``SpeakerBootstrap``.
+        True for target trials, [trials].
     enrol_speakers : np.ndarray
-        Same as in ``SpeakerBootstrap``.
+        Speaker of each trial's enrolment utterance, [trials].
     test_speakers : np.ndarray
-        Same as in ``SpeakerBootstrap``.
+        Speaker of each trial's test utterance, [trials].
     replicates : int
-        Same as in ``SpeakerBootstrap``; 0 for no intervals.
+        Number of draws, at least 2; 0 turns the bootstrap off.
     seed : int
-        Same as in ``SpeakerBootstrap``.
+        Seed of the draws.
     name : str
-        The list, to be named in the log.
+        Name of the trial list, for the log.
 
     Returns
     -------
     SpeakerBootstrap
-        The draws; None where there are none, the log says why.
+        The draws, or None if there is no bootstrap.
 
     Example
     -------
@@ -208,19 +209,19 @@ def speaker_bootstrap(
             targets, enrol_speakers, test_speakers, replicates, seed
         )
     except ValueError as error:
-        logger.warning(f"{name} gets no intervals: {error}")
+        logger.warning(f"{name} has no confidence intervals: {error}")
         return None
 
 
 def interval(values, confidence=0.95):
-    """The interval between two quantiles of bootstrapped figures.
+    """Percentile interval of a bootstrapped metric.
 
     Arguments
     ---------
     values : np.ndarray
-        A figure of each draw, [replicates].
+        Metric of each draw, [replicates].
     confidence : float
-        Share of the draws in it, in (0, 1).
+        Share of the draws inside the interval, in (0, 1).
 
     Returns
     -------
@@ -246,28 +247,28 @@ def interval(values, confidence=0.95):
 
 
 def compare(bootstrap, first, second, functions, confidence=0.95):
-    """The difference of two systems on the same trials, with its interval.
+    """Compares two systems on the same trials: differences and intervals.
 
     Arguments
     ---------
     bootstrap : SpeakerBootstrap
-        The trials; both systems are measured on the same draws.
+        The trials. Both systems are evaluated on the same draws.
     first : np.ndarray
         Scores of the first system, [trials].
     second : np.ndarray
         Scores of the second system, [trials].
     functions : dict
-        Same as in ``SpeakerBootstrap.evaluate``.
+        Metrics, see ``SpeakerBootstrap.evaluate``.
     confidence : float
-        Same as in ``interval``.
+        Share of the draws inside an interval, in (0, 1).
 
     Returns
     -------
     dict
-        Maps each name to a dict: ``first`` and ``second`` (the figures),
-        ``first interval`` and ``second interval``, ``difference`` (first less
-        second), its ``interval`` and ``p``, twice the smaller share of draws
-        on one side of 0, at least 1 / replicates.
+        Maps each name to a dict: ``first`` and ``second`` (the metric of each
+        system), ``first interval`` and ``second interval``, ``difference``
+        (first minus second), its ``interval``, and ``p``: twice the share of
+        draws on the less frequent side of 0, at least 1 / replicates.
 
     Example
     -------
@@ -287,8 +288,8 @@ def compare(bootstrap, first, second, functions, confidence=0.95):
         bootstrap.evaluate(scores, functions) for scores in (first, second)
     ]
     found = {}
-    for name, figure in functions.items():
-        values = [np.ravel(figure(curve))[0].item() for curve in curves]
+    for name, metric in functions.items():
+        values = [np.ravel(metric(curve))[0].item() for curve in curves]
         one, other = (draws[name] for draws in drawn)
         smaller = min(np.mean(one >= other), np.mean(one <= other))
         found[name] = {

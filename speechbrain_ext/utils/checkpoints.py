@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, of one process or of many."""
+"""Checkpoints that are written atomically, by one process or several."""
 
 import math
 import os
@@ -20,28 +20,28 @@ from speechbrain_ext.utils.tensors import is_split, load_sharded, save_unsharded
 
 logger = get_logger(__name__)
 
-# What a name begins with; other folders are not touched
+# Prefix of a checkpoint's name; other folders are left alone
 PREFIX = f"{checkpoints.CKPT_PREFIX}+"
 
 
 class AtomicCheckpointer(checkpoints.Checkpointer):
-    """SpeechBrain's Checkpointer, whose checkpoints survive any kill.
+    """SpeechBrain's Checkpointer with atomic, verified checkpoints.
 
-    A checkpoint is written beside, with the size and the checksum of each
-    file, and renamed once it is whole. One that is damaged is renamed when a
-    run resumes, with a line in the log, and the one before it is used. The
-    latest checkpoint is that of the highest epoch and step, whatever the
-    clock said; among those without an epoch it is the newest. Files are read
-    as tensors, never as code. What is split over processes
-    (``speechbrain_ext.nnet.sharded``) is saved as if it were not, so that any
-    number of processes can resume from it.
+    A checkpoint is written to a temporary folder, together with the size and
+    the checksum of each file. The folder is renamed when it is complete. If a
+    checkpoint is damaged when a run resumes, it is renamed, the log says so,
+    and the checkpoint before it is used. The latest checkpoint is the one
+    with the highest epoch and step, whatever its timestamp is. If no
+    checkpoint has an epoch, the newest one is the latest. Files are read as
+    tensors, never as code. Sharded modules (``speechbrain_ext.nnet.sharded``)
+    are saved unsharded, so any number of processes can resume from them.
 
     Arguments
     ---------
     checkpoints_dir : str
-        Where the checkpoints are; the same folder on every machine.
+        Folder of the checkpoints, the same on every machine.
     recoverables : dict
-        What is saved, by name.
+        Objects to save, by name.
 
     Example
     -------
@@ -66,20 +66,22 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         custom_save_hook=None,
         optional_load=False,
     ):
-        """Registers what is to be saved, in whole where it is split.
+        """Registers an object to save. A sharded one is saved unsharded.
+
+        Overrides SpeechBrain's ``Checkpointer.add_recoverable``.
 
         Arguments
         ---------
         name : str
-            Its name, and that of its file.
+            Name of the object and of its file.
         obj : object
-            What is saved.
+            The object to save.
         custom_load_hook : callable
-            As SpeechBrain's.
+            Function that loads the object; None for SpeechBrain's default.
         custom_save_hook : callable
-            As SpeechBrain's.
+            Function that saves the object; None for SpeechBrain's default.
         optional_load : bool
-            Whether a checkpoint may lack it.
+            Whether the object may be missing in a checkpoint.
         """
         if is_split(obj):
             custom_load_hook, custom_save_hook = load_sharded, save_unsharded
@@ -93,29 +95,29 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         )
 
     def add_recoverables(self, recoverables):
-        """Registers what is to be saved, by name.
+        """Registers objects to save.
 
         Arguments
         ---------
         recoverables : dict
-            What is saved, by name.
+            Objects to save, by name.
         """
         for name, recoverable in recoverables.items():
             self.add_recoverable(name, recoverable)
 
     def save_checkpoint(self, meta=None, end_of_epoch=True, name=None, **_):
-        """Saves a checkpoint, beside; then renames it.
+        """Saves a checkpoint to a temporary folder and renames the folder.
 
         Arguments
         ---------
         meta : dict
-            What its meta file shall say.
+            Content of the meta file.
         end_of_epoch : bool
             Whether an epoch has ended.
         name : str
-            Its name; None for the time.
+            Name of the checkpoint; defaults to the time.
         **_ : dict
-            SpeechBrain's level of the log line; not used.
+            ``verbosity``, which SpeechBrain passes; ignored.
 
         Returns
         -------
@@ -125,7 +127,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         Raises
         ------
         OSError
-            If the disk is full: the checkpoints that were there stay.
+            If the disk is full. Older checkpoints are kept.
         """
         if if_main_process():
             self._delete_unfinished()
@@ -138,7 +140,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
                     seal(made.path)
         except OSError:
             if if_main_process():
-                self._delete_unfinished()  # gives the space back
+                self._delete_unfinished()  # frees the space
             raise
         if if_main_process():
             path = made.path.with_name(made.path.name.removeprefix("."))
@@ -161,22 +163,25 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         ckpt_predicate=None,
         verbosity=None,
     ):
-        """Deletes checkpoints that are not needed, renaming them before.
+        """Deletes checkpoints. Each is renamed before its files are deleted.
 
         Arguments
         ---------
         num_to_keep : int
-            How many are kept, by each key.
+            Number of checkpoints to keep for each key.
         min_keys : list of str
-            Keys of the meta file; the lowest are kept.
+            Keys of the meta file; the checkpoints with the lowest values are
+            kept.
         max_keys : list of str
-            Keys of the meta file; the highest are kept.
+            Keys of the meta file; the checkpoints with the highest values are
+            kept.
         importance_keys : list of callable
-            Functions of a checkpoint; the highest are kept.
+            Functions of a checkpoint; the checkpoints with the highest values
+            are kept.
         ckpt_predicate : callable
-            Which checkpoints may be deleted; None for all.
+            Returns True for checkpoints that may be deleted; None for all.
         verbosity : int
-            SpeechBrain's level of the log line; not used.
+            SpeechBrain's logging level; ignored.
         """
         keys = [{"min_key": key} for key in min_keys or ()]
         keys += [{"max_key": key} for key in max_keys or ()]
@@ -190,7 +195,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
                 found |= {one.path: one for one in ranked}
                 kept |= {one.path for one in ranked[:num_to_keep]}
             for path in found.keys() - kept:
-                # one that is deleted half must not look like one that is cut
+                # a half-deleted checkpoint must not look like a damaged one
                 aside = path.with_name(f".{path.name}")
                 os.replace(path, aside)
                 shutil.rmtree(aside)
@@ -204,34 +209,34 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         ckpt_predicate=None,
         max_num_checkpoints=None,
     ):
-        """Ranks checkpoints: the latest first where no key is given.
+        """Ranks checkpoints. Without a key, the latest comes first.
 
         Arguments
         ---------
         importance_key : callable
-            Function of a checkpoint; the highest comes first.
+            Function of a checkpoint; the highest value comes first.
         max_key : str
-            Key of the meta file; the highest comes first, the latest of
-            equal ones.
+            Key of the meta file; the highest value comes first. Among equal
+            values the latest checkpoint comes first.
         min_key : str
-            Key of the meta file; the lowest comes first, the latest of equal
-            ones.
+            Key of the meta file; the lowest value comes first. Among equal
+            values the latest checkpoint comes first.
         ckpt_predicate : callable
-            Which checkpoints count; None for all.
+            Returns True for checkpoints to rank; None for all.
         max_num_checkpoints : int
-            How many are returned at most; None for all.
+            Largest number of checkpoints to return; None for all.
 
         Returns
         -------
         list of speechbrain.utils.checkpoints.Checkpoint
-            The checkpoints.
+            The ranked checkpoints.
         """
         if max_key or min_key:
             sign = 1 if max_key else -1
 
-            def ckpt_predicate(one, asked=ckpt_predicate):
+            def ckpt_predicate(one, given=ckpt_predicate):
                 value = one.meta.get(max_key or min_key)
-                return _is_number(value) and (asked is None or asked(one))
+                return _is_number(value) and (given is None or given(one))
 
             def importance_key(one):
                 value = sign * one.meta[max_key or min_key]
@@ -246,14 +251,14 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         )
 
     def recover_if_possible(self, *arguments, **options):
-        """Goes on from a checkpoint that is whole, if there is one.
+        """Resumes from the best undamaged checkpoint, if there is one.
 
         Arguments
         ---------
         *arguments : tuple
-            As SpeechBrain's.
+            Positional arguments of ``find_checkpoint``.
         **options : dict
-            As SpeechBrain's.
+            Keyword arguments of ``find_checkpoint``.
 
         Returns
         -------
@@ -263,8 +268,8 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         Raises
         ------
         ValueError
-                If it is of another network, loss or optimiser, or holds weights
-            that are not finite.
+            If the checkpoint has another network, loss or optimiser, or
+            contains NaN weights.
         """
         chosen = None
         if if_main_process():
@@ -287,23 +292,23 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         Raises
         ------
         ValueError
-            If it is of another network, loss or optimiser, or holds weights
-            that are not finite.
+            If the checkpoint has another network, loss or optimiser, or
+            contains NaN weights.
         """
         try:
             super().load_checkpoint(checkpoint)
         except OSError:
             raise
-        except Exception as error:  # whatever the files hold
+        except Exception as error:  # a broken file can raise anything
             said = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"The checkpoint {checkpoint.path} is not of this recipe: "
+                f"The checkpoint {checkpoint.path} does not fit this recipe: "
                 f"{said[:300].rstrip('.')}. Train into another output_folder, "
                 "or delete this checkpoint."
             ) from error
 
     def _set_damaged_aside(self):
-        """Renames damaged checkpoints and says what is used instead."""
+        """Renames damaged checkpoints and logs which one is used instead."""
         flaws = {
             path: find_corruption(path) for path in sorted(self._folders())
         }
@@ -311,18 +316,18 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         whole = len(self._folders()) > len(flaws)
         then = "the one before it is used"
         if not whole:
-            then = "no whole one is left: training starts from the beginning"
+            then = "no other checkpoint is left, so training starts anew"
         for path, flaw in flaws.items():
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(path, aside)
             logger.warning(
-                f"The checkpoint {path.name} is damaged ({flaw}); it is now "
-                f"{aside.name}, and {then}."
+                f"The checkpoint {path.name} is damaged ({flaw}). It was "
+                f"renamed to {aside.name}; {then}."
             )
 
     def _folders(self):
-        """Every checkpoint's folder, damaged ones too."""
+        """Folders of all checkpoints, including damaged ones."""
         found = self.checkpoints_dir.glob(f"{PREFIX}*")
         return [path for path in found if path.is_dir()]
 
@@ -334,7 +339,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         ]
 
     def _delete_unfinished(self):
-        """Deletes what a killed run was writing or deleting."""
+        """Deletes checkpoints that a killed run was writing or deleting."""
         for left_over in self.checkpoints_dir.glob(f".{PREFIX}*"):
             if left_over.is_dir() and not left_over.is_symlink():
                 shutil.rmtree(left_over)
@@ -349,7 +354,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
 
 
 def find_corruption(path):
-    """What is wrong with the files of a checkpoint.
+    """Checks the files of a checkpoint.
 
     Arguments
     ---------
@@ -359,8 +364,8 @@ def find_corruption(path):
     Returns
     -------
     str
-        The first flaw, or None. A checkpoint without checksums is SpeechBrain's
-        own and passes.
+        The first problem found, or None. A checkpoint without checksums
+        passes, because SpeechBrain's own Checkpointer writes none.
     """
     if path.is_symlink():
         return "it is a link"
@@ -370,20 +375,20 @@ def find_corruption(path):
 
 
 def checkpoint_order(checkpoint):
-    """What checkpoints are ordered by: epoch and step, then the clock.
+    """Sort key of checkpoints: epoch, step within the epoch, timestamp.
 
-    Within an epoch it is the share that is ``done`` where the checkpoint tells
-    it: a run may resume with another number of steps an epoch.
+    If the meta file has ``done``, the share of the epoch, it is used in place
+    of the step: a resumed run may have another number of steps per epoch.
 
     Arguments
     ---------
     checkpoint : speechbrain.utils.checkpoints.Checkpoint
-        The checkpoint. One without an epoch comes before those with one.
+        The checkpoint. Checkpoints without an epoch come first.
 
     Returns
     -------
     tuple
-        The later checkpoint has the higher one.
+        The key; a later checkpoint has a higher one.
 
     Example
     -------
@@ -401,18 +406,18 @@ def checkpoint_order(checkpoint):
 
 
 def _meta_flaw(path):
-    """What is wrong with a checkpoint's meta file, or None."""
+    """The first problem of a checkpoint's meta file, or None."""
     try:
         meta = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError, RecursionError):
-        return f"{path.name} is not a YAML"
+        return f"{path.name} is not valid YAML"
     if not isinstance(meta, dict):
         return f"{path.name} has no keys"
     for key in ("unixtime", "epoch", "step", "done"):
         if not _is_number(meta.get(key, None if key == "unixtime" else 0)):
             return f"{path.name} has {key} {meta.get(key)!r}, not a number"
     if not isinstance(meta.get("end-of-epoch"), bool):
-        return f"{path.name} does not tell whether an epoch has ended"
+        return f"{path.name} lacks end-of-epoch (true or false)"
     return None
 
 

@@ -1,8 +1,8 @@
-"""The command line of the recipe's scripts, and their help.
+"""The command line of the recipe's scripts, and their ``--help``.
 
-SpeechBrain joins and splits the overrides at ``=``, so that ``=`` in a value
-becomes a space, and takes ``--dev`` for ``--device``. Here each argument is
-read by itself, and the answer is in SpeechBrain's form.
+SpeechBrain's parser turns ``=`` inside a value into a space and accepts
+abbreviations such as ``--dev`` for ``--device``. This one does neither; what
+it returns has SpeechBrain's form.
 """
 
 import ast
@@ -13,10 +13,10 @@ import sys
 import textwrap
 
 import ruamel.yaml
-import torch
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
+from speechbrain_ext.utils.devices import check_device
 from speechbrain_ext.utils.recipe import read_recipe
 from speechbrain_ext.utils.values import check_value, tag_of
 from speechbrain_ext.utils.yaml_files import read_text
@@ -30,23 +30,23 @@ VALUED = [
 
 
 def parse_command_line(argv, script):
-    """Reads the command line of a script, as ``sb.parse_arguments`` does.
+    """Reads the command line of a script, like ``sb.parse_arguments``.
 
-    ``--key=value`` and ``--key value`` are the same. A value arrives whole,
-    whatever is in it. A name counts only if it is written in full.
+    ``--key=value`` and ``--key value`` are the same. A value may contain any
+    characters. Names cannot be abbreviated.
 
     Arguments
     ---------
     argv : list of str
         The arguments, without the script's name.
     script : str
-        The script's path, for ``--help``: what it is for is in its docstring,
-        its recipes are in ``hparams`` beside it.
+        Path of the script. ``--help`` shows its docstring and the recipes in
+        the folder ``hparams`` beside it.
 
     Returns
     -------
     recipe : str
-        The YAML.
+        Path of the YAML.
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's own options.
     overrides : str
@@ -55,9 +55,9 @@ def parse_command_line(argv, script):
     Raises
     ------
     ValueError
-        If an argument cannot be understood.
+        If an argument is not valid.
     SystemExit
-        With code 0, once ``--help`` is answered.
+        With code 0, after ``--help``.
 
     Example
     -------
@@ -84,7 +84,7 @@ def parse_command_line(argv, script):
         else:
             overrides.append(_line(name, raw))
     if chosen.get("ckpt_interval_steps", 0) > 0:
-        # SpeechBrain takes one of them only, and the recipes have minutes
+        # SpeechBrain accepts only one of them; the recipes set the minutes
         if chosen.setdefault("ckpt_interval_minutes", 0) > 0:
             raise ValueError(
                 "--ckpt_interval_steps and --ckpt_interval_minutes must not "
@@ -97,7 +97,7 @@ def parse_command_line(argv, script):
 
 
 def _split(argv):
-    """Positional words, options by their names, and options of many words."""
+    """Positional words, options by name, and options with several words."""
     positional, options, lists = [], {}, {}
     while argv:
         word = argv.pop(0)
@@ -105,7 +105,8 @@ def _split(argv):
             word.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"The argument {word!r} must be UTF-8; rename what it names."
+                f"The argument {word!r} must be UTF-8; rename the file or "
+                "folder."
             ) from error
         if word in ("-h", "--help"):
             options["help"] = None
@@ -120,7 +121,9 @@ def _split(argv):
                 "--key=value, with two dashes."
             )
         if name in options or name in lists:
-            raise ValueError(f"The command line has --{name} twice.")
+            raise ValueError(
+                f"The command line has --{name} twice; leave one out."
+            )
         following = bool(argv) and not argv[0].startswith("--")
         if name in LISTS:
             lists[name] = value.split() if equals else []
@@ -142,7 +145,8 @@ def _run_option(name, raw):
     if not raw:
         raise ValueError(f"--{name} needs a value; write --{name}=value.")
     if name == "device":
-        return _device(raw)
+        check_device(raw)
+        return raw
     own = "" if RUN_OPTIONS[name] is None else RUN_OPTIONS[name]
     value = ruamel.yaml.YAML().load(_line(name, raw))[name]
     value = check_value(name, value, own, raw)
@@ -151,28 +155,8 @@ def _run_option(name, raw):
     return value
 
 
-def _device(name):
-    """A device that torch has here."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"`device` must be cpu, cuda or cuda:0, got {name!r}."
-        ) from error
-    found = torch.cuda.device_count() if device.type == "cuda" else 1
-    if device.type not in ("cpu", "cuda", "mps", "xpu", "hpu", "npu"):
-        raise ValueError(f"`device` must be cpu, cuda or cuda:0, got {name!r}.")
-    if (device.index or 0) >= found:
-        raise ValueError(
-            f"`device` must be one of this machine's, got {name!r}, but "
-            f"PyTorch finds {found} GPUs; check the driver (nvidia-smi), or "
-            "pass --device=cpu."
-        )
-    return name
-
-
 def _line(name, raw):
-    """An option as a line of YAML, its value whole."""
+    """An option as a line of YAML."""
     key = name if re.fullmatch(r"\w+", name) else _quoted(name)
     if raw is None:
         return f"{key}:"
@@ -180,15 +164,14 @@ def _line(name, raw):
         raise ValueError(
             f"--{name}= has no value; write --{name}=null for none."
         )
-    if raw.lstrip()[0] in "[{!\"'":  # YAML's own signs
+    if raw.lstrip()[0] in "[{!\"'":  # YAML syntax
         try:
             ruamel.yaml.YAML().load(raw)
         except (YAMLError, ValueError, RecursionError) as error:
             problem = getattr(error, "problem", None) or "it is not YAML"
             raise ValueError(
-                f"--{name} must have a whole value, got {raw[:80]!r} "
-                f"({problem}); "
-                f"for a text with such signs, write --{name}='\"...\"'."
+                f"--{name} is not valid YAML, got {raw[:80]!r} ({problem}); "
+                f"to pass it as plain text, write --{name}='\"...\"'."
             ) from error
         return f"{key}: " + raw.replace("\n", "\n  ")
     return f"{key}: {raw if _is_plain(raw) else _quoted(raw)}"
@@ -196,25 +179,25 @@ def _line(name, raw):
 
 def _quoted(text):
     """A text in YAML's double quotes, on one line."""
-    signs = [
+    characters = [
         c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}"
         for c in text
     ]
-    return '"' + "".join(signs) + '"'
+    return '"' + "".join(characters) + '"'
 
 
 def _is_plain(raw):
-    """Whether YAML takes a text as one value, as it stands."""
+    """Whether YAML reads an unquoted text as a single value."""
     try:
         ruamel.yaml.YAML().load(raw)
         node = ruamel.yaml.YAML().compose(io.StringIO(f"key: {raw}"))
         return len(node.value) == 1 and node.value[0][1].value == raw
-    except (YAMLError, ValueError):  # 2024-13-45 is no date, but a name
+    except (YAMLError, ValueError):  # 2024-13-45: not a date, but a name
         return False
 
 
 def _help(recipe, script):
-    """What ``--help`` answers: how to call a script, or a recipe's keys."""
+    """The text of ``--help``: usage of a script, or the keys of a recipe."""
     script = pathlib.Path(script)
     docstring = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
     if recipe is not None:
@@ -263,7 +246,7 @@ def _help_on_recipe(recipe, script):
 
 
 def _described_keys(text):
-    """Headings and comments above each key, the key, and its own comment."""
+    """Headings and comments above each key, the key, and its comment."""
     above, found, apart = [], [], True
     _, _, body = text.partition("\n\n")
     for line in (body if text.startswith("#") else text).splitlines():
@@ -273,18 +256,18 @@ def _described_keys(text):
             found.append([above, key[1], [said[1]] if said else []])
             above = []
         elif line.startswith("#"):
-            if apart:  # a heading, and what is said below it
+            if apart:  # a heading
                 above += ["", said[1]]
             else:
                 above.append(said[1] if "" in above else f"  # {said[1]}")
         elif found and said and line.lstrip().startswith("#"):
-            found[-1][2].append(said[1])  # continues below its key
+            found[-1][2].append(said[1])  # continues the comment of the key
         apart = not line.strip()
     return [(above, key, " ".join(said)) for above, key, said in found]
 
 
 def _entry(key, value, comment):
-    """Lines of help on a key: its value, and what is said of it."""
+    """Lines of help for a key: its value and its comment."""
     stream = io.StringIO()
     yaml = ruamel.yaml.YAML()
     yaml.width = 10**6

@@ -1,4 +1,4 @@
-"""Error rates by condition: where a system's errors are."""
+"""Error rates by condition, such as gender, corpus or session."""
 
 import csv
 
@@ -7,34 +7,35 @@ import pandas as pd
 
 from speechbrain_ext.utils.metrics import EER
 
-MOST_VALUES = 10  # of an attribute that is a condition
+MOST_VALUES = 10  # an attribute with more values is not a condition
 NOT_ATTRIBUTES = ("duration", "wav", "start", "stop", "official_test")
 
 
 def utterance_conditions(manifest, path=None):
-    """Attributes of the utterances by which errors can be broken down.
+    """Attributes of the utterances, to break errors down by.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Columns ID and spk_id; of the others those that describe the speech.
+        Columns ID and spk_id. Other columns that describe the speech are
+        attributes too.
     path : str
-        A table (CSV, TSV) of further attributes by ``ID`` (``utterance``) or
-        ``spk_id`` (``speaker``); None for none.
+        Table (CSV, TSV) of more attributes, with a column ``ID`` (or
+        ``utterance``) or ``spk_id`` (or ``speaker``). Defaults to none.
 
     Returns
     -------
     pandas.DataFrame
-        By ID, the attributes of two to ten values, as text; ``unknown`` where
-        the table says nothing.
+        The attributes that have two to ten values, as text, indexed by ID.
+        Missing values are ``unknown``.
 
     Raises
     ------
     ValueError
-        If the table is broken, has no column to find utterances by, names
-        none of them, or says two things of one.
+        If the table is broken, has no column of utterances or speakers,
+        lists none of those in the manifest, or contradicts itself.
     OSError
-        If it cannot be read.
+        If the table cannot be read.
 
     Example
     -------
@@ -50,9 +51,9 @@ def utterance_conditions(manifest, path=None):
         if not more[key].isin(table[key]).any():
             raise ValueError(
                 f"`conditions` must name utterances or speakers of the lists, "
-                f"but none of the {len(more)} in the column {key} of {path} "
-                f"is one, {more[key].iloc[0]} among them; write them as the "
-                f"lists do, for example {table[key].iloc[0]}."
+                f"but all {len(more)} values in the column {key} of {path} "
+                f"are unknown, for example {more[key].iloc[0]}; write them as "
+                f"in the lists, for example {table[key].iloc[0]}."
             )
         other = more.columns.difference(table.columns).union([key])
         table = table.merge(more[other], on=key, how="left")
@@ -62,7 +63,7 @@ def utterance_conditions(manifest, path=None):
 
 
 def _read_conditions(path):
-    """The table of the user, and the name of the column that it goes by."""
+    """The name of the key column, and the user's table."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
@@ -71,7 +72,7 @@ def _read_conditions(path):
             rows = [row for row in csv.reader(stream, delimiter=sign) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
-            f"`conditions` must be a table of text (CSV, TSV), but {path} "
+            f"`conditions` must be a text table (CSV, TSV), but {path} "
             f"cannot be read as one: {error}."
         ) from error
     known = {"utterance": "ID", "speaker": "spk_id"}
@@ -85,15 +86,15 @@ def _read_conditions(path):
         )
     if len(set(names)) < len(names) or len(rows) < 2:
         raise ValueError(
-            f"`conditions` must have rows, and columns of different names, "
-            f"but {path} has {len(rows) - 1} rows and the columns "
+            f"`conditions` must have at least one row and unique column "
+            f"names, but {path} has {len(rows) - 1} rows and the columns "
             f"{', '.join(names)}."
         )
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(names):
             raise ValueError(
-                f"`conditions` must have as many values in each row as it has "
-                f"columns ({len(names)}), but row {number} of {path} has "
+                f"`conditions` must have one value per column ({len(names)}) "
+                f"in each row, but row {number} of {path} has "
                 f"{len(row)}: {sign.join(row)[:80]}."
             )
     table = pd.DataFrame(rows[1:], columns=names, dtype=object)
@@ -101,19 +102,19 @@ def _read_conditions(path):
     twice = table[key][table[key].duplicated()]
     if len(twice):
         raise ValueError(
-            f"`conditions` must say one thing of each {key}, but {path} has "
-            f"different rows for {len(twice)}, among them {twice.iloc[0]}."
+            f"`conditions` must have one row for each {key}, but {path} has "
+            f"different rows for {len(twice)}, for example {twice.iloc[0]}."
         )
     return key, table
 
 
 def pair_labels(enrol_values, test_values):
-    """Names each trial's pair of values, the same in either order.
+    """Labels each trial by its pair of values, independent of their order.
 
     Arguments
     ---------
     enrol_values : sequence of str
-        Value of each trial's enrolment utterance (a gender, a corpus),
+        Value of each trial's enrolment utterance, such as the gender,
         [trials].
     test_values : sequence of str
         Value of each trial's test utterance, [trials].
@@ -121,7 +122,7 @@ def pair_labels(enrol_values, test_values):
     Returns
     -------
     np.ndarray
-        ``f`` where both have it, ``f / m`` where they differ, [trials].
+        ``f`` if both values are ``f``, ``f / m`` if they differ, [trials].
 
     Example
     -------
@@ -142,7 +143,7 @@ def pair_labels(enrol_values, test_values):
 
 
 def session_labels(enrol_ids, test_ids):
-    """Whether both utterances of a trial are of one recording session.
+    """Labels each trial by whether both utterances are from one session.
 
     Arguments
     ---------
@@ -169,7 +170,7 @@ def session_labels(enrol_ids, test_ids):
 
 
 def condition_table(scores, targets, labels):
-    """Error rates of each condition, and at the whole list's threshold.
+    """Error rates of each condition.
 
     Arguments
     ---------
@@ -183,15 +184,15 @@ def condition_table(scores, targets, labels):
     Returns
     -------
     pandas.DataFrame
-        One row a condition, in the order of their names: ``targets``,
-        ``nontargets``, ``EER %`` among its own trials, and ``FRR %`` and
-        ``FAR %`` at the threshold that is the whole list's equal error
-        rate's; None where it has no trial of a kind.
+        One row per condition, sorted by name: ``targets``, ``nontargets``,
+        ``EER %`` of the condition's own trials, and ``FRR %`` and ``FAR %`` at
+        the EER threshold of the whole list. A rate is None if the condition
+        lacks the trials for it.
 
     Raises
     ------
     ValueError
-        Same as ``metrics.EER``, of the whole list.
+        If there are no target or no nontarget trials, or a score is NaN.
 
     Example
     -------
@@ -226,15 +227,15 @@ def condition_table(scores, targets, labels):
 
 
 def condition_tables(trials, conditions, words, scores):
-    """A table of the errors for each condition, under a sentence of its own.
+    """Tables of error rates, one for each attribute, each with a caption.
 
     Arguments
     ---------
     trials : pandas.DataFrame
-        enrol and test (IDs) and target (bool), as ``read_trials`` gives them.
+        enrol and test (IDs) and target (bool), see ``read_trials``.
     conditions : pandas.DataFrame
-        What ``utterance_conditions`` gives; None for no table, as where
-        enrolment is by models.
+        Attributes from ``utterance_conditions``. None for no tables, for
+        example if speaker models are enrolled.
     words : str
         Name of the scoring.
     scores : np.ndarray
@@ -243,12 +244,12 @@ def condition_tables(trials, conditions, words, scores):
     Returns
     -------
     list
-        Sentences and tables by turns, of the sessions first.
+        Captions and tables in turn; the first table is by session.
 
     Raises
     ------
     ValueError
-        Same as ``condition_table``.
+        If there are no target or no nontarget trials, or a score is NaN.
 
     Example
     -------
@@ -264,12 +265,14 @@ def condition_tables(trials, conditions, words, scores):
     labels = {"session": session_labels(trials["enrol"], trials["test"])}
     for name, values in conditions.items():
         labels[name] = pair_labels(
-            *(values[trials[side]].to_numpy() for side in ("enrol", "test"))
+            values[trials["enrol"]].to_numpy(),
+            values[trials["test"]].to_numpy(),
         )
     parts = []
     for name, found in labels.items():
         parts.append(
-            f"{words} by {name}; FRR and FAR are at the whole list's threshold."
+            f"{words} by {name}; FRR and FAR use the threshold of the whole "
+            "list."
         )
         parts.append(condition_table(scores, trials["target"], found))
     return parts

@@ -1,4 +1,4 @@
-"""The fixed path of the readers in ``speechbrain_ext.integrations``.
+"""Re-exports the checkpoint readers of ``speechbrain_ext.integrations``.
 
     python -m speechbrain_ext.utils.conversion --family wespeaker \
         --config config.yaml --checkpoint avg_model.pt --output_folder DIR

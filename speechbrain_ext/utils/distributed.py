@@ -1,9 +1,9 @@
-"""Collectives that carry gradients, and processes that end together.
+"""Collectives with gradients, and errors that stop all processes.
 
-Everything here works in one process too, and on gloo as on nccl. Gradients
-follow one rule: ``DistributedDataParallel`` takes the mean of the processes'
-gradients, so that what is computed of all processes' data, or of a part of
-the classes, hands ``world_size`` times its gradient to what is replicated.
+Everything here also works with one process. ``DistributedDataParallel``
+averages the gradients of the processes. If a process computes its loss from
+the data of all processes, or from a part of the classes, it must therefore
+pass ``world_size`` times its gradient to replicated parameters.
 """
 
 import contextlib
@@ -20,14 +20,16 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.utils.devices import check_device
+
 logger = get_logger(__name__)
 
-# The store that the processes met by: the first that fails counts up in it
+# The store of the process group; the first process that fails is marked there
 _MET = {}
 
 
 def rank():
-    """The number of this process, 0 where there is but one.
+    """The number of this process, 0 if there is only one.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def world_size():
     Returns
     -------
     int
-        1 where nothing is distributed.
+        1 if training is not distributed.
 
     Example
     -------
@@ -61,25 +63,25 @@ def world_size():
 
 
 def init_processes(run_opts):
-    """Checks the device and joins the processes that torchrun started.
+    """Checks the device and initialises the process group under torchrun.
 
-    Without a GPU they talk by gloo.
+    On a CPU the backend is gloo.
 
     Arguments
     ---------
     run_opts : speechbrain.utils.run_opts.RunOptions
-        SpeechBrain's options of the command line.
+        SpeechBrain's options from the command line.
 
     Returns
     -------
     speechbrain.utils.run_opts.RunOptions
-        The options, the backend being one that the device has.
+        The options, with a backend that the device supports.
 
     Raises
     ------
     ValueError
-        If there is no such device, there are fewer GPUs than processes, or
-        the processes cannot meet.
+        If the device does not exist, there are fewer GPUs than processes, or
+        the processes cannot connect.
 
     Example
     -------
@@ -87,7 +89,7 @@ def init_processes(run_opts):
     >>> init_processes(RunOptions(device="cpu"))["device"]
     'cpu'
     """
-    _check_device(run_opts["device"])
+    check_device(run_opts["device"] or "cpu")
     if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         return run_opts
     if (run_opts["device"] or infer_device()) == "cpu":
@@ -95,7 +97,7 @@ def init_processes(run_opts):
     elif int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
         raise ValueError(
             f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a "
-            f"machine of {torch.cuda.device_count()} GPUs; lower "
+            f"machine with {torch.cuda.device_count()} GPUs; lower "
             "`--nproc_per_node`, or pass --device=cpu."
         )
     else:
@@ -105,42 +107,18 @@ def init_processes(run_opts):
     except (RuntimeError, ValueError) as error:
         place = f"{os.getenv('MASTER_ADDR')}:{os.getenv('MASTER_PORT')}"
         raise ValueError(
-            f"The processes cannot meet at {place}: "
-            f"{str(error).splitlines()[0]} Give torchrun another "
-            "`--master_port`."
+            f"The processes cannot connect at {place}: "
+            f"{str(error).splitlines()[0]} Pass another `--master_port` to "
+            "torchrun."
         ) from error
     return run_opts
 
 
-def _check_device(name):
-    """Raises where a device of the command line is not there."""
-    if name is None:
-        return
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"`--device` must be cpu, cuda or cuda:<number>, got {name!r}."
-        ) from error
-    if device.type != "cuda":
-        return
-    if not torch.cuda.is_available():
-        raise ValueError(
-            f"`--device` is {name}, but PyTorch finds no GPU and driver; see "
-            "what nvidia-smi says, or pass --device=cpu."
-        )
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"`--device` is {name}, but the GPUs are cuda:0 to "
-            f"cuda:{torch.cuda.device_count() - 1}."
-        )
-
-
 def _meet(backend):
-    """Makes the group, apart from those of a launcher's earlier attempts."""
+    """Initialises the process group, also after a restart by torchrun."""
     store, number, processes = next(torch.distributed.rendezvous("env://"))
-    # torchrun restarts processes with the store that it had: on gloo they
-    # would look for the dead ones' addresses
+    # torchrun keeps its store when it restarts the processes: without a new
+    # prefix, gloo would read the addresses of the dead ones
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = torch.distributed.PrefixStore(f"attempt {attempt}", store)
     _MET["store"] = store
@@ -149,37 +127,37 @@ def _meet(backend):
         store=store,
         rank=number,
         world_size=processes,
-        timeout=datetime.timedelta(hours=2),  # a corpus may be prepared
+        timeout=datetime.timedelta(hours=2),  # preparing a corpus takes long
     )
 
 
 class CommonFailureError(ValueError):
-    """An error that every process has raised, which one need report."""
+    """An error that every process raises and only one reports."""
 
 
 def raise_on_all(function, *arguments):
-    """Calls a function on every process; if one fails, all end with its error.
+    """Calls a function on every process; if one fails, all raise its error.
 
-    Within the function ``raise_on_all(bool)`` waits for the other processes,
-    and hears of one that has failed.
+    Inside the function, ``raise_on_all(bool)`` is a barrier that raises if
+    another process has failed.
 
     Arguments
     ---------
     function : callable
-        What is called, on every process. It may raise ValueError or OSError.
+        The function. It may raise ValueError or OSError.
     *arguments : tuple
-        What it is called with.
+        The arguments of the function.
 
     Returns
     -------
     object
-        What the function returned on this process.
+        Return value of the function on this process.
 
     Raises
     ------
     CommonFailureError
-        On every process, with the message of the first that failed. Where
-        there is one process, its error.
+        On every process, with the message of the first process that failed.
+        With one process, the original error is raised.
 
     Example
     -------
@@ -189,7 +167,7 @@ def raise_on_all(function, *arguments):
     result, said = None, None
     try:
         result = function(*arguments)
-    except CommonFailureError:  # of a call within: the others have it too
+    except CommonFailureError:  # of a nested call: all processes raise it
         raise
     except (ValueError, OSError) as error:
         if world_size() == 1:
@@ -208,30 +186,29 @@ def raise_on_all(function, *arguments):
 def main_process_first(function, *arguments, once_per_node=False):
     """Calls a function on the main process, then on the others.
 
-    The others find what the main process has written. If one fails, all end
-    with its error.
+    The other processes find the files that the main process wrote. If one
+    process fails, all raise its error.
 
     Arguments
     ---------
     function : callable
-        What is called. It may raise ValueError or OSError.
+        The function. It may raise ValueError or OSError.
     *arguments : tuple
-        What it is called with.
+        The arguments of the function.
     once_per_node : bool
-        Call it on one process of each machine only. Machines without a
-        shared disk write their own files.
+        Whether to call it on only one process per machine, for machines
+        without a shared disk.
 
     Returns
     -------
     object
-        What the function returned on this process, or on the one of this
-        machine that called it.
+        Return value of the function on this process, or on the process of
+        this machine that called it.
 
     Raises
     ------
     CommonFailureError
-        On every process, with the message of the first that failed. Where
-        there is one process, its error.
+        If the function fails on a process, see ``raise_on_all``.
 
     Example
     -------
@@ -244,9 +221,7 @@ def main_process_first(function, *arguments, once_per_node=False):
     )
     result = None
     for turn in (main, other):
-        made = raise_on_all(
-            lambda turn=turn: function(*arguments) if turn else None
-        )
+        made = raise_on_all(*((function, *arguments) if turn else (bool,)))
         result = made if turn else result
     if not once_per_node or world_size() == 1:
         return result
@@ -259,12 +234,12 @@ def main_process_first(function, *arguments, once_per_node=False):
 def exit_with_error(error):
     """Ends this process with code 1 and a message.
 
-    Of several processes that fail, the first one's message is shown.
+    If several processes fail, only the message of the first is shown.
 
     Arguments
     ---------
     error : Exception
-        What the user reads.
+        The error to show.
 
     Raises
     ------
@@ -278,27 +253,27 @@ def exit_with_error(error):
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
     if common:
-        # torchrun ends all once one has left: not before it is said
+        # torchrun kills the others when one exits: wait for the message
         shut_down_processes()
     sys.exit(1)
 
 
 def _fails_first(error):
-    """Whether no other process of the run has failed before."""
+    """Whether this process is the first of the run that fails."""
     store = _MET.get("store")
     if store is None:
         return True
     with contextlib.suppress(RuntimeError):
-        if isinstance(error, ConnectionError):  # the other one may say more
+        if isinstance(error, ConnectionError):  # the other knows the cause
             store.wait(["failed"], datetime.timedelta(seconds=3))
     try:
         return store.add("failed", 1) == 1
-    except RuntimeError:  # it has ended with the main process
+    except RuntimeError:  # the store ended with the main process
         return True
 
 
 def shut_down_processes():
-    """Ends what ``init_processes`` began, once all have come here.
+    """Waits for all processes and destroys the process group.
 
     Example
     -------
@@ -310,17 +285,17 @@ def shut_down_processes():
 
 
 def all_reduce_mean(value):
-    """The mean of a number over the processes, without a gradient.
+    """Averages a tensor over the processes, without a gradient.
 
     Arguments
     ---------
     value : torch.Tensor
-        Of the same shape on every process.
+        A tensor, of the same shape on every process.
 
     Returns
     -------
     torch.Tensor
-        Of the same shape.
+        The mean, of the same shape.
 
     Example
     -------
@@ -335,18 +310,18 @@ def all_reduce_mean(value):
 
 
 def all_gather(x, weight=1):
-    """The rows of all processes, with gradients that travel back.
+    """Gathers the rows of all processes, with gradients.
 
-    Every process must hold as many rows. The gradient of a row is the sum
-    over the processes of what they made of it, times ``weight``.
+    Every process must have the same number of rows. The gradient of a row is
+    the sum of its gradients on all processes, times ``weight``.
 
     Arguments
     ---------
     x : torch.Tensor
-        Shape [rows, ...].
+        Rows of this process, [rows, ...].
     weight : float
-        Factor on the gradient: 1 where every process computes the whole loss
-        of the gathered rows, ``world_size()`` where each computes a part.
+        Factor of the gradient: 1 if every process computes the whole loss of
+        the gathered rows, ``world_size()`` if each computes a part of it.
 
     Returns
     -------
@@ -362,17 +337,17 @@ def all_gather(x, weight=1):
 
 
 def all_reduce_sum(x):
-    """The sum over the processes, the gradient being that of one's own part.
+    """Sums a tensor over the processes; the gradient passes unchanged.
 
     Arguments
     ---------
     x : torch.Tensor
-        This process's part, of the same shape on every process.
+        Summand of this process, of the same shape on every process.
 
     Returns
     -------
     torch.Tensor
-        Of the same shape, the same on every process.
+        The sum, the same on every process.
 
     Example
     -------
@@ -383,7 +358,10 @@ def all_reduce_sum(x):
 
 
 def replicated(x):
-    """A replicated parameter of which each process uses a part.
+    """Multiplies the gradient of a parameter by the number of processes.
+
+    It is for a replicated parameter of which each process uses only a part:
+    ``DistributedDataParallel`` averages the gradients, but they must be summed.
 
     Arguments
     ---------
@@ -393,8 +371,7 @@ def replicated(x):
     Returns
     -------
     torch.Tensor
-        The same, its gradient times the number of processes: the mean that is
-        taken later is then the sum.
+        The same values.
 
     Example
     -------
@@ -405,7 +382,7 @@ def replicated(x):
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather; backwards the sum of all gradients of one's own rows."""
+    """All-gather; the backward pass sums the gradients of the own rows."""
 
     @staticmethod
     def forward(ctx, x, weight):
@@ -424,7 +401,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """All-reduce; backwards nothing is exchanged."""
+    """All-reduce; the backward pass does not communicate."""
 
     @staticmethod
     def forward(ctx, x):
@@ -438,7 +415,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Replicated(torch.autograd.Function):
-    """Identity, the gradient times the number of processes."""
+    """Identity; the gradient is multiplied by the number of processes."""
 
     @staticmethod
     def forward(ctx, x):

@@ -1,13 +1,14 @@
-"""The error curve that every detection metric is read off.
+"""The error curve from which every detection metric is computed.
 
-A trial is accepted where ``score > threshold``. Equal scores are accepted or
+A trial is accepted if ``score > threshold``. Equal scores are accepted or
 rejected together, so no metric depends on the order of the trials.
 
-Every threshold is one of the scores, or -inf to accept all: applied to the
-same scores, in the float type they had, it gives exactly the stated rates.
-Infinite scores are allowed (log-likelihood ratios have them): +inf is accepted
-at every finite threshold, and -inf nowhere, so that a curve with scores of
--inf starts where all that can be accepted is.
+Every threshold is one of the scores, or -inf to accept all trials. Applied to
+the same scores, in their float type, a threshold gives exactly the stated
+rates. Infinite scores are allowed, since log-likelihood ratios can be
+infinite. A score of +inf is accepted at every finite threshold. A score of
+-inf is never accepted, so a curve with such scores starts at the point where
+all others are accepted.
 """
 
 import math
@@ -22,8 +23,9 @@ from scipy.optimize import isotonic_regression
 class ErrorCurve(NamedTuple):
     """Errors at every distinct operating point, counted or weighted.
 
-    ``speechbrain_ext.utils.metrics`` holds the definitions, one function each;
-    here all of them are read off one sorting, as tables and bootstraps need.
+    ``speechbrain_ext.utils.metrics`` defines each metric in a function of its
+    own. The methods here compute several metrics after sorting the scores
+    only once.
 
     Arguments
     ---------
@@ -34,9 +36,9 @@ class ErrorCurve(NamedTuple):
     rejected : np.ndarray
         Positive trials at or below each threshold, [points].
     negatives : int
-        Negative trials, or their weight.
+        Number of negative trials, or their total weight.
     positives : int
-        Positive trials, or their weight.
+        Number of positive trials, or their total weight.
 
     Example
     -------
@@ -55,7 +57,7 @@ class ErrorCurve(NamedTuple):
 
     @classmethod
     def from_scores(cls, positive_scores, negative_scores):
-        """Sorts the scores and counts.
+        """Sorts the scores and counts the errors.
 
         Arguments
         ---------
@@ -68,7 +70,7 @@ class ErrorCurve(NamedTuple):
         Returns
         -------
         ErrorCurve
-            The counts, exact.
+            The exact counts.
 
         Raises
         ------
@@ -85,7 +87,7 @@ class ErrorCurve(NamedTuple):
         merged = np.empty(total)
         merged[is_positive], merged[~is_positive] = positive, negative
         ends = np.flatnonzero(np.append(merged[1:] != merged[:-1], True))
-        # Accepting all comes first, unless scores of -inf stand there.
+        # The first point accepts all trials, unless there are scores of -inf.
         first = int(merged[0] != -math.inf)
         thresholds, accepted, rejected = (
             np.empty(len(ends) + first, dtype=kind)
@@ -109,21 +111,21 @@ class ErrorCurve(NamedTuple):
         return self.accepted / self.negatives, self.rejected / self.positives
 
     def eer(self):
-        """Same as ``metrics.EER``.
+        """Equal error rate, see ``metrics.EER``.
 
         Returns
         -------
         tuple of float
             Equal error rate and threshold.
         """
-        # FAR - FRR falls along the curve: two bisections find its least size.
+        # FAR - FRR decreases along the curve: bisect for the least |gap|.
         last = len(self.thresholds) - 1
         after = self._first_at_most(0, last)
         best = after
         if after > 0:
             before = self._first_at_most(self._gap(after - 1), after)
             lower = self._gap(before) <= -self._gap(after)
-            # of a tie with accepting all the other, whose threshold is finite
+            # in a tie with the first point, take the finite threshold
             if lower and (before or self._gap(before) != -self._gap(after)):
                 best = before
         accepted = self.accepted[best] / self.negatives
@@ -131,7 +133,7 @@ class ErrorCurve(NamedTuple):
         return float((accepted + rejected) / 2), float(self.thresholds[best])
 
     def min_dcf(self, c_miss=1.0, c_fa=1.0, p_target=0.01, normalize=True):
-        """Same as ``metrics.minDCF``.
+        """Minimum detection cost, see ``metrics.minDCF``.
 
         Arguments
         ---------
@@ -142,7 +144,7 @@ class ErrorCurve(NamedTuple):
         p_target : float
             Prior probability of a target trial.
         normalize : bool
-            Whether to divide by the cost of a system that knows nothing.
+            Whether to divide by the cost of the better trivial system.
 
         Returns
         -------
@@ -157,7 +159,7 @@ class ErrorCurve(NamedTuple):
         return float(costs[best] / scale), float(self.thresholds[best])
 
     def act_dcf(self, c_miss=1.0, c_fa=1.0, p_target=0.01, normalize=True):
-        """Same as ``metrics.actDCF``.
+        """Actual detection cost, see ``metrics.actDCF``.
 
         Arguments
         ---------
@@ -168,7 +170,7 @@ class ErrorCurve(NamedTuple):
         p_target : float
             Prior probability of a target trial.
         normalize : bool
-            Whether to divide by the cost of a system that knows nothing.
+            Whether to divide by the cost of the better trivial system.
 
         Returns
         -------
@@ -184,7 +186,7 @@ class ErrorCurve(NamedTuple):
         return float(cost / scale), threshold
 
     def cllr(self):
-        """Same as ``metrics.Cllr``.
+        """Log-likelihood-ratio cost, see ``metrics.Cllr``.
 
         Returns
         -------
@@ -194,7 +196,7 @@ class ErrorCurve(NamedTuple):
         return self._cost_of_ratios(self.thresholds, *self._masses())
 
     def min_cllr(self):
-        """Same as ``metrics.minCllr``.
+        """Minimum log-likelihood-ratio cost, see ``metrics.minCllr``.
 
         Returns
         -------
@@ -202,8 +204,8 @@ class ErrorCurve(NamedTuple):
             Cost in bits.
         """
         positive, negative = self._masses()
-        there = positive + negative > 0
-        positive, negative = positive[there], negative[there]
+        occurs = positive + negative > 0
+        positive, negative = positive[occurs], negative[occurs]
         total = positive + negative
         shares = isotonic_regression(positive / total, weights=total).x
         with np.errstate(divide="ignore"):
@@ -212,7 +214,7 @@ class ErrorCurve(NamedTuple):
         return self._cost_of_ratios(ratios, positive, negative)
 
     def area(self):
-        """Same as ``metrics.ROC_AUC``.
+        """Area under the ROC curve, see ``metrics.ROC_AUC``.
 
         Returns
         -------
@@ -220,17 +222,17 @@ class ErrorCurve(NamedTuple):
             Area under the receiver operating characteristic.
         """
         accepted, rejected = self.rates()
-        # -inf is accepted at no threshold: the end is not on the curve
+        # -inf is never accepted, so the end may be missing in the curve
         true_rates = np.append(1 - rejected[::-1], 1.0)
         return float(trapezoid(true_rates, np.append(accepted[::-1], 1.0)))
 
     def _gap(self, point):
-        """FAR - FRR times both class sizes, in integers: a tie is a tie."""
+        """(FAR - FRR) * negatives * positives, an exact integer."""
         accepted = int(self.accepted[point]) * int(self.positives)
         return accepted - int(self.rejected[point]) * int(self.negatives)
 
     def _first_at_most(self, gap, high):
-        """The first point whose gap is at most ``gap``; ``high`` has one."""
+        """The first point whose gap is at most ``gap``; not after ``high``."""
         low = 0
         while low < high:
             middle = (low + high) // 2
@@ -248,16 +250,16 @@ class ErrorCurve(NamedTuple):
 
     def _cost_of_ratios(self, ratios, positive, negative):
         """Mean cost in bits of log-likelihood ratios, [points]."""
-        # what no trial has would be 0 times infinity
-        there, not_there = positive > 0, negative > 0
-        miss = np.logaddexp(0, -ratios[there]) @ positive[there]
-        accept = np.logaddexp(0, ratios[not_there]) @ negative[not_there]
+        # skip ratios without trials: their product may be 0 * inf
+        targets, others = positive > 0, negative > 0
+        miss = np.logaddexp(0, -ratios[targets]) @ positive[targets]
+        accept = np.logaddexp(0, ratios[others]) @ negative[others]
         cost = miss / self.positives + accept / self.negatives
         return float(cost / (2 * math.log(2)))
 
 
 def _operating_point(c_miss, c_fa, p_target):
-    """Weights of both error rates, checked."""
+    """Checked weights of both error rates."""
     for name, cost in (("c_miss", c_miss), ("c_fa", c_fa)):
         if not 0 < cost < math.inf:
             raise ValueError(
@@ -272,19 +274,19 @@ def _operating_point(c_miss, c_fa, p_target):
 
 
 def _sorted_scores(scores, name):
-    """Scores of one class as a sorted float64 array of its own, [trials]."""
+    """A sorted float64 copy of the scores of one class, [trials]."""
     if isinstance(scores, torch.Tensor):
         scores = scores.detach().to("cpu", torch.float64).numpy()
     scores = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
     if not scores.size:
         raise ValueError(
-            f"`{name}` must hold at least one score, got 0: error rates need "
+            f"`{name}` must have at least one score, got 0: error rates need "
             "both positive and negative trials."
         )
     undefined = int(np.count_nonzero(np.isnan(scores)))
     if undefined:
         raise ValueError(
-            f"`{name}` must not hold NaN, got {undefined} of {scores.size}; "
+            f"`{name}` must not contain NaN, got {undefined} of {scores.size}; "
             "look for silent or broken utterances among the trials."
         )
     return scores

@@ -1,4 +1,4 @@
-"""The figures of a table of systems, by their names."""
+"""The metrics of a results table, by name."""
 
 from functools import partial
 
@@ -10,27 +10,27 @@ from speechbrain_ext.utils.error_curve import ErrorCurve
 
 logger = get_logger(__name__)
 
-# Below these counts a figure is rough and its interval is no guide
-FEWEST_TRIALS = 30  # of a kind: one trial is more than 3 % of them
-FEWEST_SPEAKERS = 10  # the bootstrap draws them
+# Below these counts a metric is rough and its interval is not reliable
+FEWEST_TRIALS = 30  # of each kind: one error is more than 3 %
+FEWEST_SPEAKERS = 10  # that the bootstrap draws
 
 
 def metric_functions(p_targets=(0.01, 0.05), calibrated=False):
-    """The figures that a table has, each as a function of an error curve.
+    """The metrics of a results table, as functions of an ``ErrorCurve``.
 
     Arguments
     ---------
     p_targets : sequence of float
-        Priors of the detection costs, both costs being 1.
+        Priors of the detection costs; both costs are 1.
     calibrated : bool
-        Whether the scores are log-likelihood ratios, so that actDCF and Cllr
-        mean something.
+        Whether the scores are log-likelihood ratios. Only then actDCF, Cllr
+        and minCllr are included.
 
     Returns
     -------
     dict
-        Maps names to functions that return a number, or a tuple that begins
-        with it.
+        Maps names to functions that return a number, or a tuple whose first
+        element is that number.
 
     Example
     -------
@@ -53,7 +53,7 @@ def metric_functions(p_targets=(0.01, 0.05), calibrated=False):
 
 
 def evaluate(scores, targets, functions, bootstrap=None, confidence=0.95):
-    """Figures of the scores of one list, with their intervals.
+    """Computes the metrics of one trial list, with their intervals.
 
     Arguments
     ---------
@@ -62,16 +62,16 @@ def evaluate(scores, targets, functions, bootstrap=None, confidence=0.95):
     targets : np.ndarray
         True for target trials, [trials].
     functions : dict
-        See ``metric_functions``.
+        Metrics, see ``metric_functions``.
     bootstrap : SpeakerBootstrap
         Draws of the list's speakers; None for no intervals.
     confidence : float
-        Of the intervals.
+        Confidence level of the intervals, in (0, 1).
 
     Returns
     -------
     dict
-        Each figure, after it ``<name> interval`` where there is a bootstrap,
+        Each metric, followed by ``<name> interval`` if there is a bootstrap,
         and ``EER threshold``.
 
     Raises
@@ -96,36 +96,36 @@ def evaluate(scores, targets, functions, bootstrap=None, confidence=0.95):
 
 
 def evaluation_notes(row, targets, speakers=None):
-    """Says what limits the meaning of a row of figures.
+    """Warns about results that are not reliable.
 
-    Two rules. Fewer than 30 target trials, 30 nontarget trials or 10 speakers
-    are too few for a figure with an interval: without an error among them
-    the interval is ``[0, 0]``, whatever the system. A Cllr above 1.2 times
-    minCllr and 0.02 is far above what another calibration would give.
+    There are two rules. Fewer than 30 target trials, 30 nontarget trials or 10
+    speakers are too few for an interval: if no error occurs, the interval of
+    any system is ``[0, 0]``. A Cllr above 1.2 * minCllr + 0.02 shows that the
+    calibration does not fit.
 
     Arguments
     ---------
     row : dict
-        What ``evaluate`` returned.
+        Result of ``evaluate``.
     targets : np.ndarray
         True for target trials, [trials].
     speakers : int
-        Speakers of the trials; None where they are not known.
+        Number of speakers in the trials; None if it is not known.
 
     Returns
     -------
     list of str
-        Sentences; none where neither rule applies.
+        Warnings; empty if neither rule applies.
 
     Example
     -------
     >>> row = {"EER %": 0.0, "Cllr": 0.8, "minCllr": 0.1}
     >>> for note in evaluation_notes(row, np.array([True, False]), 2):
     ...     print(note)
-    1 target and 1 nontarget trials of 2 speakers are too few: figures need \
-30 trials of each kind and 10 speakers, and intervals mean nothing here.
+    1 target and 1 nontarget trials of 2 speakers are too few: metrics and \
+their intervals need 30 trials of each kind and 10 speakers.
     Cllr is 0.800, but minCllr is 0.100: the calibration does not fit these \
-trials; fit it on speech like theirs (`calibration_manifest`).
+trials; fit it on similar speech (`calibration_manifest`).
     """
     notes = []
     positive, negative = int(np.sum(targets)), int(np.sum(~targets))
@@ -134,27 +134,48 @@ trials; fit it on speech like theirs (`calibration_manifest`).
         of = "" if speakers is None else f" of {speakers} speakers"
         notes.append(
             f"{positive} target and {negative} nontarget trials{of} are too "
-            f"few: figures need {FEWEST_TRIALS} trials of each kind and "
-            f"{FEWEST_SPEAKERS} speakers, and intervals mean nothing here."
+            f"few: metrics and their intervals need {FEWEST_TRIALS} trials of "
+            f"each kind and {FEWEST_SPEAKERS} speakers."
         )
-    if "Cllr" in row and row["Cllr"] > 1.2 * row["minCllr"] + 0.02:
+    if is_miscalibrated(row):
         notes.append(
             f"Cllr is {row['Cllr']:.3f}, but minCllr is {row['minCllr']:.3f}: "
-            "the calibration does not fit these trials; fit it on speech like "
-            "theirs (`calibration_manifest`)."
+            "the calibration does not fit these trials; fit it on similar "
+            "speech (`calibration_manifest`)."
         )
     return notes
 
 
+def is_miscalibrated(row):
+    """Whether Cllr is above 1.2 * minCllr + 0.02.
+
+    Arguments
+    ---------
+    row : dict
+        Result of ``evaluate``.
+
+    Returns
+    -------
+    bool
+        False also for scores that are not calibrated.
+
+    Example
+    -------
+    >>> is_miscalibrated({"Cllr": 0.3, "minCllr": 0.1})
+    True
+    """
+    return "Cllr" in row and row["Cllr"] > 1.2 * row["minCllr"] + 0.02
+
+
 def log_notes(name, rows):
-    """Logs each note on a list once, with the scorings that it is on.
+    """Logs each note on a list once, with the scorings that it applies to.
 
     Arguments
     ---------
     name : str
-        The list.
+        Name of the list.
     rows : list of dict
-        Its rows, each with ``scoring`` and ``notes`` (list of str).
+        Rows of the list, each with ``scoring`` and ``notes`` (list of str).
 
     Example
     -------

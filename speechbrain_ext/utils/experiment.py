@@ -1,4 +1,4 @@
-"""The start of a run: its output folder, locked, with a log of its own."""
+"""The start of a run: it locks its output folder and opens its log."""
 
 import contextlib
 import importlib.metadata
@@ -23,32 +23,33 @@ logger = get_logger(__name__)
 
 
 def start_experiment(folder, text, script, logs=()):
-    """Does what SpeechBrain's ``create_experiment_directory`` does, safely.
+    """A safer version of SpeechBrain's ``create_experiment_directory``.
 
-    The folder is locked until the process ends, and gets ``hyperparams.yaml``,
-    a copy of the script, ``env.log`` and ``log.txt``, to which is added what
-    is logged, errors that end the process included. No file is written that
-    is not this project's, and none through a link.
+    It locks the folder until the process ends and writes ``hyperparams.yaml``,
+    a copy of the script, ``env.log`` and ``log.txt``. The log includes errors
+    that end the process. Files that this project did not write are never
+    overwritten, and links are never followed.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        The output folder; it is made.
+        The output folder; it is created.
     text : str
-        The recipe, resolved.
+        The resolved recipe.
     script : str
-        The file that is run.
+        Path of the running script.
     logs : iterable of str
-        Names of other files there to which lines will be added.
+        Names of other log files in the folder.
 
     Raises
     ------
     FileExistsError
-        If the folder has one of these files from somebody else.
+        If one of these files exists and this project did not write it.
     OSError
-        If another run holds the folder, or it cannot be written into.
+        If another run uses the folder, or it is not writable.
     ValueError
-        If it holds a link that leads out of it, or is not the main process's.
+        If the folder has a link to a place outside of it, or differs from
+        that of the main process.
 
     Example
     -------
@@ -79,14 +80,14 @@ def start_experiment(folder, text, script, logs=()):
         sys.excepthook = _log_exception
         log_applied_quirks()
         logger.info(f"Experiment folder: {folder}")
-        continue_file(folder / "log.txt")  # which has lines now
+        continue_file(folder / "log.txt")  # it has its first lines now
 
 
 def describe_environment():
-    """Lists what a run depends on: Python, its packages, the commit, CUDA.
+    """Describes the environment: Python, packages, Git commit and CUDA.
 
-    SpeechBrain's ``get_environment_description`` asks the ``pip`` that the
-    shell finds, which may be another Python's and takes seconds.
+    SpeechBrain's ``get_environment_description`` calls the first ``pip`` in
+    PATH, which takes seconds and may belong to another Python.
 
     Returns
     -------
@@ -104,13 +105,13 @@ def describe_environment():
     }
     commit = "not in a git checkout"
     with contextlib.suppress(OSError):
-        told = subprocess.run(
+        git = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],
             capture_output=True,
             text=True,
             check=False,
         )
-        commit = told.stdout.strip() or commit
+        commit = git.stdout.strip() or commit
     lines = [
         f"Python {sys.version}",
         f"Git commit: {commit}",
@@ -123,5 +124,5 @@ def describe_environment():
 
 
 def _log_exception(kind, error, traceback):
-    """What ends the process is logged too."""
+    """Logs an exception that ends the process."""
     logger.error("Exception:", exc_info=(kind, error, traceback))

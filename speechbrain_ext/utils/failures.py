@@ -1,4 +1,4 @@
-"""One sentence instead of a traceback where a script fails."""
+"""Error messages of the scripts: one sentence instead of a traceback."""
 
 import contextlib
 import logging
@@ -12,17 +12,17 @@ from speechbrain_ext.utils.distributed import exit_with_error, rank
 
 @contextlib.contextmanager
 def one_sentence(resume=""):
-    """Ends the process with one sentence where its block fails.
+    """Ends the process with one sentence if the block fails.
 
-    An error of the user's input or of the machine (ValueError, OSError, a loss
-    that is not finite, a GPU without memory, another process that has ended)
-    is a sentence and exit code 1, an interrupt one line and exit code 130. Any
-    other error keeps its traceback.
+    Errors of the user's input or of the machine (ValueError, OSError, a loss
+    that is not finite, out of memory, another process that has ended) give one
+    sentence and exit code 1. An interrupt gives one line and exit code 130.
+    Other errors keep their traceback.
 
     Arguments
     ---------
     resume : str
-        What an interrupted user is told.
+        How to resume, shown after an interrupt.
 
     Yields
     ------
@@ -77,9 +77,15 @@ def _sentences():
 
 
 def _end(error):
-    """Ends this process, the reason being in the log file too."""
+    """Writes the error to the log file and ends this process."""
     record = logging.LogRecord(
-        *(__name__, logging.ERROR, __file__, 0, f"{error}", None, None)
+        name=__name__,
+        level=logging.ERROR,
+        pathname=__file__,
+        lineno=0,
+        msg=str(error),
+        args=None,
+        exc_info=None,
     )
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):

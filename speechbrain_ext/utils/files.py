@@ -1,8 +1,8 @@
-"""Files that are written whole, and that never replace a user's own.
+"""Atomic writes that never replace a user's own files, and folder locks.
 
-Every folder into which this project writes has a journal of its files
-(``speechbrain_ext.utils.journal``). A file that the journal does not know, or
-that was changed since, is the user's. It is never replaced or deleted.
+Every folder that this project writes to has a journal of its files
+(``speechbrain_ext.utils.journal``). A file that is not in the journal, or that
+was changed later, belongs to the user. It is never replaced or deleted.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 
 import filelock
 
@@ -21,37 +20,41 @@ from speechbrain_ext.utils.journal import (
     is_own,
     record_file,
 )
+from speechbrain_ext.utils.seals import to_disk
 
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# The locks that this process holds until it ends, by folder
+# Locks that this process holds until it ends, by folder
 _HELD = {}
 
 
 @contextlib.contextmanager
 def atomic_path(path, record=True):
-    """Gives a temporary path whose file takes its place once it is whole.
+    """Gives a temporary path and renames its file when the block ends.
+
+    If the block fails, the temporary file is deleted.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        The file to write. A file that is there stays until the block has
-        ended without an error.
+        The file to write. An existing file is replaced only if the block
+        succeeds.
     record : bool
-        Whether the journal takes the file in, so that it can be replaced.
+        Whether to enter the file in the journal, so that a later run may
+        replace it.
 
     Yields
     ------
     str
-        Where to write: beside the file, with the same ending.
+        Path to write to, in the same folder and with the same suffix.
 
     Raises
     ------
     FileExistsError
-        If a file is there that this project did not write, or that was
-        changed since.
+        If the file exists and this project did not write it, or it was
+        changed later.
     OSError
         If the disk is full.
 
@@ -70,9 +73,11 @@ def atomic_path(path, record=True):
     try:
         with explain_disk_full(folder or "."):
             yield temporary
-            _sync(temporary)
-            # before the file is there: a run that is killed in between
-            # must know it again
+            # a rename must not reach the disk before the content
+            if not os.path.islink(temporary):
+                to_disk(temporary)
+            # before the rename: a run that is killed in between must still
+            # find the file in the journal
             if record:
                 record_file(folder, name, temporary)
             os.replace(temporary, path)
@@ -83,16 +88,20 @@ def atomic_path(path, record=True):
 
 @contextlib.contextmanager
 def atomic_write(path, mode="w", record=True):
-    """Opens a file that takes its place once it is whole.
+    """Opens a temporary file and renames it when the block ends.
+
+    If the block fails, the temporary file is deleted.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        Same as in ``atomic_path``.
+        The file to write. An existing file is replaced only if the block
+        succeeds.
     mode : str
-        ``"w"`` for text (UTF-8, line ends as written), ``"wb"`` for bytes.
+        ``"w"`` for text (UTF-8, newlines unchanged), ``"wb"`` for bytes.
     record : bool
-        Same as in ``atomic_path``.
+        Whether to enter the file in the journal, so that a later run may
+        replace it.
 
     Yields
     ------
@@ -102,8 +111,8 @@ def atomic_write(path, mode="w", record=True):
     Raises
     ------
     FileExistsError
-        If a file is there that this project did not write, or that was
-        changed since.
+        If the file exists and this project did not write it, or it was
+        changed later.
     OSError
         If the disk is full.
 
@@ -127,19 +136,19 @@ def atomic_write(path, mode="w", record=True):
 
 
 def atomic_link(path, target):
-    """Makes a symbolic link, in the place of one that this project made.
+    """Creates a symbolic link, or replaces one that this project created.
 
     Arguments
     ---------
     path : str | pathlib.Path
         The link.
     target : str
-        What it points to.
+        The path that it points to.
 
     Raises
     ------
     FileExistsError
-        If something is there that this project did not write.
+        If the path exists and this project did not write it.
 
     Example
     -------
@@ -153,17 +162,17 @@ def atomic_link(path, target):
 
 
 def require_own(path):
-    """Raises where something is there that may not be replaced.
+    """Raises if a file exists that may not be replaced.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        A file or a link, which need not be there.
+        A file or a link; it may be missing.
 
     Raises
     ------
     FileExistsError
-        If this project did not write it, or it was changed since.
+        If this project did not write the file, or it was changed later.
 
     Example
     -------
@@ -174,17 +183,17 @@ def require_own(path):
 
 
 def remove_own(path):
-    """Deletes a file that this project wrote; one that is gone is fine.
+    """Deletes a file that this project wrote, if it exists.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        A file or a link.
+        A file or a link; it may be missing.
 
     Raises
     ------
     FileExistsError
-        If this project did not write it, or it was changed since.
+        If this project did not write the file, or it was changed later.
 
     Example
     -------
@@ -196,16 +205,18 @@ def remove_own(path):
 
 
 def clear_temporaries(folder, deep=True):
-    """Deletes what killed runs of this project left half-written.
+    """Deletes temporary files that killed runs of this project left behind.
 
-    For the holder of the folder's lock alone: another run's files are in use.
+    The caller must hold the lock of the folder; otherwise the files may be in
+    use.
 
     Arguments
     ---------
     folder : str | pathlib.Path
         The folder.
     deep : bool
-        Whether those below it are meant too, which have no lock of their own.
+        Whether to clear its subfolders too. Those with a lock of their own
+        are skipped.
 
     Example
     -------
@@ -218,7 +229,7 @@ def clear_temporaries(folder, deep=True):
     """
     for path, folders, names in os.walk(folder):
         if path != os.fspath(folder) and LOCK in names:
-            folders.clear()  # another run's
+            folders.clear()  # it belongs to another run
             continue
         for name in filter(TEMPORARY.match, [*folders, *names]):
             place = os.path.join(path, name)
@@ -231,15 +242,14 @@ def clear_temporaries(folder, deep=True):
 
 
 def refuse_links(folder):
-    """Raises where a folder holds a link that leads out of it.
+    """Raises if a folder has a link to a place outside of it.
 
-    Writing into a folder that somebody else has made must not change a file
-    elsewhere.
+    Writing to such a link would change a file elsewhere.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder; it may be a link itself, and need not be there.
+        The folder. It may be a link itself, and it may be missing.
 
     Raises
     ------
@@ -262,20 +272,20 @@ def refuse_links(folder):
 
 @contextlib.contextmanager
 def locked_folder(folder, patience=5.0, deep=True):
-    """Makes a folder and keeps other processes from writing into it.
+    """Creates a folder and locks it while the block runs.
 
-    What a killed run left half-written there is deleted.
+    Temporary files that killed runs left behind are deleted.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        Where the block is going to write.
+        The folder to write to.
     patience : float
-        Seconds to wait for another process: the workers of one that was
-        killed may take a moment to end.
+        Seconds to wait for another process that holds the lock. The workers
+        of a killed process may take a moment to end.
     deep : bool
-        Whether all below the folder is this project's too: links out of it
-        are refused, and what killed runs left is deleted. A corpus has links
+        Whether to check the subfolders for links to places outside, and to
+        clear them too. False for the folder of a corpus, which may have links
         of its own.
 
     Yields
@@ -286,10 +296,10 @@ def locked_folder(folder, patience=5.0, deep=True):
     Raises
     ------
     OSError
-        If the folder cannot be made or written into, another process writes
-        into it, or its disk is full.
+        If the folder cannot be created or is not writable, another process
+        has locked it, or its disk is full.
     ValueError
-        If it holds a link that leads out of it.
+        If it has a link to a place outside of it.
 
     Example
     -------
@@ -307,23 +317,24 @@ def locked_folder(folder, patience=5.0, deep=True):
 
 
 def lock_output_folder(folder, patience=10.0):
-    """Keeps other runs from a folder until this process ends.
+    """Locks a folder until this process ends.
 
-    The process that called it once may call it again.
+    The same process may lock it again. See ``locked_folder``.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        The output folder; it is made.
+        The output folder; it is created.
     patience : float
-        Same as in ``locked_folder``.
+        Seconds to wait for another process that holds the lock.
 
     Raises
     ------
     OSError
-        Same as in ``locked_folder``.
+        If the folder cannot be created or is not writable, or another process
+        has locked it.
     ValueError
-        Same as in ``locked_folder``.
+        If it has a link to a place outside of it.
 
     Example
     -------
@@ -338,12 +349,12 @@ def lock_output_folder(folder, patience=10.0):
 
 @contextlib.contextmanager
 def explain_disk_full(folder):
-    """Says in a sentence that a disk is full.
+    """Turns the errors of a full disk into one clear message.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        Where the block writes.
+        The folder that the block writes to.
 
     Yields
     ------
@@ -352,7 +363,7 @@ def explain_disk_full(folder):
     Raises
     ------
     OSError
-        If the block raised that there is no space left.
+        If the block fails because no space is left.
 
     Example
     -------
@@ -369,16 +380,15 @@ def explain_disk_full(folder):
             raise
         raise OSError(
             f"No space left while writing to {folder} ({reason}); free some "
-            "space and run the same command again: nothing is left "
-            "half-written."
+            "space and run the same command again. No partial files are left."
         ) from error
 
 
 def _full(error):
-    """What an error says of a full disk, or None."""
+    """The text of an error of a full disk, or None for other errors."""
     if isinstance(error, OSError):
         return error.strerror if error.errno in DISK_FULL else None
-    # torch.save hides the system's error
+    # torch.save hides the error of the operating system
     said = str(error).splitlines()[0] if str(error) else ""
     if "inline_container" in said and "Reader" not in said:
         return f"torch.save: {said.rpartition('] . ')[2]}"
@@ -386,7 +396,7 @@ def _full(error):
 
 
 def _acquire(folder, patience, deep=True):
-    """The lock of a folder, held."""
+    """Creates and locks a folder; returns the lock."""
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
@@ -402,8 +412,8 @@ def _acquire(folder, patience, deep=True):
         lock.acquire()
     except filelock.Timeout as error:
         raise OSError(
-            f"Another run ({_holder(lock.lock_file)}) is writing into "
-            f"{folder}; wait for its end, or name another folder."
+            f"Another run ({_holder(lock.lock_file)}) is writing to {folder}; "
+            "wait until it ends, or use another folder."
         ) from error
     with open(lock.lock_file, "w", encoding="utf-8") as stream:
         stream.write(f"process {os.getpid()} of {platform.node()}")
@@ -412,17 +422,18 @@ def _acquire(folder, patience, deep=True):
 
 
 def _refuse_link(path, root):
-    """Raises where a path is a link that leads out of a folder."""
+    """Raises if a path is a link to a place outside of a folder."""
     target = os.path.realpath(path)
     if os.path.islink(path) and os.path.commonpath([root, target]) != root:
         raise ValueError(
-            f"{path} is a link to {target}, outside its folder, and would be "
-            "written through; remove the link, or name another folder."
+            f"{path} is a link to {target}, outside its folder, and writing "
+            "to it would change its target; remove the link, or use another "
+            "folder."
         )
 
 
 def _holder(path):
-    """What the process that holds a lock says of itself."""
+    """Describes the process that holds a lock."""
     with contextlib.suppress(OSError), open(path, encoding="utf-8") as stream:
         return stream.read() or "an unknown process"
     return "an unknown process"
@@ -430,17 +441,6 @@ def _holder(path):
 
 def _cannot_write(folder, reason):
     return (
-        f"The folder {folder} cannot be written into ({reason}); make it "
-        "writable or name another."
+        f"Cannot write to the folder {folder} ({reason}); make it writable, "
+        "or use another folder."
     )
-
-
-def _sync(path):
-    """Writes a file to the disk: a name must not come before its content."""
-    if os.path.islink(path) or sys.platform == "win32":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

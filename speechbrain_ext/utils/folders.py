@@ -1,4 +1,4 @@
-"""Folders that take another's place as a whole."""
+"""Atomic replacement of whole folders."""
 
 import contextlib
 import ctypes
@@ -30,28 +30,28 @@ NOT_THERE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def new_folder(folder):
-    """Gives a folder to fill, which takes another's place once it is whole.
+    """Gives a temporary folder that replaces a folder when the block ends.
 
-    The other one stays as it is until then. Its files that this project did
-    not write are in the new one too. Where both hold the same in the end,
-    nothing is done.
+    Until then the old folder does not change. Files in it that this project
+    did not write are kept in the new folder. If both folders have the same
+    files in the end, nothing is replaced.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder whose place is taken; it need not be there.
+        The folder to replace; it may be missing.
 
     Yields
     ------
     str
-        The folder to fill, by ``speechbrain_ext.utils.files``.
+        The folder to write to, with ``speechbrain_ext.utils.files``.
 
     Raises
     ------
     FileExistsError
         If the folder cannot be replaced, see ``require_replaceable``.
     OSError
-        If another run does the same, or the disk is full.
+        If another run is replacing the folder, or the disk is full.
 
     Example
     -------
@@ -78,23 +78,23 @@ def new_folder(folder):
 
 
 def require_replaceable(folder, names=()):
-    """Raises where another folder cannot take a folder's place.
+    """Raises if a folder cannot be replaced.
 
-    A former run that was killed while it replaced the folder is undone first.
+    If a run was killed while it replaced the folder, that is undone first.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        The folder, which need not be there.
+        The folder; it may be missing.
     names : iterable of str
-        Patterns of the files that will be written, as ``fnmatch`` knows
-        them: there may be none that this project did not write.
+        Patterns (``fnmatch``) of the files that will be written.
 
     Raises
     ------
     FileExistsError
-        If it is a file or the working directory, or holds a folder, a link,
-        or a file of these names that this project did not write.
+        If the path is a file or the working directory, or the folder has a
+        subfolder, a link, or a file that matches a pattern and that this
+        project did not write.
 
     Example
     -------
@@ -102,34 +102,34 @@ def require_replaceable(folder, names=()):
     >>> (folder / "mine").mkdir()
     >>> require_replaceable(folder)
     Traceback (most recent call last):
-    FileExistsError: ...mine is not a plain file, and the folder...
+    FileExistsError: ...mine is not a regular file, and the folder...
     """
     folder = os.path.realpath(folder)
     if os.path.lexists(_work_path(folder)):
         with _work_folder(folder):
-            pass  # it has been undone
+            pass  # entering it undoes the killed run
     _check(folder, names)
 
 
 def exchange(one, other):
-    """Exchanges two folders in one step.
+    """Exchanges two folders atomically.
 
     Arguments
     ---------
     one : str
         A folder.
     other : str
-        Another one, on the same disk.
+        Another folder on the same disk.
 
     Returns
     -------
     bool
-        False where the system cannot do so.
+        False if the operating system does not support it.
 
     Raises
     ------
     OSError
-        If it can, but failed.
+        If the exchange is supported but failed.
 
     Example
     -------
@@ -160,7 +160,7 @@ def _work_path(folder):
 
 @contextlib.contextmanager
 def _work_folder(folder):
-    """A locked folder beside another one, without a killed run's rest."""
+    """A locked folder beside another one, cleared of a killed run's files."""
     work = _work_path(folder)
     if os.path.islink(work):
         raise FileExistsError(f"{work} is a link; remove it.")
@@ -181,34 +181,34 @@ def _work_folder(folder):
 
 
 def _check(folder, names=()):
-    """Raises where the folder holds what may not be replaced."""
+    """Raises if a folder may not be replaced."""
     if not os.path.lexists(folder):
         return
     if not os.path.isdir(folder):
-        raise FileExistsError(f"{folder} is not a folder; name another.")
+        raise FileExistsError(f"{folder} is not a folder; use another path.")
     if os.path.samefile(folder, os.getcwd()):
         raise FileExistsError(
-            f"{folder} is the working directory, which would be replaced; run "
-            "the command from another one."
+            f"{folder} is the working directory and cannot be replaced; run "
+            "the command from another directory."
         )
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if os.path.islink(path) or not os.path.isfile(path):
             raise FileExistsError(
-                f"{path} is not a plain file, and the folder would be "
-                "replaced as a whole; move it away, or name another folder."
+                f"{path} is not a regular file, and the folder would be "
+                "replaced as a whole; move it away, or use another folder."
             )
         if any(fnmatch.fnmatch(name, known) for known in names):
             require_own(path)
 
 
 def _is_hidden(name):
-    """Whether a file is this project's own book-keeping."""
+    """Whether a file is a journal, a lock or a temporary file."""
     return name in (JOURNAL, LOCK) or bool(TEMPORARY.match(name))
 
 
 def _carry(folder, made):
-    """Puts the files that are not this project's into the new folder."""
+    """Links or copies the user's own files to the new folder."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if not _is_hidden(name) and not is_own(path):
@@ -216,14 +216,14 @@ def _carry(folder, made):
 
 
 def link_or_copy(path, there):
-    """Puts a file in a second place, by a hard link where there are such.
+    """Makes a hard link to a file, or a copy if hard links are not possible.
 
     Arguments
     ---------
     path : str
         The file.
     there : str
-        The other place.
+        Path of the link or copy.
 
     Example
     -------
@@ -241,7 +241,7 @@ def link_or_copy(path, there):
 
 
 def _same(made, folder):
-    """Whether two folders hold the same files."""
+    """Whether two folders have the same files with the same content."""
     if not os.path.isdir(folder):
         return False
     held = [
@@ -255,7 +255,7 @@ def _same(made, folder):
 
 
 def _take_place(made, folder, old):
-    """Puts a folder in the place of another; of that nothing is lost."""
+    """Replaces a folder; the user's own files in it are kept."""
     if not os.path.isdir(folder):
         os.rename(made, folder)
     elif not exchange(made, folder):
@@ -266,7 +266,7 @@ def _take_place(made, folder, old):
 
 
 def _clear(rest, folder):
-    """Deletes a folder file by file; what is only there goes to another."""
+    """Deletes a folder; files that exist only there move to ``folder``."""
     if not os.path.isdir(rest):
         return
     for name in os.listdir(rest):
@@ -286,6 +286,6 @@ def _clear(rest, folder):
     kept = tempfile.mkdtemp(prefix="kept-", dir=os.path.dirname(rest))
     os.rename(rest, kept)
     logger.warning(
-        f"{folder} has other files of the same names, so those of the former "
-        f"one were kept in {kept}."
+        f"{folder} has other files with the same names, so the files of the "
+        f"replaced folder were kept in {kept}."
     )

@@ -1,4 +1,4 @@
-"""Norms of gradients, of all processes where parameters are split."""
+"""Norms of gradients, including those of sharded parameters."""
 
 import torch
 
@@ -6,12 +6,12 @@ from speechbrain_ext.utils.distributed import world_size
 
 
 def total_gradient_norm(parameters):
-    """The norm of all gradients, over all processes where they are split.
+    """The norm of all gradients, summed over processes if they are sharded.
 
     Arguments
     ---------
     parameters : list of torch.nn.Parameter
-        Replicated parameters, and ones that carry a ``shard``.
+        Replicated parameters, and sharded ones (with an attribute ``shard``).
 
     Returns
     -------

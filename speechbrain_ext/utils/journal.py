@@ -1,9 +1,8 @@
-"""The journal of the files that this project wrote into a folder.
+"""The journal of the files that this project wrote to a folder.
 
-``.speechbrain_ext_files.jsonl`` has a line for each file: its name, size and
-digest. A file that no line describes as it is was written or changed by
-somebody else. Of a file that grows, such as a log, the last line describes
-the beginning.
+``.speechbrain_ext_files.jsonl`` has a line for each file with its name, size
+and digest. If no line matches a file, somebody else wrote or changed it. For a
+file that grows, such as a log, the last line describes its beginning.
 """
 
 import contextlib
@@ -12,11 +11,11 @@ import json
 import os
 
 JOURNAL = ".speechbrain_ext_files.jsonl"
-SAMPLED = 2**26  # bytes; of a larger file the digest is of both ends
+SAMPLED = 2**26  # bytes; the digest of a larger file covers its two ends
 
 
 def is_own(path):
-    """Whether this project wrote a file, and nobody changed it since.
+    """Whether this project wrote a file and nobody has changed it.
 
     Arguments
     ---------
@@ -26,7 +25,7 @@ def is_own(path):
     Returns
     -------
     bool
-        False where the journal of its folder does not know it as it is.
+        True if the journal of its folder has a line that matches the file.
 
     Example
     -------
@@ -35,9 +34,8 @@ def is_own(path):
     >>> is_own(path)
     False
     """
-    folder, name = os.path.split(os.fspath(path))
-    known = [line for line in _journal(folder) if line["name"] == name]
-    return bool(known) and _entry(name, path) in known
+    known = _entries(path)
+    return bool(known) and _entry(os.path.basename(path), path) in known
 
 
 def record_file(folder, name, path):
@@ -48,9 +46,9 @@ def record_file(folder, name, path):
     folder : str
         The folder.
     name : str
-        The file's name there.
+        Name of the file.
     path : str | pathlib.Path
-        Where the file is now: it may not have its name yet.
+        Current path of the file, which may still have a temporary name.
 
     Example
     -------
@@ -62,7 +60,7 @@ def record_file(folder, name, path):
     True
     """
     line = json.dumps(_entry(name, path))
-    # a torn line before it must not take this one along
+    # the newline in front ends a line that a killed run left incomplete
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     journal = os.open(os.path.join(folder, JOURNAL), flags, 0o644)
@@ -73,17 +71,17 @@ def record_file(folder, name, path):
 
 
 def continue_file(path):
-    """Takes a file into the journal that is going to grow, such as a log.
+    """Adds a file that will grow, such as a log, to the journal.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        The file, which need not be there yet.
+        The file; it may be missing.
 
     Raises
     ------
     FileExistsError
-        If one is there whose beginning this project did not write.
+        If it exists and this project did not write its beginning.
 
     Example
     -------
@@ -102,17 +100,17 @@ def continue_file(path):
 
 
 def has_grown(path):
-    """Whether a file begins with what this project last knew of it.
+    """Whether a file still begins with the content that the journal lists.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        A file that ``continue_file`` took in.
+        A file that ``continue_file`` added.
 
     Returns
     -------
     bool
-        True also where it was emptied.
+        True also if the file is empty now.
 
     Example
     -------
@@ -121,8 +119,7 @@ def has_grown(path):
     >>> has_grown(path)
     False
     """
-    folder, name = os.path.split(os.fspath(path))
-    known = [line for line in _journal(folder) if line["name"] == name]
+    known = _entries(path)
     if not known or os.path.islink(path) or not os.path.isfile(path):
         return False
     size = known[-1].get("size")
@@ -133,7 +130,7 @@ def has_grown(path):
 
 
 def foreign_words(path):
-    """What is said of a file that is not this project's.
+    """The error message for a file that this project did not write.
 
     Arguments
     ---------
@@ -143,7 +140,7 @@ def foreign_words(path):
     Returns
     -------
     str
-        The sentence.
+        The message.
 
     Example
     -------
@@ -151,41 +148,41 @@ def foreign_words(path):
     'a.txt was not written by this program, '
     """
     return (
-        f"{os.fspath(path)} was not written by this program, or was "
-        "changed since, so it is not replaced; move it away, or name "
-        "another folder."
+        f"{os.fspath(path)} was not written by this program, or was changed "
+        "later, so it is not replaced; move it away, or use another folder."
     )
 
 
-def _journal(folder):
-    """The whole lines of a folder's journal."""
-    path = os.path.join(folder, JOURNAL)
-    if not os.path.isfile(path) or os.path.islink(path):
+def _entries(path):
+    """The complete entries of a file in its folder's journal."""
+    folder, name = os.path.split(os.fspath(path))
+    journal = os.path.join(folder, JOURNAL)
+    if not os.path.isfile(journal) or os.path.islink(journal):
         return []
-    lines = []
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+    entries = []
+    with open(journal, encoding="utf-8", errors="surrogateescape") as stream:
         for line in stream:
-            with contextlib.suppress(ValueError):  # torn by a kill
-                lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict) and "name" in line]
+            with contextlib.suppress(ValueError):  # an incomplete line
+                entries.append(json.loads(line))
+    return [e for e in entries if isinstance(e, dict) and e.get("name") == name]
 
 
 def _entry(name, path):
-    """A line of the journal: name, size and digest of a file or link."""
+    """A journal entry: name, size and digest of a file or link."""
     if os.path.islink(path):
         target = os.readlink(path).encode(errors="surrogateescape")
         digest = hashlib.sha256(b"link:" + target)
         return {"name": name, "size": 0, "sha256": digest.hexdigest()}
-    if not os.path.lexists(path):  # about to begin
+    if not os.path.lexists(path):  # a log that is not begun yet
         return {"name": name, "size": 0, "sha256": _digest(os.devnull, 0)}
     if not os.path.isfile(path):
-        return {"name": name, "size": -1, "sha256": ""}  # nothing of ours
+        return {"name": name, "size": -1, "sha256": ""}  # never ours
     size = os.path.getsize(path)
     return {"name": name, "size": size, "sha256": _digest(path, size)}
 
 
 def _digest(path, size):
-    """The digest of a file's first bytes, of both ends where they are many."""
+    """The digest of the first ``size`` bytes; of both ends if they are many."""
     digest = hashlib.sha256()
     parts = [(0, size)]
     if size > SAMPLED:

@@ -1,9 +1,9 @@
-"""Detection metrics of speaker verification, read off one error curve.
+"""Detection metrics of speaker verification.
 
-A trial is accepted where ``score > threshold``, and equal scores are accepted
-or rejected together. Infinite scores are allowed; how ``ErrorCurve`` counts
-them stands in ``speechbrain_ext.utils.error_curve``, which also gives several
-figures for one sorting of the scores.
+A trial is accepted if ``score > threshold``; equal scores are accepted or
+rejected together. Scores may be infinite, see
+``speechbrain_ext.utils.error_curve``. Its ``ErrorCurve`` computes several
+metrics and sorts the scores only once:
 
 >>> positive, negative = [0.2, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4]
 >>> curve = ErrorCurve.from_scores(positive, negative)
@@ -22,16 +22,16 @@ def error_curve(positive_scores, negative_scores):
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Scores of the target trials, of any shape and on any device; compared
-        in float64.
+        Scores of the target trials, of any shape and on any device. They are
+        compared in float64.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Scores of the non-target trials.
+        Scores of the nontarget trials.
 
     Returns
     -------
     thresholds : np.ndarray
-        Increasing, [points]: -inf, which accepts all, then each distinct
-        score; the highest rejects all.
+        Increasing, [points]: -inf, which accepts all trials, then each
+        distinct score. The highest rejects all trials.
     false_acceptance_rates : np.ndarray
         Share of the negative scores > thresholds[i], [points].
     false_rejection_rates : np.ndarray
@@ -58,15 +58,15 @@ def error_curve(positive_scores, negative_scores):
 def ROC_AUC(positive_scores, negative_scores):
     """Computes the area under the receiver operating characteristic.
 
-    It is the chance that a positive score is above a negative one, equal
-    scores counting half.
+    It is the probability that a positive score is above a negative one. Equal
+    scores count half.
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        As in ``error_curve``.
+        Scores of the target trials, see ``error_curve``.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        As in ``error_curve``.
+        Scores of the nontarget trials.
 
     Returns
     -------
@@ -89,30 +89,30 @@ def ROC_AUC(positive_scores, negative_scores):
 def EER(positive_scores, negative_scores):
     """Computes the equal error rate and its threshold.
 
-    (FAR + FRR) / 2 where |FAR - FRR| is least, at the lowest such score, as in
-    ``speechbrain.utils.metric_stats.EER``; in O(n log n) and on exact counts
-    where that takes O(n^2) on float32 rates. NIST's scripts interpolate
-    between two points instead: less than one trial of the smaller class away
-    where no scores are tied.
+    It is (FAR + FRR) / 2 at the lowest score where |FAR - FRR| is least, as in
+    ``speechbrain.utils.metric_stats.EER``. This function takes O(n log n) time
+    and uses exact counts; SpeechBrain's takes O(n^2) and uses float32 rates.
+    NIST's scripts interpolate between two points. Without tied scores, the
+    difference is less than one trial of the smaller class.
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the target trials, see ``error_curve``.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the nontarget trials.
 
     Returns
     -------
     value : float
-        Equal error rate, a fraction in [0, 1]; 0.5 where all scores are equal.
+        Equal error rate, a fraction in [0, 1]; 0.5 if all scores are equal.
     threshold : float
         Accept where score > threshold.
 
     Raises
     ------
     ValueError
-        Same as ``error_curve``.
+        If a class has no score, or a score is NaN.
 
     Example
     -------
@@ -130,20 +130,20 @@ def minDCF(
     p_target=0.01,
     normalize=True,
 ):
-    """Computes the least detection cost and its threshold.
+    """Computes the minimum detection cost and its threshold.
 
-    The cost is c_miss * p_target * FRR + c_fa * (1 - p_target) * FAR; of equal
-    costs the lowest threshold counts. NIST and the literature divide by the
-    cost of the better of accepting all and rejecting all, so that 1 is the
-    cost of a system that knows nothing; ``speechbrain.utils.metric_stats``
-    does not (``normalize=False``).
+    The cost is c_miss * p_target * FRR + c_fa * (1 - p_target) * FAR. If
+    several thresholds have the least cost, the lowest is returned. NIST and
+    the literature divide by the cost of the better trivial system, which
+    accepts all trials or rejects all; then a useless system has cost 1.
+    ``speechbrain.utils.metric_stats`` does not (``normalize=False``).
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the target trials, see ``error_curve``.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the nontarget trials.
     c_miss : float
         Cost of a false rejection, positive.
     c_fa : float
@@ -156,15 +156,15 @@ def minDCF(
     Returns
     -------
     value : float
-        Least cost.
+        Minimum cost.
     threshold : float
-        Accept where score > threshold; -inf where accepting all is best.
+        Accept where score > threshold; -inf if it is best to accept all.
 
     Raises
     ------
     ValueError
-        If a cost is not positive and finite or ``p_target`` is outside (0, 1);
-        else same as ``error_curve``.
+        If a cost is not positive and finite, ``p_target`` is outside (0, 1),
+        a class has no score, or a score is NaN.
 
     Example
     -------
@@ -186,38 +186,39 @@ def actDCF(
     p_target=0.01,
     normalize=True,
 ):
-    """Computes the detection cost at Bayes' threshold of calibrated scores.
+    """Computes the detection cost of calibrated scores at the Bayes threshold.
 
-    The scores are taken for natural log-likelihood ratios, and trials are
-    accepted where they exceed log(c_fa * (1 - p_target) / (c_miss *
-    p_target)). Never below ``minDCF``; the difference is the calibration's.
+    The scores must be natural log-likelihood ratios. Trials are accepted where
+    they exceed log(c_fa * (1 - p_target) / (c_miss * p_target)). The cost is
+    never below ``minDCF``; the difference is the calibration loss.
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the target trials, see ``error_curve``.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the nontarget trials.
     c_miss : float
-        Same as in ``minDCF``.
+        Cost of a false rejection, positive.
     c_fa : float
-        Same as in ``minDCF``.
+        Cost of a false acceptance, positive.
     p_target : float
-        Same as in ``minDCF``.
+        Prior probability of a target trial, in (0, 1).
     normalize : bool
-        Same as in ``minDCF``.
+        Whether to divide by min(c_miss * p_target, c_fa * (1 - p_target)).
 
     Returns
     -------
     value : float
-        Cost, which has no upper bound of 1.
+        Cost. It may exceed 1.
     threshold : float
-        Bayes' threshold, a log-likelihood ratio.
+        Bayes threshold, a log-likelihood ratio.
 
     Raises
     ------
     ValueError
-        Same as ``minDCF``.
+        If a cost is not positive and finite, ``p_target`` is outside (0, 1),
+        a class has no score, or a score is NaN.
 
     Example
     -------
@@ -231,28 +232,28 @@ def actDCF(
 def Cllr(positive_scores, negative_scores):
     """Computes the cost of log-likelihood ratios, in bits.
 
-    (mean log2(1 + exp(-s)) of the positive + mean log2(1 + exp(s)) of the
-    negative scores) / 2: the detection cost over all operating points. 0 is
-    perfect, 1 is a system that says 0 to all. Brummer and du Preez,
-    "Application-independent evaluation of speaker detection", Computer Speech
-    and Language 2006.
+    It is (mean log2(1 + exp(-s)) of the positive + mean log2(1 + exp(s)) of
+    the negative scores) / 2, the detection cost averaged over all operating
+    points. A perfect system has 0; a system whose scores are all 0 has 1.
+    Brummer and du Preez, "Application-independent evaluation of speaker
+    detection", Computer Speech and Language 2006.
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Natural log-likelihood ratios; else same as in ``error_curve``.
+        Natural log-likelihood ratios of the target trials.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Same as ``positive_scores``, of the non-target trials.
+        Natural log-likelihood ratios of the nontarget trials.
 
     Returns
     -------
     float
-        Cost, inf where a score of -inf or inf is wrong.
+        Cost; inf if a target trial has -inf or a nontarget trial has +inf.
 
     Raises
     ------
     ValueError
-        Same as ``error_curve``.
+        If a class has no score, or a score is NaN.
 
     Example
     -------
@@ -263,18 +264,18 @@ def Cllr(positive_scores, negative_scores):
 
 
 def minCllr(positive_scores, negative_scores):
-    """Computes the least ``Cllr`` that a monotone map of the scores can have.
+    """Computes the least ``Cllr`` over all monotone maps of the scores.
 
-    The best map is isotonic regression (pool adjacent violators) of the
-    labels, whose log odds less those of the classes' sizes are the ratios.
-    Brummer and du Preez 2006.
+    The best map is isotonic regression of the labels (pool adjacent
+    violators). The log-likelihood ratios are its log odds minus the log odds
+    of the class sizes. Brummer and du Preez 2006.
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the target trials, see ``error_curve``.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the nontarget trials.
 
     Returns
     -------
@@ -284,7 +285,7 @@ def minCllr(positive_scores, negative_scores):
     Raises
     ------
     ValueError
-        Same as ``error_curve``.
+        If a class has no score, or a score is NaN.
 
     Example
     -------
@@ -295,14 +296,14 @@ def minCllr(positive_scores, negative_scores):
 
 
 def FAR_at_FRR(positive_scores, negative_scores, frr):
-    """Computes the least false acceptance rate for a bound on the other.
+    """Computes the least FAR for a bound on the false rejection rate.
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the target trials, see ``error_curve``.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the nontarget trials.
     frr : float
         Highest false rejection rate allowed, in [0, 1].
 
@@ -310,14 +311,14 @@ def FAR_at_FRR(positive_scores, negative_scores, frr):
     -------
     value : float
         Least false acceptance rate where the false rejection rate is at most
-        ``frr``; nothing is interpolated.
+        ``frr``, without interpolation.
     threshold : float
-        Accept where score > threshold; the lowest such.
+        The lowest threshold with these rates; accept where score > threshold.
 
     Raises
     ------
     ValueError
-        If ``frr`` is outside [0, 1]; else same as ``error_curve``.
+        If ``frr`` is outside [0, 1], a class has no score, or a score is NaN.
 
     Example
     -------
@@ -329,14 +330,14 @@ def FAR_at_FRR(positive_scores, negative_scores, frr):
 
 
 def FRR_at_FAR(positive_scores, negative_scores, far):
-    """Computes the least false rejection rate for a bound on the other.
+    """Computes the least FRR for a bound on the false acceptance rate.
 
     Arguments
     ---------
     positive_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the target trials, see ``error_curve``.
     negative_scores : torch.Tensor | np.ndarray | sequence
-        Same as in ``error_curve``.
+        Scores of the nontarget trials.
     far : float
         Highest false acceptance rate allowed, in [0, 1].
 
@@ -344,14 +345,14 @@ def FRR_at_FAR(positive_scores, negative_scores, far):
     -------
     value : float
         Least false rejection rate where the false acceptance rate is at most
-        ``far``; nothing is interpolated.
+        ``far``, without interpolation.
     threshold : float
-        Accept where score > threshold; the lowest such.
+        The lowest threshold with these rates; accept where score > threshold.
 
     Raises
     ------
     ValueError
-        If ``far`` is outside [0, 1]; else same as ``error_curve``.
+        If ``far`` is outside [0, 1], a class has no score, or a score is NaN.
 
     Example
     -------
@@ -365,14 +366,14 @@ def FRR_at_FAR(positive_scores, negative_scores, far):
 
 
 def _least(thresholds, rates, bounded, bound, name):
-    """The least of ``rates`` where ``bounded`` is within bounds."""
+    """The least of ``rates`` where ``bounded`` is at most ``bound``."""
     if not 0 <= bound <= 1:
         raise ValueError(
             f"`{name}` must be a rate in [0, 1], got {bound}; pass a "
             "fraction, not percent."
         )
     allowed = bounded <= bound
-    if not allowed.any():  # positive scores of -inf: all must be accepted
+    if not allowed.any():  # positive scores of -inf are never accepted
         return 1.0, float(thresholds[0])
     best = int(np.argmin(np.where(allowed, rates, 2.0)))
     return float(rates[best]), float(thresholds[best])

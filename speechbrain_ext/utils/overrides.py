@@ -1,4 +1,4 @@
-"""Values of the command line take the place of a recipe's, key by key."""
+"""Command-line overrides of a recipe's values."""
 
 import difflib
 import io
@@ -13,26 +13,26 @@ COMMAND_LINE = "The command line"
 
 
 def apply_overrides(recipe, overrides, path):
-    """Puts the command line's values into a recipe.
+    """Applies the overrides of the command line to a recipe.
 
     Arguments
     ---------
     recipe : ruamel.yaml.comments.CommentedMap
-        The recipe as read, nothing resolved; changed in place.
+        The recipe with unresolved references; it is changed in place.
     overrides : str
-        The values as YAML, as ``parse_command_line`` gives them.
+        The overrides as YAML, from ``parse_command_line``.
     path : str
-        The recipe's file, for errors.
+        Path of the recipe, for error messages.
 
     Returns
     -------
     list of str
-        The keys that were given.
+        The keys of the overrides.
 
     Raises
     ------
     ValueError
-        If a key is unknown or a value does not fit.
+        If a key is unknown or a value is not valid.
 
     Example
     -------
@@ -50,7 +50,7 @@ def apply_overrides(recipe, overrides, path):
             f"{COMMAND_LINE} must have --key=value, got {overrides!r}."
         )
     node = ruamel.yaml.YAML().compose(io.StringIO(overrides))
-    written = {  # without quotes: 007 may be a folder's name
+    written = {  # unquoted values as written: 007 may be a folder's name
         key.value: value.value
         for key, value in node.value
         if isinstance(value, ruamel.yaml.ScalarNode) and not value.style
@@ -73,32 +73,33 @@ def apply_overrides(recipe, overrides, path):
 
 
 def changed(old, new, name, known=None):
-    """Changes a block key by key, or replaces it.
+    """Merges a new value into an old one, or replaces the old one.
 
-    A block without a tag changes single keys of the old block. An empty old
-    block takes any key, and one with a tag takes those that it can be built
-    of. Everything else, such as a block with a tag, replaces the old value.
+    A new block without a tag changes single keys of the old block. An old
+    block without a tag accepts only the keys that it has. An old block that is
+    empty, or that has a tag, accepts any key. Every other new value, such as a
+    block with a tag, replaces the old one.
 
     Arguments
     ---------
     old : object
-        The block, or another value.
+        The old value.
     new : object
-        The value of the command line.
+        The value from the command line.
     name : str
-        The key, for errors.
+        The key, for error messages.
     known : dict
-        The recipe's keys, to which an old value may refer.
+        Keys and values of the recipe, for an old value that is a reference.
 
     Returns
     -------
     object
-        The new value; a block that was changed is the old one's object.
+        The new value. An old block that is changed is changed in place.
 
     Raises
     ------
     ValueError
-        If a key is unknown or a value does not fit.
+        If a key is unknown or a value is not valid.
 
     Example
     -------
@@ -108,7 +109,7 @@ def changed(old, new, name, known=None):
     if tag_of(new) or not isinstance(new, dict) or not isinstance(old, dict):
         reference = tag_of(old) == "!ref" and old.value.strip("<>")
         return check_value(name, new, (known or {}).get(reference, old))
-    # what a tag builds knows its own keys; an empty block takes any
+    # the object that a tag builds checks its own keys
     closed = bool(old) and not tag_of(old)
     for key in new:
         if closed:
@@ -118,21 +119,21 @@ def changed(old, new, name, known=None):
 
 
 def check_known(key, known, source):
-    """Raises where a key is unknown.
+    """Raises if a key is unknown.
 
     Arguments
     ---------
     key : str
         The key.
     known : iterable of str
-        The keys that there are.
+        The valid keys.
     source : str
-        Where the key is written, for the error.
+        Where the key is written, for the error message.
 
     Raises
     ------
     ValueError
-        If it is unknown; a key like it is named.
+        If the key is unknown. The message suggests a similar one.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Pictures: detection error trade-off (DET) plots and histograms."""
+"""Plots: detection error trade-off (DET), histograms, training curves."""
 
 import pathlib
 import textwrap
@@ -21,61 +21,57 @@ from speechbrain_ext.utils.probits import (
     thinned_probits,
 )
 
-# Rates to label, in percent, the most important first: labels that would
-# overlap are left out.
-TICKS = (
-    *(1, 10, 40, 0.1, 0.01, 0.001, 0.0001, 90, 99, 99.9),
-    *(5, 20, 60, 0.5, 0.05, 0.005, 0.0005, 80, 95, 99.5),
-    *(2, 30, 70, 0.2, 0.02, 0.002, 0.0002, 50, 98, 99.8),
-)
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Rates to label, in percent. Labels that would overlap an earlier one are left
+# out, so the most important come first.
+TICKS = [1, 10, 40, 0.1, 0.01, 0.001, 0.0001, 90, 99, 99.9]
+TICKS += [5, 20, 60, 0.5, 0.05, 0.005, 0.0005, 80, 95, 99.5]
+TICKS += [2, 30, 70, 0.2, 0.02, 0.002, 0.0002, 50, 98, 99.8]
+# Okabe and Ito's colours, which colour-blind people can distinguish
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-# Five for six colours: 30 curves differ, neighbours also in a grey print
+# Five line styles and six colours make 30 different curves
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-MARKERS = ("s", "^", "D", "v", "P")  # of minDCF; EER has a dot
-SIZE = 5.0  # inches, both ways
+MARKERS = ("s", "^", "D", "v", "P")  # for minDCF; EER has a dot
+SIZE = 5.0  # inches, width and height
 DPI = 190
-FONT_SIZE = 11.0  # points, 72 to the inch
+FONT_SIZE = 11.0  # points, 1/72 inch
 MOST_INSIDE = 4  # lines of a legend inside the axes
-WIDTH_INSIDE, WIDTH_BELOW = 26, 46  # letters of such a line, and of one below
+WIDTH_INSIDE, WIDTH_BELOW = 26, 46  # characters per line, inside and below
 BINS = 60
 
 
 def det_plot(systems, path, title=None, p_targets=()):
     """Draws the error curves of one or more systems on probit axes.
 
-    Normally distributed scores make straight lines (Martin et al., "The DET
+    Normally distributed scores give straight lines (Martin et al., "The DET
     Curve in Assessment of Detection Task Performance", Eurospeech 1997). A dot
-    marks each equal error rate, on the dashed diagonal. The axes show where
-    both rates are between one error and 50 %, further where an equal error
-    rate is higher or a minDCF point lies (up to 90 %). A minDCF point outside
-    the axes is marked on the frame. Systems whose curves coincide share one
-    line, and the legend says ``a = b``.
+    marks each equal error rate, on the dashed diagonal. The axes range from
+    one error to 50 %. They are extended up to 90 % for a higher equal error
+    rate or a minDCF point. A minDCF point outside the axes is marked on the
+    frame. Systems whose curves coincide share one line, labelled ``a = b``.
 
     Arguments
     ---------
     systems : dict
-        Maps a label to (positive_scores, negative_scores), each as in
+        Maps a label to (positive_scores, negative_scores), see
         ``speechbrain_ext.utils.metrics.error_curve``.
     path : str | pathlib.Path
-        File to write, whole or not at all; its folder is made. The suffix
-        tells the format, PNG where there is none.
+        File to write atomically; its folder is created. The format follows
+        from the suffix and defaults to PNG.
     title : str
-        Title of the plot, none where None.
+        Title of the plot; None for no title.
     p_targets : sequence of float
         Priors whose minDCF (both costs 1) is marked on each curve.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        The drawn figure, for a logger.
+        The figure, for a logger.
 
     Raises
     ------
     ValueError
-        If there is no system, a system's scores have no error curve, a prior
-        is outside (0, 1), or the suffix is not a format that matplotlib
-        writes.
+        If there is no system, a system has no scores of a class or a score of
+        NaN, a prior is outside (0, 1), or matplotlib cannot write the format.
 
     Example
     -------
@@ -86,7 +82,7 @@ def det_plot(systems, path, title=None, p_targets=()):
     'cosine: EER 25.00 %'
     """
     if not systems:
-        raise ValueError("`systems` must hold at least one system, got 0.")
+        raise ValueError("`systems` must have at least one system, got 0.")
     curves, equal, costs = {}, {}, {}
     for label, (positive_scores, negative_scores) in systems.items():
         try:
@@ -118,34 +114,34 @@ def det_plot(systems, path, title=None, p_targets=()):
 
 
 def histogram_plot(samples, path, label, title=None, thresholds=None):
-    """Draws the histograms of one or more kinds of values over each other.
+    """Draws the histograms of one or more kinds of values in one plot.
 
-    Each histogram sums to 100 %, so that kinds of which there are few can be
-    seen too.
+    Each histogram sums to 100 %, so that kinds with few values are visible.
 
     Arguments
     ---------
     samples : dict
         Maps a name to its values, finite numbers.
     path : str | pathlib.Path
-        File to write, whole or not at all; its folder is made.
+        File to write atomically; its folder is created.
     label : str
-        What the values are.
+        Label of the axis of values.
     title : str
-        Title of the plot, none where None.
+        Title of the plot; None for no title.
     thresholds : dict
-        Maps a name to a value where a line is drawn, none where None. The
-        legend tells the value, and the side of one that is outside.
+        Maps a name to a value that is marked by a line; None for no lines.
+        The legend shows the value. It also shows on which side a threshold
+        outside the axes lies.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        The drawn figure, for a logger.
+        The figure, for a logger.
 
     Raises
     ------
     ValueError
-        If there is no kind, or one has no values.
+        If ``samples`` is empty, or a kind has no values.
 
     Example
     -------
@@ -157,7 +153,10 @@ def histogram_plot(samples, path, label, title=None, thresholds=None):
     """
     values = {name: np.asarray(v, dtype=float) for name, v in samples.items()}
     if not values or not all(v.size for v in values.values()):
-        raise ValueError("`samples` must hold kinds with values each.")
+        raise ValueError(
+            "`samples` must have at least one kind, and each kind at least "
+            "one value."
+        )
     edges = _bin_edges(np.concatenate(list(values.values())))
     figure = Figure((SIZE, 0.6 * SIZE), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -197,14 +196,14 @@ def histogram_plot(samples, path, label, title=None, thresholds=None):
 def _bin_edges(values):
     """Edges of the bins of a histogram, [BINS + 1]."""
     low, high = float(values.min()), float(values.max())
-    # scores of a collapsed network differ in the last digits alone
+    # scores of a collapsed network differ only in the last digits
     least = 1e-6 * max(1.0, abs(low), abs(high))
     margin = max(0.0, least - (high - low) / 2)
     return np.linspace(low - margin, high + margin, BINS + 1)
 
 
 def _side(value, edges):
-    """Where a threshold is that would squeeze the histograms, or nothing."""
+    """The side of a threshold that is too far outside to be drawn, or ""."""
     room = 0.3 * (edges[-1] - edges[0])
     if edges[0] - room <= value <= edges[-1] + room:
         return ""
@@ -212,11 +211,11 @@ def _side(value, edges):
 
 
 def _shared_names(curves, equal):
-    """The first label of each line to draw, and all that share the line."""
+    """Maps the first label of each line to all labels that share the line."""
     names = {}
     for label, curve in curves.items():
         for first in names:
-            # a legend has one EER for all of them
+            # the legend shows one EER for all of them
             same = f"{equal[label]:.4f}" == f"{equal[first]:.4f}"
             if same and coincide(curve, curves[first]):
                 names[first] += f" = {label}"
@@ -227,9 +226,9 @@ def _shared_names(curves, equal):
 
 
 def _draw_curves(axes, curves, limits):
-    """One line a curve, in the order given, and a dot at each EER."""
+    """Draws one line per curve, in order, and a dot at each EER."""
     lines = []
-    # an EER of 0 is as low as the curves tell
+    # an EER of 0 is drawn at the lowest rate above 0
     rates = [np.concatenate([c[i] for c, _ in curves]) for i in range(2)]
     for i, (curve, equal) in enumerate(curves):
         colour = COLOURS[i % len(COLOURS)]
@@ -245,7 +244,7 @@ def _draw_curves(axes, curves, limits):
 
 
 def _draw_costs(axes, colour, costs, p_targets):
-    """A mark at the minDCF of each prior; on the frame if it is outside."""
+    """Marks the minDCF of each prior; on the frame if it is outside."""
     markers = _cycle(MARKERS, p_targets)
     for p_target, marker, point in zip(p_targets, markers, costs, strict=True):
         x = np.clip(ndtri(point[0]), *axes.get_xlim())
@@ -256,18 +255,18 @@ def _draw_costs(axes, colour, costs, p_targets):
 
 
 def _mark(marker, colour="0.35", gid=None):
-    """A mark without a line."""
+    """A marker without a line."""
     style = {"markersize": 7.5, "markeredgecolor": "w", "linestyle": ""}
     return Line2D([], [], marker=marker, color=colour, gid=gid, **style)
 
 
 def _cycle(values, others):
-    """As many of some values as there are others, from the start again."""
+    """Repeats ``values`` until there are as many as ``others``."""
     return [values[i % len(values)] for i in range(len(others))]
 
 
 def _draw_axes(axes, x_limits, y_limits):
-    """Limits, ticks in percent, names, grid and the line of equal rates."""
+    """Sets limits, ticks in percent, labels, grid and the diagonal."""
     axes.set(xlim=x_limits, ylim=y_limits)
     _label_percents(axes.xaxis, x_limits, across=True)
     _label_percents(axes.yaxis, y_limits, across=False)
@@ -280,7 +279,7 @@ def _draw_axes(axes, x_limits, y_limits):
 
 
 def _label_percents(axis, limits, across):
-    """Ticks an axis of probits in percent, labels only where they have room."""
+    """Adds ticks in percent to an axis of probits; labels never overlap."""
     line = FONT_SIZE / 72
     inch = (limits[1] - limits[0]) / (0.85 * SIZE)  # in probits
     labelled, bare = {}, []
@@ -301,8 +300,8 @@ def _label_percents(axis, limits, across):
 
 
 def _add_legend(figure, axes, handles, texts, below=False):
-    """A legend inside the axes where it is small, else below them."""
-    # a name that begins with an underscore would be left out
+    """Adds a legend inside the axes if it is small, otherwise below them."""
+    # matplotlib leaves out names that begin with an underscore
     texts = [f" {text}" if text.startswith("_") else text for text in texts]
     width = max(len(text) for text in texts)
     below |= len(texts) > MOST_INSIDE or width > WIDTH_INSIDE
@@ -324,34 +323,35 @@ def _add_legend(figure, axes, handles, texts, below=False):
 
 
 def _save(figure, path):
-    """Writes the figure; the file is whole or not there."""
+    """Writes the figure atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part, warnings.catch_warnings():
-        # letters that the font lacks are drawn as boxes
+        # characters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(part, format=path.suffix[1:] or "png")
 
 
 def training_curves(history, path):
-    """Draws how a training went, epoch by epoch, panel below panel.
+    """Draws loss, development EER, learning rate and margin over the epochs.
 
     Arguments
     ---------
     history : list of dict
-        An epoch each, as ``speechbrain_ext.utils.train_logger.read_history``
-        gives them. What none of them has gets no panel.
+        One dict per epoch, from
+        ``speechbrain_ext.utils.train_logger.read_history``. A quantity that
+        no epoch has gets no panel.
     path : str | pathlib.Path
-        File to write, whole or not at all; its folder is made.
+        File to write atomically; its folder is created.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        The drawn figure, for a logger.
+        The figure, for a logger.
 
     Raises
     ------
     ValueError
-        If there is no epoch, or none has anything to draw.
+        If no epoch has one of these quantities.
 
     Example
     -------
@@ -373,8 +373,8 @@ def training_curves(history, path):
     }
     if not panels:
         raise ValueError(
-            "`history` must have epochs with numbers to draw, got "
-            f"{len(history)} epochs without."
+            "`history` must have an epoch with a loss, an EER, a learning "
+            f"rate or a margin, got {len(history)} epochs without them."
         )
     figure = Figure((SIZE, 2 * len(panels)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

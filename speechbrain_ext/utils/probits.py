@@ -1,25 +1,25 @@
-"""Error curves on probit axes, as a detection error trade-off plot has them."""
+"""Error curves on the probit axes of a detection error trade-off plot."""
 
 import numpy as np
 from scipy.special import ndtr, ndtri  # scipy.stats.norm.cdf and ppf
 
 MOST_POINTS = 4000
 LEAST_RATE = 1e-6
-MOST_RATE = 0.9  # of a minDCF point for which the axes are extended
+MOST_RATE = 0.9  # the axes are extended for minDCF points up to this rate
 LEAST_SPAN = 1.5  # probits
-LINE_WIDTH = 0.02  # probits, about what a drawn line covers
-OUTSIDE = 6.0  # probits; where rates of 0 and 1 go, which are infinite
+LINE_WIDTH = 0.02  # probits, about the width of a drawn line
+OUTSIDE = 6.0  # probits, for rates of 0 and 1, whose probits are infinite
 
 
 def probit(rate, rates):
-    """Probit of an error rate, at most as extreme as its curve can tell.
+    """Probit of an error rate, limited to the range that its curve resolves.
 
     Arguments
     ---------
     rate : float
         Error rate, in [0, 1].
     rates : np.ndarray
-        All rates of its kind on the curve, [points].
+        All rates of the same kind on the curve, [points].
 
     Returns
     -------
@@ -36,7 +36,7 @@ def probit(rate, rates):
 
 
 def least_cost_rates(curve, p_target):
-    """Both error rates where the detection cost is least, as in ``minDCF``.
+    """Both error rates at the minimum detection cost, see ``minDCF``.
 
     Arguments
     ---------
@@ -68,19 +68,19 @@ def least_cost_rates(curve, p_target):
 
 
 def coincide(one, other):
-    """Whether two curves are nowhere further apart than a line is wide.
+    """Whether the distance of two curves is below the width of a line.
 
     Arguments
     ---------
     one : tuple of np.ndarray
         False acceptance and false rejection rates, [points] each.
     other : tuple of np.ndarray
-        Those of another curve, [other points] each.
+        The rates of another curve, [other points] each.
 
     Returns
     -------
     bool
-        Whether a plot shows them as one.
+        Whether they look like one curve in a plot.
 
     Example
     -------
@@ -88,7 +88,7 @@ def coincide(one, other):
     >>> coincide(curve, curve), coincide(curve, (curve[0], curve[1] ** 2))
     (True, False)
     """
-    # y - x grows along a curve, and x + y is a function of it
+    # y - x increases along a curve, so x + y is a function of it
     turned = [(y - x, x + y) for x, y in (_probits(*one), _probits(*other))]
     along = np.union1d(turned[0][0], turned[1][0])
     across = [np.interp(along, *curve) for curve in turned]
@@ -96,7 +96,7 @@ def coincide(one, other):
 
 
 def thinned_probits(acceptance_rates, rejection_rates):
-    """A curve in probits, without what no one would see of it.
+    """A curve in probits, without points that are too close to be seen.
 
     Arguments
     ---------
@@ -108,8 +108,8 @@ def thinned_probits(acceptance_rates, rejection_rates):
     Returns
     -------
     tuple of np.ndarray
-        Both in probits, at most ``MOST_POINTS``; rates of 0 and 1 are outside
-        of any picture.
+        Both rates in probits, at most ``MOST_POINTS`` points. Rates of 0 and 1
+        lie outside of any plot.
 
     Example
     -------
@@ -122,22 +122,22 @@ def thinned_probits(acceptance_rates, rejection_rates):
         return x, y
     way = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
     kept = np.searchsorted(way, np.linspace(0, way[-1], MOST_POINTS // 2))
-    # With both ends of every jump, which would be a slope otherwise.
+    # Keep both ends of every jump; otherwise it would become a slope.
     kept = np.unique(np.clip([kept - 1, kept], 0, len(x) - 1))
     return x[kept], y[kept]
 
 
 def probit_limits(curves, equal, costs=()):
-    """Limits of both axes that frame what there is to see.
+    """Limits of both axes of a plot.
 
     Arguments
     ---------
     curves : iterable of tuple
         False acceptance and false rejection rates of each curve, [points].
     equal : iterable of float
-        Equal error rate of each.
+        Equal error rate of each curve.
     costs : iterable of list
-        Points (both rates) to take in as well, where they are below 90 %.
+        Further points (both rates) to include, if they are below 90 %.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def probit_limits(curves, equal, costs=()):
     [(-0.75, 0.75), (-0.75, 0.75)]
     """
     equal, costs = list(equal), list(costs)
-    # Half a probit beyond the worst equal error rate, 50 % at the least.
+    # Half a probit beyond the worst equal error rate, at least 50 %.
     worst = ndtr(ndtri(min(max(equal), 1 - LEAST_RATE)) + 0.5)
     near = [rate for point in costs for rate in point if rate <= MOST_RATE]
     most = max(0.5, worst, *near)

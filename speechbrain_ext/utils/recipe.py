@@ -1,4 +1,4 @@
-"""Loading of recipes: checked key by key, before anything is built."""
+"""Recipes are checked key by key before any object is built."""
 
 import contextlib
 import difflib
@@ -24,33 +24,40 @@ from speechbrain_ext.utils.yaml_files import (
 
 logger = get_logger(__name__)
 
-# What a run that is resumed cannot change
+# A resumed run cannot change these
 FIXED = (
-    *("seed", "speeds", "loss tag", "opt_class tag", "embedding_model tag"),
-    *("embedding_model.block_sizes", "embedding_model.channels"),
-    *("embedding_model.input_size", "embedding_model.lin_neurons"),
-    *("embedding_model.width", "classifier tag"),
+    "seed",
+    "speeds",
+    "loss tag",
+    "opt_class tag",
+    "classifier tag",
+    "embedding_model tag",
+    "embedding_model.block_sizes",
+    "embedding_model.channels",
+    "embedding_model.input_size",
+    "embedding_model.lin_neurons",
+    "embedding_model.width",
 )
 
 
 def read_recipe(path):
-    """Reads a recipe; builds nothing.
+    """Reads a recipe without building its objects.
 
     Arguments
     ---------
     path : str
-        The recipe's YAML.
+        Path of the YAML.
 
     Returns
     -------
     ruamel.yaml.comments.CommentedMap
-        The keys with their tags, nothing resolved.
+        The keys with their tags; references are not resolved.
 
     Raises
     ------
     ValueError
-        If it is not a readable YAML of keys, or extends another recipe, as
-        recipes once could.
+        If the file is not a readable YAML of keys and values, or uses
+        ``extends``, which is no longer supported.
 
     Example
     -------
@@ -64,43 +71,42 @@ def read_recipe(path):
     if "extends" in recipe:
         raise ValueError(
             f"{path}: `extends` is no longer supported; copy a standalone "
-            "recipe of hparams/ and change its keys there, or pass them on "
-            "the command line as --key=value."
+            "recipe from hparams/ and change its keys, or pass them on the "
+            "command line as --key=value."
         )
     return recipe
 
 
 def load_recipe(path, overrides="", keys=(), run_opts=None):
-    """Loads a recipe with SpeechBrain's command-line overrides.
+    """Loads a recipe with overrides from the command line.
 
-    All values are checked before anything is built, so that nothing is
-    written where one is wrong.
+    All values are checked before any object is built, so that no file is
+    written if a value is not valid.
 
     Arguments
     ---------
     path : str
-        The recipe's YAML.
+        Path of the YAML.
     overrides : str
-        Overrides as YAML, as ``parse_command_line`` gives them.
+        Overrides as YAML, from ``parse_command_line``.
     keys : iterable of str
-        The keys that the calling script reads. A key that is missing, and a
-        key that neither the script nor another key uses, is an error.
+        Keys that the calling script reads. They must be in the recipe, and
+        every other key must be used by another key.
     run_opts : speechbrain.utils.run_opts.RunOptions
-        SpeechBrain's own options. Those that were given on the command line
-        and are keys of the recipe too (``precision``) change the recipe, so
-        that it says what is done.
+        SpeechBrain's own options. If one was given on the command line and is
+        also a key of the recipe (``precision``), it overrides the key.
 
     Returns
     -------
     hparams : dict
         The objects.
     text : str
-        The recipe with references and overrides resolved, self-contained.
+        The recipe with references and overrides resolved.
 
     Raises
     ------
     ValueError
-        If a key is unknown, missing or unused, a value does not fit, or an
+        If a key is unknown, missing or unused, a value is not valid, or an
         object cannot be built.
 
     Example
@@ -113,7 +119,9 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     recipe = read_recipe(path)
     for key in keys:
         if key not in recipe:
-            raise ValueError(f"{path} lacks the key '{key}', which is read.")
+            raise ValueError(
+                f"{path} lacks the key '{key}', which the script reads."
+            )
     for key in recipe:
         if key in RULES and not tag_of(recipe[key]):
             recipe[key] = check_value(
@@ -133,8 +141,8 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     for key in overridden:
         if key not in used:
             raise ValueError(
-                f"--{key} changes nothing: with the other options nothing "
-                "uses it; leave it out."
+                f"--{key} has no effect: with the other options the key is "
+                "not used; leave it out."
             )
     return _build(written, path)
 
@@ -151,12 +159,12 @@ def _referenced(recipe):
 
 
 def _refuse_unused(key, used, path):
-    """Says of a key that nothing uses what to do."""
+    """Raises for an unused key and says what to do."""
     if difflib.get_close_matches(key, used, n=1):
         check_known(key, used, path)
     raise ValueError(
-        f"{path} has the key '{key}', which nothing uses; refer to it with "
-        f"!ref <{key}>, or take it out."
+        f"{path} has the key '{key}', which is not used; refer to it with "
+        f"!ref <{key}>, or remove it."
     )
 
 
@@ -168,19 +176,19 @@ def _build(written, path):
             if key in RULES:
                 check_value(key, value, remedy=f"change it in {path}")
         return load_hyperpyyaml(written), text
-    # what a YAML builds may raise anything
+    # the objects of a YAML may raise any exception
     except (Exception, SystemExit) as error:
         raise ValueError(f"{path}: {_said(error)}") from error
 
 
 def _said(error):
-    """An error of HyperPyYAML, or of what it built, on one line."""
+    """The message of an error of HyperPyYAML or of an object, on one line."""
     if isinstance(error, OSError):
         said = str(error)
     elif isinstance(error, MarkedYAMLError):
         said = error.problem
     else:
-        # hyperpyyaml adds the place in front of what the constructor said
+        # hyperpyyaml puts the place in front of the constructor's message
         said = "; ".join(str(argument).strip() for argument in error.args)
     said = " ".join(said.split())
     named = isinstance(error, (ValueError, TypeError, ImportError, OSError))
@@ -189,12 +197,12 @@ def _said(error):
 
 @checkpoints.register_checkpoint_hooks
 class RecipeText:
-    """The recipe that a checkpoint was trained with, and what has changed.
+    """Saves the recipe in each checkpoint and reports later changes.
 
     Arguments
     ---------
     text : str
-        The recipe of this run, resolved.
+        The resolved recipe of this run.
 
     Example
     -------
@@ -208,17 +216,17 @@ class RecipeText:
         self.text = text
 
     def changes(self, path):
-        """The keys whose value is not that of a checkpoint.
+        """The keys whose values differ from those of a checkpoint.
 
         Arguments
         ---------
         path : str
-            The checkpoint's file.
+            The recipe in the checkpoint.
 
         Returns
         -------
         list of str
-            ``key: old -> new``, keys within a block with dots.
+            ``key: old -> new``; keys inside a block are joined by dots.
         """
         with open(path, encoding="utf-8") as file:
             old = dict(_leaves(ruamel.yaml.YAML().load(file)))
@@ -230,21 +238,21 @@ class RecipeText:
         ]
 
     def require_resumable(self, path):
-        """Raises where a checkpoint was trained with what cannot change.
+        """Raises if this run cannot resume from a checkpoint.
 
-        Splits and crops are drawn from the seed, and the weights are those
-        of one network, one optimiser and one set of classes.
+        Splits and crops depend on the seed, and the weights belong to one
+        network, one optimiser and one set of classes.
 
         Arguments
         ---------
         path : str
-            The checkpoint's file.
+            The recipe in the checkpoint.
 
         Raises
         ------
         ValueError
             If the seed, the classes, the network, the loss or the optimiser
-            is another one.
+            has changed.
         """
         for change in self.changes(path):
             key, _, values = change.partition(": ")
@@ -253,8 +261,8 @@ class RecipeText:
                 key = key.removesuffix(" tag")
                 raise ValueError(
                     f"{pathlib.Path(path).parent} was trained with `{key}` "
-                    f"{old}, but this run has {new}; go back to {old} to "
-                    "resume it, or name another --output_folder."
+                    f"{old}, but this run has {new}; use {old} to resume it, "
+                    "or pass another --output_folder."
                 )
 
     @checkpoints.mark_as_saver
@@ -265,11 +273,13 @@ class RecipeText:
     @checkpoints.mark_as_loader
     def _recover(self, path, end_of_epoch):
         for change in self.changes(path):
-            logger.warning(f"The recipe has changed since, {change}")
+            logger.warning(
+                f"The recipe has changed since the checkpoint: {change}"
+            )
 
 
 def _leaves(node, name=""):
-    """The values of a YAML by their dotted keys, tags included."""
+    """The values and tags of a YAML, with their dotted keys."""
     tag = getattr(getattr(node, "tag", None), "value", None)
     if tag:
         yield f"{name} tag", tag
@@ -283,20 +293,20 @@ def _leaves(node, name=""):
 
 
 def require_resumable(folder, text):
-    """Raises where a folder's checkpoints do not go with a recipe.
+    """Raises if the checkpoints of a folder do not fit a recipe.
 
     Arguments
     ---------
     folder : str
-        The folder of the checkpoints, which need not be there.
+        Folder of the checkpoints; it may be missing.
     text : str
-        The recipe of this run, resolved.
+        The resolved recipe of this run.
 
     Raises
     ------
     ValueError
-        If one was trained with another seed, network, loss or optimiser, or
-        with other classes.
+        If a checkpoint was trained with another seed, network, loss or
+        optimiser, or with other classes.
 
     Example
     -------
@@ -308,7 +318,7 @@ def require_resumable(folder, text):
     ValueError: ...CKPT+1 was trained with `seed` 1, but this run has 2; ...
     """
     for path in sorted(pathlib.Path(folder).glob("CKPT*/recipe.ckpt")):
-        # a damaged one is dealt with when it is loaded
+        # damaged checkpoints are handled when they are loaded
         with contextlib.suppress(OSError, UnicodeDecodeError, YAMLError):
             RecipeText(text).require_resumable(path)
 
@@ -316,25 +326,26 @@ def require_resumable(folder, text):
 def write_recipe(folder, text, patience=10.0):
     """Locks an output folder and writes the recipe into it.
 
-    The main process holds the lock until it ends, however it ends; the others
-    look whether the recipe is there.
+    The main process holds the lock until it ends. The other processes check
+    that the recipe exists.
 
     Arguments
     ---------
     folder : str
         The output folder.
     text : str
-        The recipe, resolved.
+        The resolved recipe.
     patience : float
-        Seconds to wait for another run's end.
+        Seconds to wait for another run that holds the lock.
 
     Raises
     ------
     OSError
-        If another run holds the folder, it cannot be written into, or it has
-        a hyperparams.yaml that this project did not write.
+        If another run uses the folder, it is not writable, or it has a
+        hyperparams.yaml that this project did not write.
     ValueError
-        If it holds a link that leads out of it, or a process does not find it.
+        If the folder has a link to a place outside of it, or a process does
+        not find the recipe.
 
     Example
     -------
@@ -350,6 +361,6 @@ def write_recipe(folder, text, patience=10.0):
             file.write(text)
     if not path.exists():
         raise ValueError(
-            f"The output folder {folder} is not the main process's; give one "
-            "that all machines share."
+            f"The output folder {folder} lacks the hyperparams.yaml of the "
+            "main process; use a folder that all machines share."
         )

@@ -1,4 +1,4 @@
-"""A report in one HTML file, with its pictures in it."""
+"""Reports in one HTML file that includes its pictures."""
 
 import base64
 import datetime
@@ -15,9 +15,9 @@ from speechbrain_ext.utils.files import atomic_write
 from speechbrain_ext.utils.report_template import STYLE, TEMPLATE
 
 MISSING = "\u2013"
-# What stands to the right, as its heading does: a number, maybe an interval
+# A number, maybe with an interval; columns of them are aligned to the right
 NUMBER = re.compile(r"([-+]?[\d.]+(?:e[-+]?\d+)?|[-\u2013]|-?inf)( \[.*\])?")
-MOST_COLUMNS = 4  # of a table that a narrow screen shows as it is
+MOST_COLUMNS = 4  # wider tables are shown as cards on a narrow screen
 
 
 class Table(NamedTuple):
@@ -26,11 +26,11 @@ class Table(NamedTuple):
     Arguments
     ---------
     frame : pandas.DataFrame
-        Its columns and rows.
+        Columns and rows.
     caption : str
-        What it shows.
+        Caption of the table.
     notes : sequence of str
-        Sentences below it, on what a reader could overlook.
+        Sentences below the table.
 
     Example
     -------
@@ -51,9 +51,9 @@ class Picture(NamedTuple):
     path : pathlib.Path
         PNG file.
     caption : str
-        What it shows.
+        Caption of the picture.
     alt : str
-        What stands in its place where it cannot be seen.
+        Alternative text for readers who cannot see the picture.
 
     Example
     -------
@@ -67,18 +67,18 @@ class Picture(NamedTuple):
 
 
 def results_table(results):
-    """The figures of all lists and scorings, with their intervals, as text.
+    """Formats the metrics of all lists and scorings, with their intervals.
 
     Arguments
     ---------
     results : list of dict
-        Rows as ``speechbrain_ext.utils.evaluation.evaluate`` makes them, with
-        what they are of.
+        Rows from ``speechbrain_ext.utils.evaluation.evaluate``, with further
+        keys for the trial list and the scoring.
 
     Returns
     -------
     pandas.DataFrame
-        A row each; ``-`` where a row lacks a figure.
+        One row of text per result; ``-`` for a missing metric.
 
     Example
     -------
@@ -107,25 +107,25 @@ def results_table(results):
 
 
 def write_report(path, title, sections):
-    """Writes a self-contained HTML file; it is whole or not there.
+    """Writes a self-contained HTML file atomically.
 
-    Date and versions are told below the title.
+    The date and the versions are shown below the title.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        Where to.
+        The file.
     title : str
         Title and first heading.
     sections : list of tuple
-        ``(heading, parts)`` each; a part is a text, a Table (or a
+        One ``(heading, parts)`` per section. A part is a text, a Table (or a
         pandas.DataFrame), a Picture (or the pathlib.Path of a PNG), or a list
-        of parts that stand side by side where there is room.
+        of parts that are shown side by side if there is room.
 
     Raises
     ------
     FileNotFoundError
-        If a picture is not there.
+        If a picture is missing.
 
     Example
     -------
@@ -142,7 +142,7 @@ def write_report(path, title, sections):
         style=STYLE,
         sections=[(head, list(map(_part, parts))) for head, parts in sections],
     )
-    # file names may hold bytes that are no letters
+    # file names may contain bytes that are not UTF-8
     text = text.encode("utf-8", "backslashreplace").decode()
     with atomic_write(path) as file:
         file.write(text)
@@ -162,7 +162,7 @@ def _about():
 
 
 def _part(part):
-    """A part of a section as the template takes it."""
+    """Converts a part of a section to the form that the template needs."""
     if isinstance(part, pd.DataFrame):
         part = Table(part, "")
     if isinstance(part, pathlib.Path):
@@ -180,7 +180,7 @@ def _part(part):
 
 
 def _table(table):
-    """A table, its columns to the left or right, its intervals apart."""
+    """Converts a table: aligns its columns and separates its intervals."""
     texts = {
         name: [_text(value, name) for value in table.frame[name]]
         for name in table.frame
@@ -209,7 +209,7 @@ def _table(table):
 
 
 def _text(value, column):
-    """A value as text; floats with two decimals in percent, else with three."""
+    """A value as text; percentages have two decimals, other floats three."""
     if value is None or value != value or value == "-":
         return MISSING
     if isinstance(value, float):

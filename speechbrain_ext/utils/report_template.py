@@ -1,4 +1,4 @@
-"""The Jinja template of a report in HTML, and its style sheet."""
+"""The Jinja template and the style sheet of an HTML report."""
 
 STYLE = """
 :root { color-scheme: light; }
@@ -29,7 +29,7 @@ th { border-bottom: 2px solid #8a95a3; vertical-align: bottom; }
 td span { color: #55606e; font-size: 0.87em; }
 .note { border-left: 4px solid #d98200; background: #fff6e5;
         padding: 0.35rem 0.7rem; margin: 0.5rem 0; }
-/* as wide as its table, which it must not push away from a picture */
+/* as wide as the table, so that the note does not widen the column */
 .row .note { width: 0; min-width: 100%; }
 @media (min-width: 641px) { .row .text { max-width: 13rem; } }
 @media (max-width: 640px) {

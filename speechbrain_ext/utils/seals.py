@@ -1,4 +1,4 @@
-"""Folders whose files are known by their sizes and checksums."""
+"""Checksums that show whether the files of a folder are complete."""
 
 import json
 import os
@@ -10,7 +10,7 @@ SUMS = "sums.json"
 
 
 def seal(folder):
-    """Writes size and checksum of a folder's files, and all of it to the disk.
+    """Records sizes and checksums of a folder's files; flushes them to disk.
 
     Arguments
     ---------
@@ -35,7 +35,7 @@ def seal(folder):
 
 
 def seal_flaw(folder):
-    """What is wrong with the files of a folder.
+    """Checks the files of a folder against their sizes and checksums.
 
     Arguments
     ---------
@@ -45,8 +45,8 @@ def seal_flaw(folder):
     Returns
     -------
     str
-        The first flaw, or None. In a folder without a seal all files have to
-        be plain ones.
+        The first problem found, or None. If there are no checksums, it is only
+        checked that all files are regular files.
 
     Example
     -------
@@ -60,14 +60,14 @@ def seal_flaw(folder):
     names = sorted(file.name for file in folder.iterdir())
     for name in names:
         if not stat.S_ISREG((folder / name).lstat().st_mode):
-            return f"{name} is not a plain file"
+            return f"{name} is not a regular file"
     if SUMS not in names:
         return None
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         sums = {name: (size, known) for name, (size, known) in sums.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return f"{SUMS} is cut"
+        return f"{SUMS} is truncated"
     for name in names:
         if name not in {*sums, SUMS}:
             return f"{SUMS} does not list {name}"
@@ -83,7 +83,7 @@ def seal_flaw(folder):
 
 
 def to_disk(path):
-    """Waits until a file or folder is on the disk.
+    """Flushes a file or folder to the disk.
 
     Arguments
     ---------

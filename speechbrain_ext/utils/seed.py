@@ -1,15 +1,15 @@
-"""Seeds for random draws, made from any values."""
+"""Seeds for random draws, derived from any values."""
 
 import hashlib
 
 
 def stable_seed(*parts):
-    """A seed from any values, the same on every machine.
+    """Derives a seed from any values, the same on every machine.
 
     Arguments
     ---------
     *parts : tuple
-        Values whose text names what is drawn.
+        Values that identify the draw. Their text is hashed.
 
     Returns
     -------

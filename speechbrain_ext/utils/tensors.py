@@ -1,13 +1,14 @@
-"""Files of torch.save: read as tensors, never as code; of split modules too."""
+"""Safe loading of torch.save files, and saving of sharded modules."""
 
 import pickle
+import re
 
 import torch
 from speechbrain.utils.distributed import if_main_process
 
 
 def read_tensors(path, mmap=False):
-    """Reads a file of torch.save, and never code.
+    """Reads a file of torch.save without running code from it.
 
     Arguments
     ---------
@@ -19,12 +20,13 @@ def read_tensors(path, mmap=False):
     Returns
     -------
     object
-        What was saved, its tensors on the CPU.
+        The saved object, with its tensors on the CPU.
 
     Raises
     ------
     ValueError
-        If it is no such file, is truncated, or holds more than tensors.
+        If the file was not written by torch.save, is truncated, or contains
+        more than tensors.
 
     Example
     -------
@@ -40,28 +42,30 @@ def read_tensors(path, mmap=False):
     except OSError:
         raise
     except pickle.UnpicklingError as error:
-        # without torch's advice to load it all the same
+        # torch's message advises to load the file in spite of the danger
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" (it would call {called[1]})" if called else ""
         raise ValueError(
-            f"{path} is not a file of torch.save, or holds more than tensors "
-            "(code, which is never run); it was not read."
+            f"{path} is not a file of torch.save, or contains more than "
+            f"tensors{what}; it was not read, and no code was run."
         ) from error
-    except Exception as error:  # as many kinds as there are broken files
+    except Exception as error:  # a broken file can raise anything
         raise ValueError(
             f"{path} is truncated, or not a file of torch.save."
         ) from error
 
 
 def require_no_nan(state, path, name=""):
-    """Raises where a tensor holds what no training can go on with.
+    """Raises if a tensor contains NaN.
 
     Arguments
     ---------
     state : object
-        What a file held: dicts of tensors, at any depth.
+        A state dict; dicts may be nested.
     path : pathlib.Path
-        The file, to be named.
+        The file that it was read from, for the error message.
     name : str
-        The key that led here.
+        Key of ``state`` in the outer dict.
 
     Raises
     ------
@@ -74,25 +78,25 @@ def require_no_nan(state, path, name=""):
     >>> state = {"weight": torch.tensor([1.0, float("nan")])}
     >>> require_no_nan(state, pathlib.Path("layer.ckpt"))
     Traceback (most recent call last):
-    ValueError: layer.ckpt has values in weight that are NaN.
+    ValueError: layer.ckpt contains NaN in weight.
     """
     if isinstance(state, dict):
         for key, value in state.items():
             require_no_nan(value, path, f"{name}.{key}" if name else str(key))
     elif torch.is_tensor(state) and state.is_floating_point():
         if state.isnan().any():
-            raise ValueError(f"{path.name} has values in {name} that are NaN.")
+            raise ValueError(f"{path.name} contains NaN in {name}.")
 
 
 def save_unsharded(obj, path):
-    """Saves a module or an optimiser as one that is not split.
+    """Saves a sharded module or its optimiser unsharded.
 
-    Every process must call this; the main one writes.
+    Every process must call this; the main process writes the file.
 
     Arguments
     ---------
     obj : torch.nn.Module or torch.optim.Optimizer
-        What is split over processes.
+        The sharded module, or its optimiser.
     path : str
         The file.
     """
@@ -116,18 +120,18 @@ def save_unsharded(obj, path):
 
 
 def load_sharded(obj, path, end_of_epoch=True):
-    """Loads this process's part of what ``save_unsharded`` saved, or anything.
+    """Loads a state dict; of a sharded object, the shard of this process.
 
     Arguments
     ---------
     obj : torch.nn.Module or torch.optim.Optimizer
-        What is split over processes.
+        The module or optimiser, sharded or not.
     path : str
         The file.
     end_of_epoch : bool
-        Not used; SpeechBrain's contract.
+        Ignored; SpeechBrain passes it.
     """
-    # mapped: of a large head only one's own rows are read
+    # with mmap, only the rows of this process's shard are read
     state = read_tensors(path, mmap=is_split(obj))
     require_no_nan(state, path)
     if isinstance(obj, torch.optim.Optimizer):
@@ -144,17 +148,17 @@ def load_sharded(obj, path, end_of_epoch=True):
 
 
 def is_split(obj):
-    """Whether a module or optimiser is split over processes.
+    """Whether a module or optimiser is sharded over processes.
 
     Arguments
     ---------
     obj : object
-        Anything that can be saved.
+        Any object.
 
     Returns
     -------
     bool
-        True where a parameter carries a ``shard``.
+        True if one of its parameters has the attribute ``shard``.
 
     Example
     -------

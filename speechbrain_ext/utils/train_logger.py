@@ -1,4 +1,4 @@
-"""Logs of training: a readable line, TensorBoard and a history, by epoch."""
+"""Training logs with one entry per epoch: text, TensorBoard, JSON lines."""
 
 import datetime
 import json
@@ -10,8 +10,8 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.files import atomic_write, require_own
 
-# SpeechBrain's module says at import that there is no torchvision, which only
-# its logger of pictures needs
+# SpeechBrain's module warns at import that torchvision is missing, which is
+# needed only to log images
 logging.getLogger("speechbrain.utils.train_logger").addFilter(
     lambda record: "torchvision" not in record.getMessage()
 )
@@ -24,14 +24,14 @@ from speechbrain.utils.train_logger import (  # noqa: E402
 
 logger = get_logger(__name__)
 
-# Libraries that write hundreds of lines about themselves at the level DEBUG
+# Libraries that log hundreds of lines at level DEBUG
 CHATTY = ("matplotlib", "filelock", "PIL")
 
 
 def quiet_libraries():
-    """Keeps what other libraries say about themselves out of the log.
+    """Removes debug messages of other libraries from the log.
 
-    Their warnings stay, and all that this project logs.
+    Their warnings and all messages of this project stay.
 
     Example
     -------
@@ -41,8 +41,8 @@ def quiet_libraries():
     """
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.INFO)
-    # the list of all installed packages, which is in env.log; SpeechBrain sets
-    # the level of this one back
+    # It lists all installed packages, which are in env.log. SpeechBrain resets
+    # the level of this logger, so a filter is needed.
     logging.getLogger("speechbrain.utils.superpowers").addFilter(_above_debug)
 
 
@@ -51,18 +51,19 @@ def _above_debug(record):
 
 
 class EpochLogger(FileTrainLogger):
-    """SpeechBrain's text log with a line that is easy to read.
+    """SpeechBrain's text log with lines that are easy to read.
 
-    Of the meta information, ``epochs`` and ``seconds left`` are written as
-    ``epoch: 3/15`` and ``0:12:30 left``; the rest is SpeechBrain's format, with
-    the name of the data set once.
+    ``epochs`` and ``seconds left`` in the meta information are written as
+    ``epoch: 3/15`` and ``0:12:30 left``. The rest has SpeechBrain's format, but
+    the name of each data set appears only once.
 
     Arguments
     ---------
     save_file : str
-        The file to which lines are added.
+        The file to append lines to.
     precision : int
-        Decimals of a number; significant digits of one below 1 are one more.
+        Number of decimals. Numbers below 1 have ``precision + 1`` significant
+        digits.
 
     Example
     -------
@@ -85,16 +86,16 @@ valid EER: 8.4000 - 0:12:30 left'
         return (f"{dataset} " if dataset else "") + ", ".join(items)
 
     def line(self, stats_meta, train_stats=None, valid_stats=None):
-        """The line of an epoch.
+        """Formats the line of an epoch.
 
         Arguments
         ---------
         stats_meta : dict
-            ``epoch``, and whatever else is known of it.
+            ``epoch`` and other information about it.
         train_stats : dict
-            Numbers of training, by name.
+            Training statistics, by name.
         valid_stats : dict
-            Numbers of validation, by name.
+            Validation statistics, by name.
 
         Returns
         -------
@@ -117,18 +118,18 @@ valid EER: 8.4000 - 0:12:30 left'
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, verbose=True
     ):
-        """Adds the line of an epoch.
+        """Appends the line of an epoch to the file.
 
         Arguments
         ---------
         stats_meta : dict
-            Same as in ``line``.
+            ``epoch`` and other information about it.
         train_stats : dict
-            Same as in ``line``.
+            Training statistics, by name.
         valid_stats : dict
-            Same as in ``line``.
+            Validation statistics, by name.
         verbose : bool
-            Whether the line goes to the standard logger too.
+            Whether to write the line to the standard logger too.
         """
         line = self.line(stats_meta, train_stats, valid_stats)
         with open(self.save_file, "a", encoding="utf-8") as file:
@@ -138,14 +139,14 @@ valid EER: 8.4000 - 0:12:30 left'
 
 
 class EpochTensorboardLogger(TensorboardLogger):
-    """SpeechBrain's TensorBoard log whose steps are epochs.
+    """SpeechBrain's TensorBoard log with epochs as steps.
 
-    SpeechBrain's counts its calls, from 1 again when a run resumes.
+    SpeechBrain's own counts its calls, and starts again when a run resumes.
 
     Arguments
     ---------
     save_dir : str
-        The folder of the event files.
+        Folder of the event files.
 
     Raises
     ------
@@ -157,18 +158,18 @@ class EpochTensorboardLogger(TensorboardLogger):
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, verbose=False
     ):
-        """Writes the numbers of an epoch.
+        """Writes the statistics of an epoch.
 
         Arguments
         ---------
         stats_meta : dict
-            ``epoch``, counted from 1, and whatever else is known of it.
+            ``epoch``, counted from 1, and other information about it.
         train_stats : dict
-            Numbers of training, by name.
+            Training statistics, by name.
         valid_stats : dict
-            Numbers of validation, by name.
+            Validation statistics, by name.
         verbose : bool
-            Not used; SpeechBrain's contract.
+            Ignored; SpeechBrain passes it.
         """
         done = stats_meta["epoch"] - 1
         self.global_step = {
@@ -179,13 +180,14 @@ class EpochTensorboardLogger(TensorboardLogger):
         skipped = ("epochs", "seconds left")
         meta = {k: v for k, v in stats_meta.items() if k not in skipped}
         super().log_stats(meta, train_stats, valid_stats)
-        self.writer.flush()  # a killed run keeps its curves
+        self.writer.flush()  # so that a killed run keeps its curves
 
 
 class HistoryLogger(TrainLogger):
-    """The numbers of every epoch in one file, exact after any kill.
+    """Writes the statistics of all epochs to one file, atomically.
 
-    An epoch that is trained again replaces its line and all behind it.
+    If an epoch is trained again, its line replaces the old one and all later
+    lines.
 
     Arguments
     ---------
@@ -195,7 +197,7 @@ class HistoryLogger(TrainLogger):
     Raises
     ------
     FileExistsError
-        If there is such a file that this project did not write.
+        If the file exists and this project did not write it.
 
     Example
     -------
@@ -214,18 +216,18 @@ class HistoryLogger(TrainLogger):
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, verbose=False
     ):
-        """Writes the numbers of an epoch.
+        """Writes the statistics of an epoch.
 
         Arguments
         ---------
         stats_meta : dict
-            ``epoch``, counted from 1, and whatever else is known of it.
+            ``epoch``, counted from 1, and other information about it.
         train_stats : dict
-            Numbers of training, by name.
+            Training statistics, by name.
         valid_stats : dict
-            Numbers of validation, by name.
+            Validation statistics, by name.
         verbose : bool
-            Not used; SpeechBrain's contract.
+            Ignored; SpeechBrain passes it.
         """
         row = dict(stats_meta)
         row |= {f"train {key}": v for key, v in (train_stats or {}).items()}
@@ -236,22 +238,24 @@ class HistoryLogger(TrainLogger):
             rows = [old for old in rows if old["epoch"] < row["epoch"]]
             with atomic_write(self.save_file) as file:
                 file.writelines(json.dumps(r) + "\n" for r in [*rows, row])
-        except FileExistsError as error:  # edited while training: go on
-            logger.warning(f"No history of epoch {row['epoch']}: {error}")
+        except FileExistsError as error:  # edited meanwhile; training goes on
+            logger.warning(
+                f"Epoch {row['epoch']} was not added to the history: {error}"
+            )
 
 
 def read_history(path):
-    """The numbers of every epoch that ``HistoryLogger`` has written.
+    """Reads the statistics that ``HistoryLogger`` has written.
 
     Arguments
     ---------
     path : str | pathlib.Path
-        The file, which need not be there.
+        The file; it may be missing.
 
     Returns
     -------
     list of dict
-        An epoch each, in order.
+        One dict per epoch, in order.
 
     Example
     -------

@@ -1,13 +1,13 @@
-"""How an encoder was trained, as far as its folder tells."""
+"""How an encoder was trained, read from the YAMLs in its folder."""
 
 import pathlib
 
 import ruamel.yaml
 
-MOST_LETTERS = 300  # of a value
-DEEPEST = 4  # blocks within blocks; a YAML may hold itself
+MOST_LETTERS = 300  # per value
+DEEPEST = 4  # nested blocks; a YAML may contain itself
 
-# Keys of a training's YAML, what a report calls them, and their unit
+# Keys of a training recipe, their names in a report, and their units
 PLAIN = (
     ("number_of_epochs", "epochs", ""),
     ("batch_size", "batch size (global)", ""),
@@ -20,9 +20,10 @@ PLAIN = (
 def training_settings(pretrained_folder):
     """Reads the settings of a training: network, loss, epochs, seed, ...
 
-    The network is told by the encoder's own ``hyperparams.yaml``, the rest by
-    that of the training, which lies one folder above where the encoder was
-    left in place. Nothing is built, so that the files may come from anyone.
+    The network is read from the encoder's ``hyperparams.yaml``. The other
+    settings are read from the ``hyperparams.yaml`` of the training, one folder
+    above, if the encoder was not moved. No objects are built, so files from
+    unknown sources are safe.
 
     Arguments
     ---------
@@ -32,9 +33,9 @@ def training_settings(pretrained_folder):
     Returns
     -------
     dict
-        Maps names to values, both as text. Names of folders are given without
-        the path to them. Where the training is not known, ``training`` says
-        why.
+        Maps names to values, both as text. Folders are shown by name, without
+        their path. If the training is not known, ``training`` gives the
+        reason.
 
     Example
     -------
@@ -62,13 +63,13 @@ def training_settings(pretrained_folder):
     network = training.get("embedding_model")
     if not network or _words(network) != found.get("network"):
         problem = problem or other_problem
-        problem = problem or "the YAML beside the encoder is of another network"
+        problem = problem or "the YAML above the encoder has another network"
         return {**found, "training": f"not known: {problem}"}
     return {**found, **_training(training)}
 
 
 def _training(blocks):
-    """What the YAML of a training says beside the network."""
+    """The settings in a training recipe, apart from the network."""
     found = {}
     if "loss" in blocks:
         found["loss"] = _words(blocks["loss"])
@@ -86,7 +87,7 @@ def _training(blocks):
         ("data_folder", "corpus"),
     ):
         if key in blocks:
-            # of several folders, which commas separate, each
+            # the value may list several folders, separated by commas
             parts = str(blocks[key] or "").split(",")
             names = [pathlib.PurePath(part.strip()).name for part in parts]
             found[name] = _shortened(", ".join(names) or "none")
@@ -96,10 +97,10 @@ def _training(blocks):
 
 
 def _blocks(path):
-    """The keys of a YAML, and why there are none."""
+    """The keys of a YAML, and a reason if they cannot be read."""
     name = "/".join(path.parts[-2:])
     if not path.is_file():
-        return {}, f"there is no {name}"
+        return {}, f"{name} does not exist"
     try:
         blocks = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
     except (ruamel.yaml.error.YAMLError, ValueError, OSError) as error:
@@ -113,7 +114,7 @@ def _blocks(path):
 
 
 def _words(node, depth=0):
-    """A value of a YAML in words: the class that it builds, its arguments."""
+    """A value of a YAML as text: the class that it builds, its arguments."""
     if depth > DEEPEST:
         return "..."
     tag = getattr(getattr(node, "tag", None), "value", None) or ""

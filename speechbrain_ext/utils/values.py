@@ -1,6 +1,7 @@
-"""What the values of a recipe's keys may be: one table, a rule for each key.
+"""Valid values of a recipe's keys: a table with one rule per key.
 
-A key that the table lacks follows the type of the value in its YAML.
+For a key that is not in the table, a new value must have the type of the value
+in the recipe.
 """
 
 import math
@@ -12,36 +13,36 @@ from ruamel.yaml.error import YAMLError
 
 
 def check_value(key, value, own=None, raw=None, remedy=""):
-    """Gives a value as its key needs it, or says what is wrong with it.
+    """Checks a value and converts it to the type that its key needs.
 
-    What can be understood is taken: ``2.0`` for an integer, ``"0.5"`` for a
-    number, ``yes`` for True, one value for a list of one, False for an empty
-    list.
+    Equivalent forms are accepted: ``2.0`` for an integer, ``"0.5"`` for a
+    number, ``yes`` for True, one value for a list with one element, False for
+    an empty list.
 
     Arguments
     ---------
     key : str
-        The key; one within a block has dots.
+        The key; keys inside a block are joined by dots.
     value : object
-        The value, as a YAML gives it. One with a tag is taken as it is.
+        The value from a YAML. A value with a tag is not checked.
     own : object
-        The value that the recipe has. Where the table has no rule, the new
-        value must be of its type.
+        The value in the recipe. If the table has no rule for the key, the new
+        value must have its type.
     raw : str
-        The value as it was written, if it was written without quotes: a path
-        such as ``007`` is not read as a number.
+        The value as written, if it was written without quotes. It keeps a
+        path such as ``007`` from being read as a number.
     remedy : str
-        What to do about a value that does not fit.
+        What to do about a value that is not valid, for the error message.
 
     Returns
     -------
     object
-        The value.
+        The converted value.
 
     Raises
     ------
     ValueError
-        If the value does not fit.
+        If the value is not valid.
 
     Example
     -------
@@ -68,21 +69,21 @@ the recipe has 256.
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words, and a function that parses it."""
+    """What a value must be, as text, and a function that converts it."""
 
     words: str
     parse: object
     remedy: str = ""
-    text: bool = False  # whether a value counts as it was written
+    text: bool = False  # whether to use the value as it was written
 
 
 def tag_of(value):
-    """The tag of a YAML's value.
+    """The tag of a value in a YAML.
 
     Arguments
     ---------
     value : object
-        A value, as ruamel.yaml gives it.
+        A value that ruamel.yaml has read.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def tag_of(value):
 
 
 def _number(low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
-    """A finite number, perhaps within bounds."""
+    """A finite number within bounds."""
 
     def parse(value):
         value = _finite(value)
@@ -114,7 +115,7 @@ def _number(low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
 
 
 def _integer(low=0, high=2**31 - 1):
-    """A whole number within bounds."""
+    """An integer within bounds."""
 
     def parse(value):
         value = _finite(value)
@@ -139,7 +140,7 @@ def _finite(value):
 
 
 def _choice(*names):
-    """One of some words."""
+    """One of several names."""
 
     def parse(value):
         if value not in names:
@@ -150,7 +151,7 @@ def _choice(*names):
 
 
 def _each(rule, least=0):
-    """A list of values of one rule; one value stands for a list of one."""
+    """A list of values with one rule; a single value is a list of one."""
 
     def parse(value):
         values = _listed(value)
@@ -166,7 +167,7 @@ def _each(rule, least=0):
 
 
 def _listed(value):
-    """The values of what stands for a list."""
+    """The elements of a list, however it is written."""
     if value is None or value is False or value == "":
         return []
     if _is_tuple(value):
@@ -182,7 +183,7 @@ def _is_tuple(value):
 
 
 def _block(**rules):
-    """A block of keys and values; rules for some of them."""
+    """A block of keys and values, with rules for some of the keys."""
 
     def parse(value):
         if not isinstance(value, dict):
@@ -198,7 +199,7 @@ def _block(**rules):
 
 
 def _optional(rule):
-    """A value, or none: null, False or []."""
+    """A value or None, which may be written null, false or []."""
 
     def parse(value):
         empty = value is None or value is False or value == []
@@ -229,7 +230,7 @@ def _paths(value):
 
 
 def _object(value):
-    """What changes, replaces or removes an object."""
+    """A block that changes or replaces an object, or None to remove it."""
     if value is not None and not isinstance(value, dict):
         raise TypeError
     return value
@@ -258,13 +259,13 @@ BITS = _choice("fp32", "fp16", "bf16")
 
 
 def _rule_of(own):
-    """The rule for the type of a value, or None where any will do."""
+    """The rule for the type of a value; None if any value is valid."""
     if tag_of(own):
         return OBJECT if isinstance(own, dict) else None
     for kind, rule in (
         (bool, BOOLEAN),
         (numbers.Real, NUMBER),
-        (str, Rule("a text", str, text=True)),
+        (str, Rule("text", str, text=True)),
         (list, _each(ANYTHING)),
         (dict, _block()),
     ):
@@ -274,19 +275,19 @@ def _rule_of(own):
 
 
 def _width(value):
-    """Channels: of all stages, of each, or a factor."""
+    """Channels: one number or factor for all stages, or a list."""
     return (SIZES if isinstance(value, list) else POSITIVE).parse(value)
 
 
 def _draws(value):
-    """Draws of a bootstrap: none, or enough for an interval."""
+    """Number of bootstrap draws: 0, or at least 2."""
     value = _integer(0).parse(value)
     if value == 1:
         raise ValueError
     return value
 
 
-# By key, for the YAMLs and for SpeechBrain's run options alike
+# Rules by key, for the recipes and for SpeechBrain's run options
 RULES = {
     # both scripts
     "seed": _integer(0, 2**32 - 1),

@@ -1,23 +1,24 @@
-"""What a report on the verification of trial lists shows."""
+"""Content of a verification report: tables, plots and explanations."""
 
 import math
 
 import pandas as pd
 
+from speechbrain_ext.utils.evaluation import is_miscalibrated
 from speechbrain_ext.utils.report import Picture, Table, results_table
 from speechbrain_ext.utils.training_settings import training_settings
 
-MAIN = "AS-norm"  # the scoring of an overview, where it is there
-CALIBRATED = ("actDCF", "Cllr", "minCllr")  # figures of calibrated scores
+MAIN = "AS-norm"  # the scoring in the overview, if it was computed
+CALIBRATED = ("actDCF", "Cllr", "minCllr")  # metrics of calibrated scores
 MEANINGS = {
     "EER": "Equal error rate: the share of errors at the threshold where "
     "false acceptances and false rejections are equally frequent. 50 % is "
     "chance.",
-    "minDCF": "Detection cost at the best threshold for this list, where the "
-    "number after it is the share of target trials and both errors cost 1. "
-    "A system that ignores the speech has 1.",
+    "minDCF": "Detection cost at the best threshold for this list. The number "
+    "after it is the prior of target trials; both errors cost 1. A system that "
+    "ignores the speech has 1.",
     "actDCF": "Detection cost at the threshold that the calibrated scores "
-    "imply. It is above minDCF by what the calibration costs.",
+    "imply. The difference to minDCF is the calibration loss.",
     "Cllr": "Cost of the calibrated scores over all thresholds, in bits. A "
     "system that ignores the speech has 1.",
     "minCllr": "Cllr after the best possible calibration of the same scores.",
@@ -25,23 +26,23 @@ MEANINGS = {
 
 
 def result_tables(results, caption=""):
-    """Tables of one trial list: error rates, then what calibration adds.
+    """Tables of one trial list: error rates, then metrics of calibration.
 
-    Two tables, so that the first leaves room for a DET plot beside it.
+    There are two tables so that a DET plot has room beside the first.
 
     Arguments
     ---------
     results : list of dict
-        Rows of the list, see ``results_table``. What is in ``notes`` (list of
-        str) of a row stands below the table; of a note that all rows have no
-        scoring is named.
+        Rows of the list, see ``results_table``. The ``notes`` (list of str)
+        of the rows are shown below the table, with the scorings that they
+        apply to unless they apply to all.
     caption : str
-        What to add to the caption, as on the intervals.
+        Text to add to the caption, for example about the intervals.
 
     Returns
     -------
     list of Table
-        The second is there if a scoring is calibrated.
+        The second table exists only if a scoring is calibrated.
 
     Example
     -------
@@ -55,7 +56,7 @@ def result_tables(results, caption=""):
     note, scorings = calibration_note(results), {}
     for row in results:
         for other in row.get("notes", ()):
-            if note is None or "minCllr" not in other:  # said once, of all
+            if note is None or "minCllr" not in other:  # `note` has it
                 scorings.setdefault(other, []).append(row["scoring"])
     notes = [
         other if len(names) == len(results) else f"{', '.join(names)}: {other}"
@@ -72,7 +73,7 @@ def result_tables(results, caption=""):
 
 
 def calibration_note(results):
-    """Remarks on a Cllr far above minCllr: above 1.2 * minCllr + 0.02.
+    """Warns about rows whose Cllr is far above minCllr.
 
     Arguments
     ---------
@@ -82,7 +83,7 @@ def calibration_note(results):
     Returns
     -------
     str
-        Sentences on all such rows, or None where there is none.
+        A warning that lists all such rows, or None if there are none.
 
     Example
     -------
@@ -94,32 +95,31 @@ def calibration_note(results):
     misfits = [
         f"{row['scoring']} ({row['Cllr']:.3f} against {row['minCllr']:.3f})"
         for row in results
-        if "Cllr" in row and row["Cllr"] > 1.2 * row["minCllr"] + 0.02
+        if is_miscalibrated(row)
     ]
     if not misfits:
         return None
     return (
         f"Cllr is far above minCllr for {'; '.join(misfits)}: the calibration "
-        "does not fit this list, and decisions at the default threshold are "
-        "wrong more often than they need to be. Calibrate on recordings like "
-        "these."
+        "does not fit this list, and the default threshold causes more errors "
+        "than necessary. Calibrate on similar recordings."
     )
 
 
 def list_counts(name, trials, speakers=None, models=False):
-    """What a trial list consists of.
+    """Counts the trials, speakers and utterances of a trial list.
 
     Arguments
     ---------
     name : str
-        The list.
+        Name of the list.
     trials : pandas.DataFrame
-        enrol, test and target, as ``read_trials`` gives them.
+        enrol, test and target, see ``read_trials``.
     speakers : iterable of sequence
         Speakers of the enrolment side and of the test side, [trials] each;
-        None where they are not known.
+        None if they are not known.
     models : bool
-        Whether what is enrolled are models of several utterances.
+        Whether the enrolment side has models made of several utterances.
 
     Returns
     -------
@@ -149,24 +149,24 @@ def list_counts(name, trials, speakers=None, models=False):
 
 
 def decision_thresholds(row, p_targets, ratios=False, calibration=None):
-    """The thresholds that a histogram of scores should show.
+    """The thresholds that a histogram of scores shows.
 
     Arguments
     ---------
     row : dict
-        It has the ``EER threshold``.
+        A result with the key ``EER threshold``.
     p_targets : sequence of float
-        Priors of Bayes' decisions, both costs being 1.
+        Priors of Bayes decisions; both costs are 1.
     ratios : bool
         Whether the scores are log-likelihood ratios.
     calibration : speechbrain_ext.processing.calibration.Calibration
-        That of the scores where they are none, or None.
+        Calibration of scores that are not log-likelihood ratios, or None.
 
     Returns
     -------
     dict
-        Maps names to values; those of the priors are there if the scores are
-        ratios, or have a calibration by which they increase.
+        Maps names to thresholds. There is a threshold for each prior if the
+        scores are log-likelihood ratios, or have an increasing calibration.
 
     Example
     -------
@@ -186,19 +186,19 @@ def decision_thresholds(row, p_targets, ratios=False, calibration=None):
 
 
 def interval_words(bootstrap, confidence=0.95):
-    """Says what the brackets in a table of figures hold.
+    """Explains the intervals in the brackets of a results table.
 
     Arguments
     ---------
     bootstrap : speechbrain_ext.utils.bootstrap.SpeakerBootstrap
         The draws of the list's speakers, or None.
     confidence : float
-        Share of the draws in an interval.
+        Share of the draws inside an interval, in (0, 1).
 
     Returns
     -------
     str
-        A sentence, ``""`` where there are no intervals.
+        A sentence; ``""`` if there are no intervals.
 
     Example
     -------
@@ -222,19 +222,19 @@ def list_section(
     Arguments
     ---------
     row : dict
-        What ``list_counts`` made.
+        Result of ``list_counts``.
     results : list of dict
         Rows of the list, see ``results_table``.
     det : pathlib.Path
-        Its DET plot.
+        DET plot of the list.
     histograms : list of pathlib.Path
         A picture for each row.
     conditions : sequence
-        Sentences and tables by turns, see ``utils.conditions``.
+        Captions and tables in turn, see ``condition_tables``.
     caption : str
-        Same as in ``result_tables``.
+        Text to add to the caption of the error rates.
     sentences : sequence of str
-        What else to say of the list.
+        Further sentences about the list.
 
     Returns
     -------
@@ -291,19 +291,19 @@ def list_section(
 
 
 def report_sections(results, counted, sections, det, pretrained_folder):
-    """All sections of a report on the verification of trial lists.
+    """All sections of a verification report.
 
     Arguments
     ---------
     results : list of dict
         Rows of all lists, see ``results_table``.
     counted : list of dict
-        What ``list_counts`` made of each list.
+        Result of ``list_counts`` for each list.
     sections : list of tuple
-        What ``list_section`` made of each list.
+        Result of ``list_section`` for each list.
     det : pathlib.Path
-        DET plot of all lists, a curve each, by AS-norm or else by the first
-        scoring; shown if there are several.
+        DET plot with one curve per list, by AS-norm or, without it, by the
+        first scoring. It is shown if there are several lists.
     pretrained_folder : str | pathlib.Path
         The encoder's folder, for its settings.
 
@@ -334,9 +334,9 @@ def report_sections(results, counted, sections, det, pretrained_folder):
         training_settings(pretrained_folder).items(),
         columns=["setting", "value"],
     )
-    there = {key.split()[0] for row in results for key in row}
+    shown = {key.split()[0] for row in results for key in row}
     explained = pd.DataFrame(
-        [(name, text) for name, text in MEANINGS.items() if name in there],
+        [(name, text) for name, text in MEANINGS.items() if name in shown],
         columns=["figure", "meaning"],
     )
     return [

@@ -1,4 +1,4 @@
-"""YAML files that users wrote: what is wrong is said with file and line."""
+"""Reading of users' YAML files; errors name the file and the line."""
 
 import io
 import os
@@ -9,14 +9,14 @@ import stat
 import ruamel.yaml
 from ruamel.yaml.error import YAMLError
 
-LARGEST_FILE = 2**20  # bytes; a recipe has a few thousand
-LARGEST_TREE = 10**6  # characters, once anchors and references are filled in
+LARGEST_FILE = 2**20  # bytes; recipes have a few thousand
+LARGEST_TREE = 10**6  # characters, with anchors and references expanded
 
 REFERENCE = re.compile(r"<([^<>]*)>")
 
 
 def read_yaml(path):
-    """Reads a YAML of keys, with its tags and comments; builds nothing.
+    """Reads a YAML with its tags and comments, without building objects.
 
     Arguments
     ---------
@@ -26,7 +26,7 @@ def read_yaml(path):
     Returns
     -------
     ruamel.yaml.comments.CommentedMap
-        The keys, nothing resolved.
+        The keys; references are not resolved.
 
     Raises
     ------
@@ -43,12 +43,10 @@ def read_yaml(path):
     text = read_text(path)
     tree = parse_yaml(text, path)
     if tree is None:
-        raise ValueError(f"{path} is empty; it must hold `key: value` lines.")
+        raise ValueError(f"{path} is empty; it must have `key: value` lines.")
     if not isinstance(tree, dict):
         kind = "a list" if isinstance(tree, list) else "a single value"
-        raise ValueError(
-            f"{path} holds {kind}; it must hold `key: value` lines."
-        )
+        raise ValueError(f"{path} has {kind}; it must have `key: value` lines.")
     for key in tree:
         if not isinstance(key, str):
             raise ValueError(
@@ -74,21 +72,24 @@ def read_text(path):
     Raises
     ------
     ValueError
-        If it is missing, not a plain file, unreadable, too large or not UTF-8.
+        If it is missing, not a regular file, unreadable, too large or not
+        UTF-8.
 
     Example
     -------
     >>> read_text(getfixture("tmp_path"))
     Traceback (most recent call last):
-    ValueError: ... is a folder; name a file.
+    ValueError: ... is a folder; pass the path of a file.
     """
     path = pathlib.Path(path)
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise ValueError(f"{path} is a folder; name a file.")
+            raise ValueError(f"{path} is a folder; pass the path of a file.")
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} is not a plain file; name a file.")
+            raise ValueError(
+                f"{path} is not a regular file; pass the path of a file."
+            )
         if status.st_size > LARGEST_FILE:
             raise ValueError(
                 f"{path} must have at most {LARGEST_FILE} bytes, got "
@@ -97,7 +98,7 @@ def read_text(path):
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(
-            f"{path} does not exist; give the path of a file."
+            f"{path} does not exist; pass the path of a file."
         ) from error
     except OSError as error:
         raise ValueError(
@@ -113,14 +114,14 @@ def read_text(path):
 
 
 def parse_yaml(text, source):
-    """Parses a YAML with its tags and comments; builds nothing.
+    """Parses a YAML with its tags and comments, without building objects.
 
     Arguments
     ---------
     text : str
         The YAML.
     source : str
-        What it is called in an error.
+        Its name in error messages.
 
     Returns
     -------
@@ -130,16 +131,16 @@ def parse_yaml(text, source):
     Raises
     ------
     ValueError
-        If it is broken, nested too deeply, or its anchors form a loop or
-        multiply each other.
+        If it is not valid YAML, is nested too deeply, or its anchors form a
+        loop or expand to too many characters.
 
     Example
     -------
     >>> parse_yaml("a: [1", "x.yaml")
     Traceback (most recent call last):
-    ValueError: x.yaml is not a YAML (line 1): expected ',' or ']', but got ...
+    ValueError: x.yaml is not valid YAML (line 1): expected ',' or ']', but ...
     """
-    # anchors first: a map that holds itself would be built without an end
+    # anchors first: reading a map that contains itself would never end
     if "&" in text:
         check_references(text, source, follow=False)
     try:
@@ -156,34 +157,34 @@ def parse_yaml(text, source):
 
 
 def _fault(error, source):
-    """A parser's error in one sentence, with its line."""
+    """The error of the parser in one sentence, with the line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
-    # what follows are hints about the parser's own settings
+    # the next lines are hints about settings of the parser
     problem = problem.strip().splitlines()[0].rstrip(".")
     if "\\t" in problem:
         problem += "; indent with spaces, not with tabs"
     where = f" (line {mark.line + 1})" if mark else ""
-    return f"{source} is not a YAML{where}: {problem}."
+    return f"{source} is not valid YAML{where}: {problem}."
 
 
 def check_references(text, source, follow=True):
-    """Raises where anchors or references form a loop or multiply each other.
+    """Raises if anchors or references form a loop or expand to a huge text.
 
     Arguments
     ---------
     text : str
         The YAML.
     source : str
-        What it is called in an error.
+        Its name in error messages.
     follow : bool
-        Whether ``!ref`` and ``!copy`` are followed; else anchors alone.
+        Whether to follow ``!ref`` and ``!copy`` too, not only anchors.
 
     Raises
     ------
     ValueError
-        If there is a loop, a reference to nothing, or more than a million
-        characters when all is filled in.
+        If there is a loop, a reference to a key that does not exist, or more
+        than a million characters after expansion.
 
     Example
     -------
@@ -202,14 +203,14 @@ def check_references(text, source, follow=True):
 
 
 class _Sizes:
-    """How large the parts of a YAML are, once all is filled in."""
+    """Sizes of the nodes of a YAML, with anchors and references expanded."""
 
     def __init__(self, root, source, follow):
         self.root, self.source, self.follow = root, source, follow
         self.known, self.path = {}, []
 
     def of(self, node, name=None):
-        """The characters of a node with all that it refers to."""
+        """Characters of a node and of everything that it refers to."""
         if id(node) in self.known:
             if self.known[id(node)] is None:
                 self.refuse_loop(node)
@@ -224,15 +225,15 @@ class _Sizes:
         if size > LARGEST_TREE:
             raise ValueError(
                 f"{self.source} must have at most {LARGEST_TREE} characters "
-                f"when anchors and references are filled in, but '{name}' "
-                "has more; take repeated ones out."
+                f"with anchors and references expanded, but '{name}' has "
+                "more; remove repeated ones."
             )
         self.path.pop()
         self.known[id(node)] = size
         return size
 
     def children(self, node):
-        """What a node holds or refers to, with names."""
+        """The nodes that a node contains or refers to, with their names."""
         if isinstance(node, ruamel.yaml.MappingNode):
             return [(value, key.value) for key, value in node.value]
         if isinstance(node, ruamel.yaml.SequenceNode):
@@ -243,14 +244,14 @@ class _Sizes:
         return []
 
     def target(self, reference):
-        """The node that `a[b]` or `a.attribute` stands for."""
+        """The node that `a[b]` or `a.attribute` refers to."""
         node = self.root
         for part in reference.partition(".")[0].split("["):
             inside = dict(_items(node))
             if part.rstrip("]") not in inside:
                 raise ValueError(
-                    f"{self.source} refers to <{reference}>, but has no such "
-                    "key; add it or correct the reference."
+                    f"{self.source} refers to <{reference}>, but lacks this "
+                    "key; add the key or correct the reference."
                 )
             node = inside[part.rstrip("]")]
         return node
@@ -264,7 +265,7 @@ class _Sizes:
 
 
 def _items(node):
-    """Names and nodes of a map, with those that `<<` merges into it."""
+    """Names and nodes of a map, including those that `<<` merges."""
     if not isinstance(node, ruamel.yaml.MappingNode):
         return
     for key, value in node.value:

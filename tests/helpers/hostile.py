@@ -1,4 +1,4 @@
-"""What hostile inputs are tested with: what a folder holds, how a call ends."""
+"""Helpers for tests of hostile inputs: snapshots of folders, and errors."""
 
 import os
 import stat
@@ -23,10 +23,10 @@ def snapshot(folder):
 
 
 def sentence_or_result(function, *arguments, **options):
-    """What a call returns, or the sentence with which it refuses.
+    """Returns the result of a call and None, or None and its error message.
 
-    Anything but a refusal that a user can read is an error of the test: an
-    exception of another kind, no words, or a traceback among them.
+    The test fails if the call raises another kind of exception, or its
+    message is too short, too long, or contains a traceback.
     """
     try:
         return function(*arguments, **options), None

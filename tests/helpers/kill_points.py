@@ -1,14 +1,14 @@
-"""Runs of the recipe that are killed, or whose disk is full, and run again.
+"""Kills runs of the recipe, or fills their disk, and runs them again.
 
     python tests/helpers/kill_points.py CORPUS FOLDER \
         --points 10 --full 5 --verify
 
-One process imports all that a run needs, and forks each run. Killed runs get
-SIGKILL in the place of a call that changes the disk, at calls spread evenly
-over training, export and verification; runs on a full disk get ENOSPC there,
-or write to a disk (a tmpfs) that is too small. Run again, each must end with
-the weights and scores of one that was left alone, and leave nothing
-half-written. Prints a line of JSON for each.
+One process imports all modules and forks each run. A killed run gets SIGKILL
+instead of a call that changes the disk. These calls are spread evenly over
+training, export and verification. A run on a full disk gets ENOSPC there, or
+writes to a disk (a tmpfs) that is too small. When each is run again, it must
+end with the weights and scores of an undisturbed run, and leave no temporary
+files. The script prints a line of JSON for each run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 
-# what every run would import: it is forked
+# import once what every forked run needs
 import matplotlib.pyplot  # noqa: F401
 import torch
 import torch._dynamo
@@ -40,7 +40,7 @@ sys.path.insert(0, str(RECIPE))
 import speaker_verification_cosine  # noqa: E402
 import train_speaker_embeddings  # noqa: E402
 
-# What a run changes the disk with
+# Functions of os with which a run changes the disk
 CALLS = ("replace", "rename", "fsync", "unlink", "link", "symlink", "mkdir")
 TAKES_SPACE = ("replace", "rename", "fsync", "link", "symlink", "mkdir")
 PHASES = ("training", "export", "verification")
@@ -48,14 +48,14 @@ WEIGHTS = ("embedding_model", "classifier", "loss", "label_encoder")
 
 
 class Events:
-    """Counts the calls of each phase, and does something at one of them.
+    """Counts the calls of each phase, and calls a function at one of them.
 
     Arguments
     ---------
     at : tuple
         Phase and number of the call.
     act : callable
-        What is done there.
+        Function to call there.
     """
 
     def __init__(self, at=(None, None), act=None):
@@ -68,7 +68,7 @@ class Events:
         self.enter(scripts[1], "load_recipe", "verification")
 
     def counted(self, call, name):
-        """A call that is counted."""
+        """Wraps a function to count its calls."""
 
         def counting(*arguments, **options):
             number = self.counts[self.phase]
@@ -82,7 +82,7 @@ class Events:
         return counting
 
     def enter(self, module, name, phase):
-        """Lets a phase begin with the call of a function of a script."""
+        """Starts a phase when a function of a script is called."""
         function = getattr(module, name)
 
         def entering(*arguments, **options):
@@ -93,17 +93,17 @@ class Events:
 
 
 def kill():
-    """Ends this process as a power cut does."""
+    """Kills this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fill():
-    """Lets the disk be full."""
+    """Raises the error of a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def forked(work, folder, at=(None, None), act=None):
-    """Runs some work in a process of its own: exit code, words, counts."""
+    """Runs a function in a fork; returns exit code, output and counts."""
     said, counts = folder / "said.txt", folder / "counts.json"
     child = os.fork()
     if not child:
@@ -113,7 +113,7 @@ def forked(work, folder, at=(None, None), act=None):
         code = 70
         try:
             torch.set_num_threads(1)
-            # else every run lists the packages
+            # saves the time to list all packages
             experiment.describe_environment = lambda: "a machine"
             events = Events(at, act)
             work()
@@ -136,20 +136,21 @@ def forked(work, folder, at=(None, None), act=None):
 
 
 def training(corpus, folder):
-    """What trains the tiny network."""
+    """A function that trains the tiny network."""
     options = TINY | {"data_folder": corpus, "output_folder": folder / "out"}
     options |= {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 2}
     return lambda: train_speaker_embeddings.main(
         [
             str(RECIPE / "hparams" / "resnet_csphereface2_small.yaml"),
-            *("--device=cpu", "--noprogressbar"),
+            "--device=cpu",
+            "--noprogressbar",
             *(f"--{key}={value}" for key, value in options.items()),
         ]
     )
 
 
 def verification(corpus, folder):
-    """What verifies with the network."""
+    """A function that verifies with the network."""
     options = {
         "data_folder": corpus,
         "pretrained_folder": folder / "out" / "pretrained",
@@ -162,14 +163,15 @@ def verification(corpus, folder):
     return lambda: speaker_verification_cosine.main(
         [
             str(RECIPE / "hparams" / "verification_resnet_small.yaml"),
-            *("--device=cpu", "--noprogressbar"),
+            "--device=cpu",
+            "--noprogressbar",
             *(f"--{key}={value}" for key, value in options.items()),
         ]
     )
 
 
 def outcome(folder):
-    """Weights and scores, and what should not be there."""
+    """Weights and scores of a run, and temporary files that are left."""
     held = {}
     for path in sorted((folder / "out" / "pretrained").glob("*.ckpt")):
         if path.name == "label_encoder.ckpt":
@@ -210,7 +212,7 @@ def one_run(corpus, alone, folder, at, act, verify):
 
 
 def run_again(corpus, alone, folder, works):
-    """Runs what was stopped to its end, and compares it."""
+    """Runs stopped functions again and compares their results."""
     again = 0
     for work in works:
         code, said, _ = forked(work(corpus, folder), folder)
@@ -221,13 +223,16 @@ def run_again(corpus, alone, folder, works):
         found = {k: v for k, v in found.items() if k.startswith(WEIGHTS)}
     differing = [k for k in wanted | found if wanted.get(k) != found.get(k)]
     return {
-        **{"again": again, "said": said[-2000:], "compared": len(wanted)},
-        **{"differing": differing, "left": left},
+        "again": again,
+        "said": said[-2000:],
+        "compared": len(wanted),
+        "differing": differing,
+        "left": left,
     }
 
 
 def on_a_small_disk(corpus, alone, folder, size):
-    """A training on a disk of some bytes, and again once there is room."""
+    """Trains on a disk that is too small, then again on a larger one."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
     subprocess.run(mount, check=True)
@@ -246,7 +251,7 @@ def on_a_small_disk(corpus, alone, folder, size):
 
 
 def main(argv=None):
-    """Prints a line for every run."""
+    """Prints a line for each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)

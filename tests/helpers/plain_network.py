@@ -1,10 +1,10 @@
-"""A network without batch statistics, for what must equal on any processes."""
+"""A network without batch statistics, to compare numbers of processes."""
 
 import torch
 
 
 class PlainNetwork(torch.nn.Module):
-    """Frames through two layers, their mean and deviation through one more."""
+    """Two layers on frames, mean and standard deviation, one linear layer."""
 
     def __init__(self, input_size, lin_neurons):
         super().__init__()
@@ -17,7 +17,7 @@ class PlainNetwork(torch.nn.Module):
         self.lin = torch.nn.Linear(48, lin_neurons)
 
     def forward(self, x, lengths=None):
-        """From features [batch, time, channel] to [batch, 1, embedding]."""
+        """Maps features [batch, time, channel] to [batch, 1, embedding]."""
         x = self.frames(x / 4)
         x = torch.cat([x.mean(dim=1), x.std(dim=1)], dim=-1)
         return self.lin(x).unsqueeze(1)

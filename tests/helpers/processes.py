@@ -1,4 +1,4 @@
-"""Real processes on gloo, for tests of what is distributed."""
+"""Runs test functions on several gloo processes."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ CONTEXT.set_forkserver_preload(
 
 
 def on_processes(function, processes, *arguments, seconds=120):
-    """What a function of the test's module returns on each gloo process."""
+    """Calls a function on gloo processes; returns the result of each."""
     with tempfile.TemporaryDirectory() as folder:
         started = [
             CONTEXT.Process(

@@ -1,4 +1,4 @@
-"""A tiny network on synthetic voices, trained once for all of these tests."""
+"""A tiny network on synthetic voices, trained once for all tests."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ TINY = {
 
 
 def run(recipe, script, yaml, **options):
-    """Runs a script of the recipe as a process of its own."""
+    """Runs a script of the recipe in a separate process."""
     flags = [
         f"--{key}={value}"
         for key, value in options.items()
@@ -42,7 +42,7 @@ def run(recipe, script, yaml, **options):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A synthetic corpus of six speakers to train on and three to test."""
+    """A synthetic corpus of six training and three test speakers."""
     return synthesise_corpus(
         tmp_path_factory.mktemp("data") / "corpus",
         train_speakers=6,
@@ -78,7 +78,7 @@ def train(recipe, corpus, folder, **options):
 
 @pytest.fixture(scope="session")
 def trained(recipe, corpus, tmp_path_factory):
-    """The output folder of a run, and what the run said."""
+    """The output folder of a run, and the finished process."""
     folder = tmp_path_factory.mktemp("results") / "trained"
     done = train(recipe, corpus, folder)
     assert done.returncode == 0, done.stderr

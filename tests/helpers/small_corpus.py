@@ -1,4 +1,4 @@
-"""A corpus of real files in VoxCeleb's shape, and the preparation of it."""
+"""A small corpus of audio files in VoxCeleb's layout, and its preparation."""
 
 import re
 
@@ -14,7 +14,7 @@ TRIALS = (
 
 @pytest.fixture
 def prepare(recipe_folder):
-    """The recipe's function, imported as the recipe's scripts import it."""
+    """The recipe's preparation, imported as in the recipe's scripts."""
     from voxceleb_prepare import prepare_voxceleb
 
     return prepare_voxceleb
@@ -22,9 +22,10 @@ def prepare(recipe_folder):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Seven speakers with two sessions of two; id5 and id6 are for tests.
+    """Seven speakers, two sessions each, two files each; id5, id6 for tests.
 
-    The path has the words that may not count: only what is below it may.
+    The path above the corpus has the words ``wav`` and ``test``, which must be
+    ignored.
     """
     root = tmp_path / "wav" / "test" / "corpus"
     formats = ("wav", "flac", "ogg")
@@ -42,14 +43,14 @@ def tree(tmp_path):
 
 
 def write(path, rate=16000, channels=1):
-    """Half a second of noise."""
+    """Writes half a second of noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).normal(0, 0.1, (rate // 2, channels))
     soundfile.write(path, noise, rate)
 
 
 def contents(folder):
-    """Name and bytes of every plain name, each a link to a stamped file."""
+    """Names and bytes of all links; each points to a fingerprinted file."""
     links = [path for path in folder.iterdir() if path.is_symlink()]
     for path in links:
         name = re.escape(path.stem) + r"-[0-9a-f]{12}" + re.escape(path.suffix)

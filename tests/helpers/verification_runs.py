@@ -1,4 +1,4 @@
-"""An encoder that nothing was trained for, exported for the toy corpus."""
+"""An untrained encoder, exported for the toy corpus."""
 
 import importlib
 import sys
@@ -27,7 +27,7 @@ classifier: !name:speechbrain_ext.nnet.classifiers.CosineClassifier
 
 
 def export_encoder(folder, speakers):
-    """Exports a tiny encoder of random weights with a label map."""
+    """Exports a tiny encoder with random weights and a label map."""
     labels = CategoricalEncoder()
     labels.update_from_iterable(speakers)
     torch.manual_seed(0)
@@ -37,7 +37,7 @@ def export_encoder(folder, speakers):
     )
     if speakers:
         modules["classifier"] = CosineClassifier(8, len(speakers))
-    else:  # as conversion does
+    else:  # as conversion of published checkpoints does
         modules["classifier"] = torch.nn.Identity()
         recipe = RECIPE.split("classifier:")[0]
         recipe += "classifier: !name:torch.nn.Identity\n"
@@ -55,16 +55,16 @@ def speakers_of(corpus):
 
 @pytest.fixture(scope="session")
 def exported(corpus, tmp_path_factory):
-    """Its folder, the label map being of the corpus' training speakers."""
+    """The exported folder; its label map has the training speakers."""
     folder = tmp_path_factory.mktemp("exported") / "pretrained"
     return export_encoder(folder, speakers_of(corpus)[0])
 
 
 @pytest.fixture
 def script(recipe_folder, monkeypatch):
-    """Imports a script of the recipe, whose ``main`` can then be called."""
+    """Imports a script of the recipe, to call its ``main``."""
     made = []
-    # scripts give SpeechBrain's log a file of its own and a hook for errors
+    # scripts replace the hook for errors
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
     def load(name):
@@ -77,7 +77,7 @@ def script(recipe_folder, monkeypatch):
 
 
 def error_of(main, *argv):
-    """What a script says when it ends with code 1, one line."""
+    """The error message of a script that ends with exit code 1."""
     with pytest.raises(SystemExit) as ended:
         main([str(word) for word in argv])
     said = ended.value.code

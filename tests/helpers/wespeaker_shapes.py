@@ -1,4 +1,4 @@
-"""A tiny ResNet, and the shapes that WeSpeaker gives it."""
+"""A tiny ResNet, and the shapes of its state dict in WeSpeaker."""
 
 TINY = {"block_sizes": [1, 1, 1, 1], "channels": 4, "lin_neurons": 6}
 

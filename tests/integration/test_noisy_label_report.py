@@ -79,7 +79,7 @@ def test_faults_are_said(main, exported, written, corpus, tmp_path):
     assert "`device` cuda:77" in said
     assert not out.exists()
     said = error_of(main, exported, written, written)
-    assert f"{written} cannot be written into" in said
+    assert f"Cannot write to the folder {written}" in said
     table = pd.read_csv(written)
     table["wav"] = str(tmp_path / "gone.wav")
     table.to_csv(tmp_path / "gone.csv", index=False)

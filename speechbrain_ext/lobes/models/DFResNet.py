@@ -21,12 +21,12 @@ from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 
 class InvertedBottleneck(torch.nn.Module):
-    """A depthwise 3x3 convolution on four times the channels, and a residual.
+    """A depthwise 3x3 convolution on four times the channels, with a residual.
 
     Arguments
     ---------
     channels : int
-        Channels that come in and go out.
+        Number of input and output channels.
 
     Example
     -------
@@ -47,7 +47,7 @@ class InvertedBottleneck(torch.nn.Module):
         self.bn3 = torch.nn.BatchNorm2d(channels)
 
     def forward(self, x, frames=None):
-        """Passes a batch on.
+        """Applies the block to a batch.
 
         Arguments
         ---------
@@ -75,9 +75,9 @@ class DFResNet(Encoder):
     Arguments
     ---------
     input_size : int
-        Number of filterbanks, any.
+        Number of filterbanks; any number is valid.
     block_sizes : list of int
-        Blocks of the four stages.
+        Number of blocks in each of the four stages.
     channels : list of int
         Channels of the stem and of the four stages.
     lin_neurons : int
@@ -85,8 +85,8 @@ class DFResNet(Encoder):
     strides : list
         Strides of the four stages, in frequency and in time.
     pooling : callable
-        Makes the pooling of its number of channels (a class of
-        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+        Called with the number of channels; returns the pooling. A class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML with ``!name:``.
 
     Example
     -------
@@ -106,7 +106,7 @@ class DFResNet(Encoder):
     ):
         super().__init__(input_size)
         self.strides = [tuple(stride) for stride in strides]
-        # the stem, and a convolution that strides before each stage
+        # the stem, and a strided convolution before each stage
         self.downsampling = torch.nn.ModuleList()
         widths = zip([1, *channels], channels, strict=False)
         for (before, after), stride in zip(

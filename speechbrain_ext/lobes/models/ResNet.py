@@ -1,4 +1,4 @@
-"""ResNets for speaker verification as WeSpeaker builds them.
+"""WeSpeaker's ResNets for speaker verification.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
 https://arxiv.org/abs/1512.03385; Zeinali et al., "BUT System Description to
@@ -6,15 +6,16 @@ VoxCeleb Speaker Recognition Challenge 2019", https://arxiv.org/abs/1910.12592.
 Reference code: wespeaker@dfa7419 wespeaker/models/resnet.py. Differences from
 SpeechBrain's ResNet:
 
-- 32 channels at first and post-activation blocks without squeeze-excitation;
+- 32 channels in the first stage, and post-activation blocks without
+  squeeze-excitation;
 - statistics pooling over time, and one linear layer to the embedding;
-- ``lengths`` is honoured in every convolution, not in the pooling alone.
+- ``lengths`` masks padding in every convolution, not only in the pooling.
 
-With ``strides=GOLDEN_GEMINI`` time is kept and frequency given up earlier, as
+``strides=GOLDEN_GEMINI`` keeps more resolution in time and less in frequency:
 Liu et al., "Golden Gemini is All You Need", TASLP 2024,
 https://arxiv.org/abs/2312.03620 (T14c). Squeeze-excitation, pooling of all
-stages (MSEA) and an activated embedding are those of Open Speaker
-Verification (1017549629/open-speaker-verification@0d415d5 mmcls/models).
+stages (MSEA) and the activated embedding follow Open Speaker Verification
+(1017549629/open-speaker-verification@0d415d5 mmcls/models).
 """
 
 import functools
@@ -39,18 +40,19 @@ GOLDEN_GEMINI = ((2, 1), (2, 2), (2, 1), (2, 1))
 
 
 class BasicBlock(torch.nn.Module):
-    """Two 3x3 convolutions beside a shortcut.
+    """Two 3x3 convolutions with a shortcut.
 
     Arguments
     ---------
     in_channels : int
-        Channels that come in.
+        Number of input channels.
     channels : int
-        Channels of the convolutions, which go out.
+        Channels of the convolutions and of the output.
     stride : tuple of int
         Stride of the first convolution, in frequency and in time.
     reduction : int
-        Of squeeze-excitation before the sum; None for none.
+        Reduction of the squeeze-excitation before the sum; None for no
+        squeeze-excitation.
 
     Example
     -------
@@ -78,7 +80,7 @@ class BasicBlock(torch.nn.Module):
         self.shortcut = shortcut(in_channels, channels, self.stride)
 
     def forward(self, x, frames=None):
-        """Passes a batch on.
+        """Applies the block to a batch.
 
         Arguments
         ---------
@@ -95,7 +97,7 @@ class BasicBlock(torch.nn.Module):
         """
         frames = strided_frames(frames, self.stride[1])
         y = self._first(x, frames)
-        # batch norm shifts the zeros of the padding, the next kernel sees it
+        # batch norm shifts the padding away from zero: mask it again
         y = self.conv2(mask_frames(y, frames))
         y = norm_true_frames(self.bn2, y, frames)
         if self.se is not None:
@@ -108,18 +110,19 @@ class BasicBlock(torch.nn.Module):
 
 
 class Bottleneck(torch.nn.Module):
-    """A 3x3 convolution between two of 1x1, beside a shortcut.
+    """A 3x3 convolution between two 1x1 convolutions, with a shortcut.
 
     Arguments
     ---------
     in_channels : int
-        Channels that come in.
+        Number of input channels.
     channels : int
-        Channels of the 3x3 convolution; four times as many go out.
+        Channels of the 3x3 convolution; the output has four times as many.
     stride : tuple of int
         Stride of the 3x3 convolution, in frequency and in time.
     reduction : int
-        Of squeeze-excitation before the sum; None for none.
+        Reduction of the squeeze-excitation before the sum; None for no
+        squeeze-excitation.
 
     Example
     -------
@@ -148,7 +151,7 @@ class Bottleneck(torch.nn.Module):
         self.shortcut = shortcut(in_channels, out_channels, self.stride)
 
     def forward(self, x, frames=None):
-        """Passes a batch on.
+        """Applies the block to a batch.
 
         Arguments
         ---------
@@ -195,11 +198,11 @@ class ResNet(Encoder):
     Arguments
     ---------
     input_size : int
-        Number of filterbanks, any.
+        Number of filterbanks; any number is valid.
     block_sizes : list of int
-        Blocks of the stages.
+        Number of blocks in each stage.
     channels : int
-        Channels of the first stage, doubled by each further one.
+        Channels of the first stage; each further stage has twice as many.
     lin_neurons : int
         Size of the embedding.
     block : str
@@ -207,22 +210,23 @@ class ResNet(Encoder):
     strides : list
         Stride of each stage: a number, or one for frequency and one for time.
     pooling : callable
-        Makes the pooling of its number of channels (a class of
-        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+        Called with the number of channels; returns the pooling. A class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML with ``!name:``.
     reduction : int
-        Of squeeze-excitation in each block (16 in Open Speaker
-        Verification); None for none.
+        Reduction of the squeeze-excitation in each block (16 in Open Speaker
+        Verification); None for no squeeze-excitation.
     all_stages : bool
-        Whether every stage is pooled and not the last alone (MSEA).
+        Whether to pool every stage (MSEA), not only the last.
     activated : bool
-        Whether ReLU and batch norm come after the embedding's layer.
+        Whether ReLU and batch norm follow the embedding layer.
     norm_momentum : float
-        Of the batch norms (0.5 in Open Speaker Verification).
+        Momentum of the batch norms (0.5 in Open Speaker Verification).
 
     Raises
     ------
     ValueError
-        If a block is unknown, or there is not a stride a stage.
+        If the block is unknown, or the number of strides is not the number of
+        stages.
 
     Example
     -------

@@ -18,7 +18,7 @@ from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
 from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import SelfAttentivePooling
 
-# What the published forms do before the first stage
+# Layers before the first stage in the published forms
 STEMS = {
     "fast": {"kernel": 7, "stride": (2, 1), "bias": False, "pool": False},
     "thin": {"kernel": 7, "stride": (2, 1), "bias": False, "pool": True},
@@ -32,9 +32,9 @@ class SEBasicBlock(BasicBlock):
     Arguments
     ---------
     in_channels : int
-        Channels that come in.
+        Number of input channels.
     channels : int
-        Channels that go out.
+        Number of output channels.
     stride : tuple of int
         Stride of the first convolution, in frequency and in time.
 
@@ -55,31 +55,33 @@ class SEBasicBlock(BasicBlock):
 class SEResNet(Encoder):
     """Squeeze-excitation ResNet34 in three published forms.
 
-    Fast (``ResNetSE34L``): 40 log mel filterbanks, channels 16, strides
-    1, 2, 2, 1, the mean over frequency before the pooling. Thin
-    (``ResNetSE34``): a 257-bin spectrogram, max-pooled in frequency, strides
-    1, 2, 2, 2, the mean over frequency. V2 (``ResNetSE34V2``): 64 filterbanks,
-    channels 32, strides 1, 2, 2, 2, frequencies kept apart.
+    - Fast (``ResNetSE34L``): 40 log mel filterbanks, 16 channels, strides
+      1, 2, 2, 1, and the mean over frequency before the pooling.
+    - Thin (``ResNetSE34``): a 257-bin spectrogram, max pooling in frequency,
+      strides 1, 2, 2, 2, and the mean over frequency.
+    - V2 (``ResNetSE34V2``): 64 filterbanks, 32 channels, strides 1, 2, 2, 2,
+      without a mean over frequency.
 
     Arguments
     ---------
     input_size : int
-        Number of filterbanks or bins, any.
+        Number of filterbanks or bins; any number is valid.
     block_sizes : list of int
-        Blocks of the stages.
+        Number of blocks in each stage.
     channels : int
-        Channels of the first stage, doubled by each further one.
+        Channels of the first stage; each further stage has twice as many.
     lin_neurons : int
         Size of the embedding.
     form : str
-        ``fast``, ``thin`` or ``v2``: what comes before the first stage.
+        ``fast``, ``thin`` or ``v2``; it selects the layers before the first
+        stage.
     strides : list
         Stride of each stage: a number, or one for frequency and one for time.
     average_frequency : bool
-        Whether frequencies are averaged before the pooling over time.
+        Whether to average frequencies before the pooling over time.
     pooling : callable
-        Makes the pooling of its number of channels (a class of
-        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+        Called with the number of channels; returns the pooling. A class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML with ``!name:``.
 
     Raises
     ------

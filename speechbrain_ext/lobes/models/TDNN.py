@@ -1,9 +1,9 @@
 """RES-SE-TDNN of Open Speaker Verification.
 
 Reference code: 1017549629/open-speaker-verification@0d415d5
-mmcls/models/backbones/RES_SE_TDNN.py and mmcls/models/utils/TDNN.py, where
-the network cannot be built as it is: the backbone passes a `bn_momentum` that
-its blocks do not take.
+mmcls/models/backbones/RES_SE_TDNN.py and mmcls/models/utils/TDNN.py. The
+published network cannot be built without a change: the backbone passes a
+`bn_momentum` that its blocks do not accept.
 """
 
 import torch
@@ -27,13 +27,13 @@ class TDNNBlock(torch.nn.Module):
     Arguments
     ---------
     in_channels : int
-        Channels that come in.
+        Number of input channels.
     out_channels : int
-        Channels that go out.
+        Number of output channels.
     kernel_size : int
-        Frames that a kernel sees, odd.
+        Kernel size in frames, odd.
     reduction : int
-        Of squeeze-excitation; None for none.
+        Reduction of the squeeze-excitation; None for no squeeze-excitation.
 
     Example
     -------
@@ -53,7 +53,7 @@ class TDNNBlock(torch.nn.Module):
         self.norm = torch.nn.BatchNorm1d(out_channels)
 
     def forward(self, x, frames=None):
-        """Passes a batch on.
+        """Applies the block to a batch.
 
         Arguments
         ---------
@@ -75,16 +75,16 @@ class TDNNBlock(torch.nn.Module):
 
 
 class ResidualTDNNBlock(torch.nn.Module):
-    """A 1x1 TDNN block, a convolution and squeeze-excitation, added to x.
+    """A 1x1 TDNN block, a convolution and squeeze-excitation, with a residual.
 
     Arguments
     ---------
     channels : int
-        Channels that come in and go out.
+        Number of input and output channels.
     kernel_size : int
-        Frames that the convolution sees, odd.
+        Kernel size of the convolution in frames, odd.
     reduction : int
-        Of squeeze-excitation.
+        Reduction of the squeeze-excitation.
 
     Example
     -------
@@ -96,7 +96,9 @@ class ResidualTDNNBlock(torch.nn.Module):
         super().__init__()
         self.first = TDNNBlock(channels, channels, 1)
         self.conv = torch.nn.Conv1d(
-            *(channels, channels, kernel_size),
+            channels,
+            channels,
+            kernel_size,
             padding=kernel_size // 2,
             bias=False,
         )
@@ -105,7 +107,7 @@ class ResidualTDNNBlock(torch.nn.Module):
         self.norm = torch.nn.BatchNorm1d(channels)
 
     def forward(self, x, frames=None):
-        """Passes a batch on.
+        """Applies the block to a batch.
 
         Arguments
         ---------
@@ -130,26 +132,26 @@ class ResSETDNN(Encoder):
     Arguments
     ---------
     input_size : int
-        Number of filterbanks, any.
+        Number of filterbanks; any number is valid.
     channels : int
         Channels of the blocks.
     block_sizes : list of int
-        Blocks with each of the kernels.
+        Number of blocks with each kernel size.
     kernel_sizes : list of int
-        Frames that they see, odd.
+        Kernel sizes in frames, odd.
     pooled_channels : int
         Channels before the pooling.
     lin_neurons : int
         Size of the embedding.
     reduction : int
-        Of squeeze-excitation.
+        Reduction of the squeeze-excitation.
     pooling : callable
-        Makes the pooling of its number of channels (a class of
-        ``speechbrain_ext.nnet.pooling``, in a YAML by ``!name:``).
+        Called with the number of channels; returns the pooling. A class of
+        ``speechbrain_ext.nnet.pooling``, in a YAML with ``!name:``.
     activated : bool
-        Whether ReLU and batch norm come after the embedding's layer.
+        Whether ReLU and batch norm follow the embedding layer.
     norm_momentum : float
-        Of the batch norms.
+        Momentum of the batch norms.
 
     Example
     -------

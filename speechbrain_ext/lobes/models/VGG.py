@@ -15,8 +15,8 @@ from speechbrain_ext.nnet.lengths import mask_frames
 from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import SelfAttentivePooling
 
-# (channels, kernel, stride, padding) of a convolution and (kernel, stride) of
-# the max pooling after it, each in frequency and time
+# (channels, kernel, stride, padding) of each convolution and (kernel, stride)
+# of the max pooling after it, in frequency and in time
 LAYERS = (
     ((96, (5, 7), (1, 2), (2, 2)), ((1, 3), (1, 2))),
     ((256, (5, 5), (2, 2), (1, 1)), ((3, 3), (2, 2))),
@@ -28,9 +28,10 @@ LAST = 512
 
 
 class VGG(Encoder):
-    """VGG-M with 40 filterbanks and its pooling over time.
+    """VGG-M with 40 filterbanks and pooling over time.
 
-    The last convolution takes all frequencies that are left, four of 40.
+    The kernel of the last convolution covers all remaining frequencies (four,
+    if there are 40 filterbanks).
 
     Arguments
     ---------
@@ -39,17 +40,16 @@ class VGG(Encoder):
     lin_neurons : int
         Size of the embedding.
     width : float
-        Factor on the published numbers of channels.
+        Factor of the published numbers of channels.
     pooling : callable
-        Makes the pooling of its number of channels: SelfAttentivePooling,
-        TemporalAveragePooling or MaxPooling in the paper; in a YAML by
-        ``!name:``.
+        Called with the number of channels; returns the pooling. The paper
+        uses SelfAttentivePooling, TemporalAveragePooling and MaxPooling. In a
+        YAML with ``!name:``.
 
     Raises
     ------
     ValueError
-        If there are too few filterbanks, or an utterance is too short for one
-        frame to be left.
+        If there are too few filterbanks, or an utterance is too short.
 
     Example
     -------
@@ -66,7 +66,7 @@ class VGG(Encoder):
     ):
         super().__init__(input_size)
         self.layers = torch.nn.ModuleList()
-        self.sizes = []  # (kernel, stride, padding) in time, one after another
+        self.sizes = []  # (kernel, stride, padding) in time, of each layer
         before, bins = 1, input_size
         for (channels, *conv), pool in LAYERS:
             channels = max(round(width * channels), 1)
@@ -109,11 +109,11 @@ class VGG(Encoder):
         if left < 1:
             raise ValueError(
                 f"`x` has an utterance of {shortest} frames, too few for this "
-                "network; repeat it up to a second, or leave it out."
+                "network; repeat it up to one second, or leave it out."
             )
         x = x.unsqueeze(1)
         for layer, sizes in zip(self.layers, self.sizes, strict=True):
-            # the batch norm stands between the convolution and the pooling
+            # the batch norm comes between the convolution and the pooling
             frames = None if frames is None else _left(frames, *sizes[0])
             x = norm_true_frames(layer, x, frames)
             for size in sizes[1:]:
@@ -123,5 +123,5 @@ class VGG(Encoder):
 
 
 def _left(size, kernel, stride, padding):
-    """What a convolution or a pooling leaves of a size."""
+    """Output size of a convolution or a pooling."""
     return (size + 2 * padding - kernel) // stride + 1

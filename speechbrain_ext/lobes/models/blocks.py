@@ -1,4 +1,4 @@
-"""What the networks share, a family a file beside this one."""
+"""Building blocks that the networks in this folder share."""
 
 import abc
 
@@ -9,15 +9,15 @@ from speechbrain_ext.nnet.lengths import frame_counts, mask_frames
 
 
 class Encoder(torch.nn.Module, abc.ABC):
-    """A network from features to one embedding an utterance.
+    """Base class of networks that compute one embedding per utterance.
 
-    A network of this kind implements ``_pooled(x [batch, channel, time],
-    frames)``, which gives [batch, 1, size], and has a layer ``embedding``.
+    A subclass implements ``_pooled(x [batch, channel, time], frames)``, which
+    returns [batch, 1, size], and has a layer ``embedding``.
 
     Arguments
     ---------
     input_size : int
-        Channels of the features.
+        Number of channels of the features.
     """
 
     def __init__(self, input_size):
@@ -32,8 +32,8 @@ class Encoder(torch.nn.Module, abc.ABC):
         x : torch.Tensor
             Features of shape [batch, time, channel].
         lengths : torch.Tensor
-            Relative lengths of shape [batch], or None. An utterance in a
-            padded batch gets the embedding that it gets alone.
+            Relative lengths of shape [batch], or None. An utterance has the
+            same embedding in a padded batch as alone.
 
         Returns
         -------
@@ -47,7 +47,7 @@ class Encoder(torch.nn.Module, abc.ABC):
         """
         if x.dim() != 3 or x.shape[2] != self.input_size:
             raise ValueError(
-                f"`x` must be of shape [batch, time, {self.input_size}] (the "
+                f"`x` must have shape [batch, time, {self.input_size}] (the "
                 f"network's `input_size`), got {list(x.shape)}."
             )
         frames = frame_counts(x, lengths)
@@ -56,22 +56,22 @@ class Encoder(torch.nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def _pooled(self, x, frames):
-        """What was pooled of frames that are zero where padded."""
+        """Pools frames over time; padded frames are zero."""
 
 
 class SqueezeExcitation(torch.nn.Module):
-    """Scales channels by what their mean over the whole utterance says.
+    """Scales channels depending on their means over the whole utterance.
 
     Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018.
 
     Arguments
     ---------
     channels : int
-        Channels that come in and go out.
+        Number of input and output channels.
     reduction : int
-        How many times fewer stand between the two layers.
+        The hidden layer has ``channels // reduction`` units.
     negative_slope : float
-        Of the leaky ReLU between them; 0 for ReLU.
+        Slope of the leaky ReLU of the hidden layer; 0 for ReLU.
 
     Example
     -------
@@ -103,7 +103,7 @@ class SqueezeExcitation(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            Of the same shape.
+            The scaled batch, of the same shape.
         """
         count = x.shape[-1] if frames is None else frames.unsqueeze(1)
         if x.dim() == 4:
@@ -114,16 +114,16 @@ class SqueezeExcitation(torch.nn.Module):
 
 
 class Embedding(torch.nn.Linear):
-    """The linear layer to the embedding, and what may come after it.
+    """The linear layer to the embedding, optionally with an activation.
 
     Arguments
     ---------
     input_size : int
-        Size of what was pooled.
+        Size of the pooled vector.
     lin_neurons : int
         Size of the embedding.
     activated : bool
-        Whether ReLU and batch norm come after the layer, as in Open Speaker
+        Whether ReLU and batch norm follow the layer, as in Open Speaker
         Verification.
 
     Example
@@ -159,21 +159,21 @@ class Embedding(torch.nn.Linear):
 
 
 def shortcut(in_channels, out_channels, stride):
-    """What stands beside a block: nothing, or a 1x1 convolution that fits.
+    """The shortcut of a residual block: the identity or a 1x1 convolution.
 
     Arguments
     ---------
     in_channels : int
-        Channels that come in.
+        Number of input channels.
     out_channels : int
-        Channels that go out.
+        Number of output channels.
     stride : tuple of int
         Stride of the block, in frequency and in time.
 
     Returns
     -------
     torch.nn.Sequential
-        Empty where nothing changes.
+        Empty if the block does not change the shape.
     """
     if stride == (1, 1) and in_channels == out_channels:
         return torch.nn.Sequential()
@@ -184,40 +184,40 @@ def shortcut(in_channels, out_channels, stride):
 
 
 def residual_stages(block, width, channels, block_sizes, strides, bins):
-    """Stages of residual blocks, the first block of each with its stride.
+    """Builds stages of residual blocks; the first block of each has a stride.
 
     Arguments
     ---------
     block : callable
-        Makes a block of its incoming channels, its channels and its stride,
-        and says by ``expansion`` how many times as many go out.
+        Called with (input channels, channels, stride); returns a block with
+        ``expansion * channels`` output channels.
     width : int
-        Channels that come in.
+        Number of input channels.
     channels : int
-        Channels of the first stage, doubled by each further one.
+        Channels of the first stage; each further stage has twice as many.
     block_sizes : list of int
-        Blocks of the stages.
+        Number of blocks in each stage.
     strides : list
         Stride of each stage: a number, or one for frequency and one for time.
     bins : int
-        Frequencies that come in.
+        Number of input frequencies.
 
     Returns
     -------
     stages : torch.nn.ModuleList
         A ModuleList of blocks for each stage.
     shapes : list of tuple
-        Channels and frequencies that go out of each stage.
+        Output channels and frequencies of each stage.
 
     Raises
     ------
     ValueError
-        If there is not a stride a stage.
+        If the number of strides is not the number of stages.
     """
     if len(strides) != len(block_sizes):
         raise ValueError(
-            f"`strides` must be one for each of the {len(block_sizes)} "
-            f"stages, got {list(strides)}."
+            f"`strides` must have one value for each of the "
+            f"{len(block_sizes)} stages, got {list(strides)}."
         )
     stages, shapes = torch.nn.ModuleList(), []
     for blocks, stride in zip(block_sizes, strides, strict=True):
@@ -236,12 +236,12 @@ def residual_stages(block, width, channels, block_sizes, strides, bins):
 
 
 def pool_maps(pooling, x, frames):
-    """Pools maps of frequency and time over time.
+    """Pools maps over time.
 
     Arguments
     ---------
     pooling : torch.nn.Module
-        Pooling of ``channel * mel`` channels.
+        A pooling with ``channel * mel`` input channels.
     x : torch.Tensor
         Shape [batch, channel, mel, time].
     frames : torch.Tensor
@@ -250,21 +250,21 @@ def pool_maps(pooling, x, frames):
     Returns
     -------
     torch.Tensor
-        What the pooling makes of [batch, time, channel * mel].
+        Output of the pooling for [batch, time, channel * mel].
     """
     x = x.flatten(1, 2).transpose(1, 2)
     return pooling(x, None if frames is None else frames / x.shape[1])
 
 
 def set_norm_momentum(model, momentum):
-    """Sets how fast batch norms forget: running = running + m (new - running).
+    """Sets the momentum m of all batch norms: running += m * (new - running).
 
     Arguments
     ---------
     model : torch.nn.Module
-        The model, all of whose batch norms are set.
+        The model.
     momentum : float
-        m in (0, 1]; 0.1 is PyTorch's.
+        m in (0, 1]; PyTorch's default is 0.1.
 
     Raises
     ------

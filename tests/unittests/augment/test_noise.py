@@ -181,5 +181,5 @@ def test_bad_arguments_are_rejected(tmp_path):
         NoiseAndReverberation(babble=(0, 2))
     with pytest.raises(ValueError, match="`noise_folder`.*nowhere"):
         NoiseAndReverberation(noise_folder=tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="`rir_folder` must hold audio"):
+    with pytest.raises(ValueError, match="`rir_folder` must have audio files"):
         NoiseAndReverberation(rir_folder=tmp_path)

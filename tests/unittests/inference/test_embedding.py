@@ -144,5 +144,5 @@ def test_utterances_are_read_at_the_rate_of_the_encoder(tmp_path):
 def test_embedding_that_is_not_finite_is_named(manifest):
     encoder = Encoder().eval()
     encoder.model.embedding.bias.data[3] = float("nan")
-    with pytest.raises(ValueError, match="7 embeddings.*among them 0, 1"):
+    with pytest.raises(ValueError, match="7 embeddings.*for example 0, 1"):
         embed_utterances(encoder, manifest)

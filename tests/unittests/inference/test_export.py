@@ -243,7 +243,7 @@ def test_a_folder_in_it_is_refused(exported, parts):
     (exported / "work").mkdir()
     (exported / "work" / "thesis.tex").write_text("mine")
     before = snapshot(exported)
-    with pytest.raises(FileExistsError, match="work is not a plain file"):
+    with pytest.raises(FileExistsError, match="work is not a regular file"):
         export_pretrained(exported, RECIPE, *changed(parts), 8)
     assert snapshot(exported) == before
 
@@ -266,7 +266,7 @@ def test_what_belongs_to_the_same_weights_is_kept(exported, parts, caplog):
     assert (exported / "README.md").read_text() == "other words"
     with caplog.at_level(logging.INFO):
         export_pretrained(exported, RECIPE, *changed(parts), 8)
-    assert "other weights than before: calibration.json and RE" in caplog.text
+    assert "new weights, so calibration.json and RE" in caplog.text
     assert not (exported / "calibration.json").exists()
     assert not (exported / "README.md").exists()
 

@@ -245,14 +245,14 @@ def test_weights_that_cannot_be_used_are_said(folder, tmp_path, monkeypatch):
     for content in (b"", whole[:1000], whole[:-1000]):
         path.write_bytes(content)
         said(
-            "is truncated, or not a file of torch.save|holds more than tensors"
+            "is truncated, or not a file of torch.save|contains more than tensors"
         )
     for content in (b"no weights at all", pickle.dumps(Evil())):
         path.write_bytes(content)
-        said("is not a file of torch.save, or holds more than tensors")
+        said("is not a file of torch.save, or contains more than tensors")
     assert not (tmp_path / "evil").exists()
     torch.save([1, 2], path)
-    said("must hold a state dict, got a list")
+    said("must be a state dict, got a list")
     for value in (float("nan"), float("inf")):
         torch.save({**state, key: torch.full_like(state[key], value)}, path)
         said(f"not finite in 1 of {len(state)} tensors .{key}.")

@@ -117,7 +117,10 @@ def test_command_confuses_with_the_nearest(
         ([0.3], r"got \[0.3\]"),
         ({}, "lacks 'kind'"),
         ({"kind": "pair"}, "lacks 'rate'"),
-        ({"kind": "pair", "rtae": 0.3}, "unknown key 'rtae'; it takes kind,"),
+        (
+            {"kind": "pair", "rtae": 0.3},
+            "unknown key 'rtae'; valid keys are kind,",
+        ),
         ({"kind": "pair", "rate": 0.3, 7: 1}, "unknown key 7"),
         ({"kind": "pair", "rate": 0.3, "outside": 7}, "a path, got 7"),
         (
@@ -126,7 +129,7 @@ def test_command_confuses_with_the_nearest(
         ),
         (
             {"kind": "split", "rate": 0.3, "embeddings_from": "a"},
-            "goes with kind 'pair' alone, got kind 'split'",
+            "is valid only with kind 'pair', got kind 'split'",
         ),
     ],
 )

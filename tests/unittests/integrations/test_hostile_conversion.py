@@ -89,7 +89,7 @@ TENSORS = [
         put(FIRST, torch.quantize_per_tensor(WHOLE, 0.1, 0, torch.qint8)),
         "'conv1.weight' is sparse, nested or quantised",
     ),
-    (put(FIRST, torch.tensor(1.0)), "4 dimensions, none of them 0"),
+    (put(FIRST, torch.tensor(1.0)), "4 dimensions, each larger than 0"),
     (put(FIRST, torch.zeros(4)), "got the shape [4]"),
     (put(FIRST, torch.zeros(0, 1, 3, 3)), "got the shape [0, 1, 3, 3]"),
     (put(FIRST, torch.zeros(4, 1, 5, 5)), "instead of [4, 1, 3, 3]"),
@@ -109,18 +109,18 @@ TENSORS = [
     (put(3, WHOLE), "got the key 3"),
     (put(None, WHOLE), "got the key None"),
     (put(("a", "b"), WHOLE), "got the key ('a', 'b')"),
-    (put("", WHOLE), "left over"),
-    (put("x" * 10**5, WHOLE), "left over"),
-    (put("layer9.0.conv1.weight", WHOLE), "left over layer9.0.conv1.weight"),
+    (put("", WHOLE), "unexpected"),
+    (put("x" * 10**5, WHOLE), "unexpected"),
+    (put("layer9.0.conv1.weight", WHOLE), "unexpected layer9.0.conv1.weight"),
     (lambda s: {k: v for k, v in s.items() if "bn1" not in k}, "missing"),
-    (lambda s: {k.upper(): v for k, v in s.items()}, "no 'conv1.weight'"),
+    (lambda s: {k.upper(): v for k, v in s.items()}, "lacks 'conv1.weight'"),
     (lambda s: {"state_dict": 5}, "'state_dict' is of type int"),
-    (lambda s: {"model": {}}, "no 'conv1.weight'"),
-    (lambda s: {}, "must hold a state dict"),
-    (lambda s: [s], "must hold a state dict"),
-    (lambda s: s[FIRST], "must hold a state dict"),
-    (lambda s: 5, "must hold a state dict"),
-    (lambda s: None, "must hold a state dict"),
+    (lambda s: {"model": {}}, "lacks 'conv1.weight'"),
+    (lambda s: {}, "must be a state dict"),
+    (lambda s: [s], "must be a state dict"),
+    (lambda s: s[FIRST], "must be a state dict"),
+    (lambda s: 5, "must be a state dict"),
+    (lambda s: None, "must be a state dict"),
 ]
 
 
@@ -184,7 +184,7 @@ def test_nothing_is_executed_and_no_unsafe_advice_is_given(refused, tmp_path):
                 _use_new_zipfile_serialization=not legacy,
             )
             said = refused(tmp_path / "bomb.pt")
-            assert "holds more than tensors (it would call" in said
+            assert "contains more than tensors (it would call" in said
         (tmp_path / "bomb.pt").write_bytes(pickle.dumps(bomb))
         refused(tmp_path / "bomb.pt")
         refused(archive(tmp_path, pickle.dumps(bomb)))
@@ -219,8 +219,8 @@ def test_what_is_no_plain_file_is_said(refused, tmp_path):
 
 CONFIGS = [
     ("", "is empty"),
-    ("- a\n", "holds a list"),
-    ("model_args: {}\n", "has no key 'model'"),
+    ("- a\n", "has a list"),
+    ("model_args: {}\n", "lacks the key 'model'"),
     ("model: 5\n", "`model` of"),
     ("model: [ResNet1]\n", "`model` of"),
     ("model: {a: 1}\n", "`model` of"),
@@ -234,7 +234,7 @@ CONFIGS = [
     ("model: ResNet1\nmodel_args: {feat_dim: -80}\n", "`input_size` must be"),
     ("model: ResNet1\nmodel_args: {feat_dim: 1.5}\n", "`input_size` must be"),
     ("model: ResNet1\nmodel_args: &a {b: *a}\n", "form a loop"),
-    ("model: [\n", "is not a YAML"),
+    ("model: [\n", "is not valid YAML"),
     ("model: !!python/object/apply:os.mkdir [exploded]\n", "`model` of"),
 ]
 

@@ -70,13 +70,13 @@ def test_published_names_give_the_published_networks():
         (lambda s: s.pop("bn1.bias"), "1 places: missing bn1.bias"),
         (
             lambda s: s.update({"layer5.0.x": torch.zeros(1)}),
-            "left over layer5.0.x",
+            "unexpected layer5.0.x",
         ),
         (
             lambda s: s.update({"seg_1.bias": torch.zeros(7)}),
             r"seg_1.bias of shape \[7\] instead of \[6\]",
         ),
-        (lambda s: s.pop("seg_1.weight"), "no 'seg_1.weight'"),
+        (lambda s: s.pop("seg_1.weight"), "lacks 'seg_1.weight'"),
     ],
 )
 def test_every_misfit_is_named(state, change, message):
@@ -176,7 +176,7 @@ def test_bad_files_are_refused_and_nothing_is_written(published, tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
     for name, said in (
         ("none.pt", "does not exist"),
-        ("cut.pt", "truncated or no checkpoint"),
+        ("cut.pt", "is truncated, or not a file of torch.save"),
         ("bomb.pt", "more than tensors"),
         ("other.pt", "not of family 'golden_gemini'"),
     ):
@@ -196,7 +196,7 @@ def test_bad_files_are_refused_and_nothing_is_written(published, tmp_path):
         ("wespeaker", "Gemini_DF_ResNet61", "got 'Gemini_DF_ResNet61'"),
         ("golden_gemini", "114", "got '114'"),
         ("golden_gemini", "ResNet34", "got 'ResNet34'"),
-        ("clova", "RawNet3", "no 'fc.weight'"),
+        ("clova", "RawNet3", "lacks 'fc.weight'"),
     ],
 )
 def test_unknown_architectures_are_rejected(family, name, message):

@@ -8,5 +8,5 @@ from speechbrain_ext.integrations.published_checkpoints import (
 
 
 def test_more_than_tensors_is_rejected():
-    with pytest.raises(ValueError, match="tensors alone"):
+    with pytest.raises(ValueError, match="only dense tensors"):
         describe_checkpoint("wespeaker", "ResNet34", {"epoch": 3})

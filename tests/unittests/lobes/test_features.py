@@ -114,7 +114,7 @@ def test_mean_norm_of_a_padded_batch_is_that_of_each_alone():
         (lambda: KaldiFbank()(torch.zeros(1, 399)), r"got \[1, 399\]"),
         (
             lambda: KaldiFbank(dither=1.0)(torch.zeros(2, 400), seeds=[1]),
-            "2, got 1",
+            r"\(2\), got 1",
         ),
     ],
 )

@@ -101,11 +101,11 @@ def test_paired_difference_is_surer_than_two_intervals():
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"enrol_speakers": list("ab")}, "equally many, got 4, 2 and 4"),
-        ({"targets": [1, 1, 1, 1]}, "two, got target True of .* a and b"),
+        ({"enrol_speakers": list("ab")}, "the same length, got 4, 2 and 4"),
+        ({"targets": [1, 1, 1, 1]}, "two, got target True for .* a and b"),
         (
             {"targets": [0, 1, 1, 0]},
-            "others two, got target False of .* a and a",
+            "nontarget trials two, got target False for .* a and a",
         ),
         ({"replicates": 1}, "got 3 and 1"),
         (
@@ -126,7 +126,9 @@ def test_bootstrap_rejects_bad_trials(change, match):
 
 def test_bootstrap_rejects_bad_scores():
     bootstrap = SpeakerBootstrap([1, 1, 1, 0], list("abca"), list("abcb"), 5)
-    with pytest.raises(ValueError, match=r"\[4\] and none NaN, got \[4\], 1"):
+    with pytest.raises(
+        ValueError, match=r"shape \[4\] and no NaN, got \[4\], 1"
+    ):
         bootstrap.evaluate([0.0, 1.0, np.nan, 2.0], FIGURES)
     with pytest.raises(ValueError, match="`confidence` must be .* got 95"):
         interval([1.0], confidence=95)
@@ -141,4 +143,7 @@ def test_list_without_intervals_is_said(caplog):
     assert caplog.messages == []
     two = np.array([True, False]), np.array([1, 1]), np.array([1, 2])
     assert speaker_bootstrap(*two, 5, 1, "toy") is None
-    assert "toy gets no intervals: A bootstrap needs 3 speakers" in caplog.text
+    assert (
+        "toy has no confidence intervals: A bootstrap needs 3 speakers"
+        in caplog.text
+    )

@@ -44,7 +44,7 @@ def cut(path):
         (lambda path: (path / "layer.ckpt").unlink(), "layer.ckpt is missing"),
         (lambda path: cut(path / "CKPT.yaml"), "CKPT.yaml has"),
         (lambda path: (path / "CKPT.yaml").unlink(), "CKPT.yaml is missing"),
-        (lambda path: cut(path / "sums.json"), "sums.json is cut"),
+        (lambda path: cut(path / "sums.json"), "sums.json is truncated"),
         (
             lambda path: (path / "layer.ckpt").write_bytes(
                 bytes((path / "layer.ckpt").stat().st_size)
@@ -94,7 +94,7 @@ def test_a_run_that_has_nothing_left_to_save_clears_the_rest(saved, tmp_path):
 
 def test_another_network_is_one_message(saved, tmp_path):
     other = AtomicCheckpointer(tmp_path, {"layer": torch.nn.Linear(4, 2)})
-    with pytest.raises(ValueError, match="CKPT.of2 is not of this recipe"):
+    with pytest.raises(ValueError, match="CKPT.of2 does not fit this recipe"):
         other.recover_if_possible()
     assert AtomicCheckpointer(tmp_path / "x").recover_if_possible() is None
 
@@ -105,7 +105,7 @@ def test_no_whole_checkpoint_is_not_called_the_one_before(saved, caplog):
         cut(path / "layer.ckpt")
     with caplog.at_level(logging.WARNING):
         assert checkpointer.recover_if_possible() is None
-    assert caplog.text.count("training starts from the beginning") == 2
+    assert caplog.text.count("training starts anew") == 2
     assert "the one before it" not in caplog.text
     assert layer.weight.eq(0).all()
 

@@ -109,16 +109,16 @@ def test_one_process_needs_no_others():
 
 def test_device_that_is_not_there_is_a_sentence(monkeypatch):
     def said(device):
-        with pytest.raises(ValueError, match="`--device`") as caught:
+        with pytest.raises(ValueError, match="`device`") as caught:
             init_processes(RunOptions(device=device))
         return str(caught.value)
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "got 'foo'" in said("foo")
+    assert "got 'cuda:one'" in said("cuda:one")
     assert "nvidia-smi" in said("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert "cuda:0 to cuda:1" in said("cuda:2")
+    assert "got 'cuda:2', but PyTorch finds 2 GPUs" in said("cuda:2")
 
 
 def fail_one_after_the_other():
@@ -170,7 +170,7 @@ def test_taken_port_is_one_message(free_port_taken):
         timeout=100,
     )
     assert done.returncode == 1
-    said = f"error: The processes cannot meet at 127.0.0.1:{free_port_taken}"
+    said = f"error: The processes cannot connect at 127.0.0.1:{free_port_taken}"
     assert done.stderr.count(said) == 1
 
 

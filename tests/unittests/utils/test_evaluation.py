@@ -41,7 +41,7 @@ def test_figures_without_bootstrap_have_no_intervals():
     targets = np.array([True, False])
     row = evaluate(np.array([1.0, 0.0]), targets, metric_functions())
     assert set(row) == {"EER %", "minDCF 0.01", "minDCF 0.05", "EER threshold"}
-    with pytest.raises(ValueError, match="must not hold NaN"):
+    with pytest.raises(ValueError, match="must not contain NaN"):
         evaluate(np.array([np.nan, 0.0]), targets, metric_functions())
 
 

@@ -106,7 +106,7 @@ def test_a_kill_at_any_step_leaves_the_old_file_replaceable(
         os._exit(9)
 
     if step == "sync":
-        monkeypatch.setattr(files, "_sync", killed)
+        monkeypatch.setattr(files, "to_disk", killed)
     elif step == "record":
         monkeypatch.setattr(files, "record_file", killed)
     else:
@@ -213,7 +213,9 @@ def test_workers_end_with_a_killed_parent_and_the_folder_is_free(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file cannot be written into .*name"):
+    with pytest.raises(
+        OSError, match="Cannot write to the folder .*file .*use"
+    ):
         with locked_folder(tmp_path / "file"):
             pass
 
@@ -228,7 +230,7 @@ def test_a_full_disk_is_told_and_other_errors_stay(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("step", ["_sync", "record_file"])
+@pytest.mark.parametrize("step", ["to_disk", "record_file"])
 def test_a_full_disk_leaves_the_old_file(step, own, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -174,9 +174,9 @@ def test_what_is_no_plain_file_is_refused(kind, folder):
     else:
         os.mkfifo(path)
     before = path.lstat()
-    with pytest.raises(FileExistsError, match="odd is not a plain file"):
+    with pytest.raises(FileExistsError, match="odd is not a regular file"):
         require_replaceable(folder)
-    with pytest.raises(FileExistsError, match="odd is not a plain file"):
+    with pytest.raises(FileExistsError, match="odd is not a regular file"):
         fill(folder)
     assert path.lstat() == before and held_names(folder) == "a.txt b.txt note"
 

@@ -260,13 +260,13 @@ def test_a_checkpoint_that_does_not_fit_is_a_sentence(
     spoil, saved, tmp_path, monkeypatch
 ):
     _, said = resumed(saved, tmp_path, spoil, monkeypatch)
-    assert "CKPT+2 is not of this recipe: " in said
+    assert "CKPT+2 does not fit this recipe: " in said
     assert "delete this checkpoint" in said and "weights_only" not in said
 
 
 def test_another_network_is_a_sentence(saved, tmp_path, monkeypatch):
     _, said = resumed(saved, tmp_path, lambda _: 0, monkeypatch, inputs=4)
-    assert "CKPT+2 is not of this recipe: " in said
+    assert "CKPT+2 does not fit this recipe: " in said
 
 
 def test_there_are_fifty():

@@ -85,8 +85,8 @@ def test_a_recipe_that_extends_another_is_told_what_to_do(write, parents):
         load_recipe(path, keys=KEYS)
     assert str(error.value) == (
         f"{path}: `extends` is no longer supported; copy a standalone recipe "
-        "of hparams/ and change its keys there, or pass them on the command "
-        "line as --key=value."
+        "from hparams/ and change its keys, or pass them on the command line "
+        "as --key=value."
     )
 
 
@@ -101,7 +101,7 @@ def test_a_recipe_that_extends_another_is_told_what_to_do(write, parents):
         ),
         (BASE, "sice: 4", "command line has an unknown key 'sice'.*'size'"),
         (BASE.replace("log:", "lok:"), "", "lacks the key 'log'"),
-        ("a: [", "", "is not a YAML"),
+        ("a: [", "", "is not valid YAML"),
         (BASE.replace("3", "!PLACEHOLDER"), "", "'size' is a !PLACEHOLDER"),
         (BASE.replace("Counter", "Counting"), "", "Counting"),
         (
@@ -139,7 +139,7 @@ def test_what_has_changed_since_a_checkpoint_is_named(tmp_path, caplog):
         "old: 1 -> nothing",
     ]
     RecipeText(new)._recover(tmp_path / "recipe.ckpt", True)
-    assert "since, loss.margin: 0.2 -> 0.3" in caplog.text
+    assert "since the checkpoint: loss.margin: 0.2 -> 0.3" in caplog.text
 
 
 def refusal(folder):
@@ -174,14 +174,14 @@ def test_the_command_line_may_leave_a_key_without_use(write):
     path = write("base.yaml", BASE)
     hparams, _ = load_recipe(path, "counter: {a: 5}", KEYS)
     assert hparams["counter"] == {"a": 5}
-    with pytest.raises(ValueError, match="--size changes nothing"):
+    with pytest.raises(ValueError, match="--size has no effect"):
         load_recipe(path, "counter: {a: 5}\nsize: 4", KEYS)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("seed: 1", "seed: 2"), "`seed` 1, but this run has 2; go back to 1"),
+        (("seed: 1", "seed: 2"), "`seed` 1, but this run has 2; use 1 to"),
         (("[1.0]", "[1.0, 0.9]"), r"`speeds` \[1.0\], but this run has"),
         (("channels: 4", "channels: 8"), "`embedding_model.channels` 4, but"),
         (("Adam", "SGD"), "`opt_class` !new:x.Adam, but this run has !new:x.S"),

@@ -28,7 +28,7 @@ SUMS_THAT_ARE_NONE = ["", "[1]", "3", '{"a": 3}', '{"a": [1, 2, 3]}', "\xff"]
 @pytest.mark.parametrize("text", SUMS_THAT_ARE_NONE)
 def test_sums_that_cannot_be_read(text, sealed):
     (sealed / SUMS).write_bytes(text.encode("latin-1"))
-    assert seal_flaw(sealed) == "sums.json is cut"
+    assert seal_flaw(sealed) == "sums.json is truncated"
 
 
 def test_every_change_is_found(sealed):
@@ -38,10 +38,10 @@ def test_every_change_is_found(sealed):
     os.replace(sealed / "a", sealed.parent / "away")
     assert seal_flaw(sealed) == "a is missing"
     (sealed / "a").symlink_to(sealed.parent / "away")
-    assert seal_flaw(sealed) == "a is not a plain file"
+    assert seal_flaw(sealed) == "a is not a regular file"
     (sealed / "a").unlink()
     os.mkfifo(sealed / "a")  # which would wait for ever
-    assert seal_flaw(sealed) == "a is not a plain file"
+    assert seal_flaw(sealed) == "a is not a regular file"
     (sealed / "a").unlink()
     (sealed / "a").write_text("Whole a")
     assert seal_flaw(sealed) == "a has another checksum"

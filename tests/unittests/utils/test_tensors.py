@@ -35,7 +35,7 @@ def test_code_is_not_run(form, tmp_path):
     else:
         torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
     _, said = sentence_or_result(read_tensors, path)
-    assert "weights.ckpt" in said and "code, which is never run" in said
+    assert "weights.ckpt" in said and "no code was run" in said
     assert "weights_only" not in said
     assert not trap.exists()
 
@@ -74,11 +74,13 @@ def test_what_was_saved_comes_back(tmp_path):
 def test_nan_is_named(tmp_path):
     path = tmp_path / "optimizer.ckpt"
     state = {"state": {0: {"momentum": torch.tensor([1.0, float("nan")])}}}
-    with pytest.raises(ValueError, match="er.ckpt .* state.0.momentum .* NaN"):
+    with pytest.raises(
+        ValueError, match="er.ckpt contains NaN in state.0.momentum"
+    ):
         require_no_nan(state, path)
     require_no_nan({"a": torch.tensor([float("inf")]), "b": "c"}, path)
     layer = torch.nn.Linear(2, 3)
     torch.nn.init.constant_(layer.bias, float("nan"))
     save_unsharded(layer, tmp_path / "layer.ckpt")
-    with pytest.raises(ValueError, match="layer.ckpt has values in bias"):
+    with pytest.raises(ValueError, match="layer.ckpt contains NaN in bias"):
         load_sharded(torch.nn.Linear(2, 3), tmp_path / "layer.ckpt")

@@ -76,7 +76,7 @@ def test_encoder_that_was_moved_tells_its_network(folder, tmp_path):
     found = training_settings(moved)
     assert found["network"].startswith("ResNet (")
     assert found["training"] == (
-        "not known: there is no elsewhere/hyperparams.yaml"
+        "not known: elsewhere/hyperparams.yaml does not exist"
     )
     # the YAML of another training is not taken for this one's
     (moved.parent / "hyperparams.yaml").write_text(

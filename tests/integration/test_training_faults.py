@@ -15,6 +15,8 @@ import pytest
 from recipe_runs import TINY
 from speechbrain.utils.seed import seed_everything
 
+from speechbrain_ext.nnet.losses import SphereFace2
+
 YAML = "hparams/resnet_csphereface2_small.yaml"
 
 
@@ -72,6 +74,13 @@ def test_values_that_would_fail_or_do_nothing_are_refused(train, tmp_path):
     said = sentence(train, opt_class="{lr: 0.5}")
     assert "learning rate 0.5" in said and "`initial_lr`" in said
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_a_loss_without_distributed_code_cannot_be_sharded(train, monkeypatch):
+    monkeypatch.delattr(SphereFace2, "_shard_loss")
+    said = sentence(train, shard_classifier=True)
+    assert "SphereFace2 does not support `shard_classifier`" in said
+    assert "Set `shard_classifier` to False" in said
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,4 +1,4 @@
-"""SpeechBrain's contract of a loss, checked and written once."""
+"""The base classes of all losses: SpeechBrain's interface, and its checks."""
 
 import abc
 import os
@@ -11,8 +11,8 @@ from speechbrain_ext.utils.distributed import all_gather
 
 logger = get_logger(__name__)
 
-FIRST_BATCHES = 10  # whose values are checked where that makes a GPU wait
-UNTRAINED_BATCHES = 250  # after which parameters that stand still are named
+FIRST_BATCHES = 10  # of a GPU, which are checked
+UNTRAINED_BATCHES = 250  # after which unchanged parameters are logged
 HOW_TO_LIST = (
     "If the YAML names the loss `compute_cost`, add the line `compute_cost: "
     "!ref <compute_cost>` twice: under `modules:`, so that it is moved and "
@@ -22,27 +22,27 @@ HOW_TO_LIST = (
 
 
 class Loss(torch.nn.Module, abc.ABC):
-    """What every loss shares: its precision and its checks.
+    """The base class of all losses: precision and checks.
 
-    A loss implements ``_compute(outputs, targets, check)``, with outputs in
-    float32 or float64 and targets in int64, whatever came in, and whether
-    their values are checked.
+    A subclass implements ``_compute(outputs, targets, check)``. It gets
+    outputs in float32 or float64, targets in int64, and whether to check
+    their values.
 
-    ``check_inputs`` says whether the values are checked: class numbers in
-    their range, cosines in [-1, 1]. A GPU has to wait for each check. True
-    checks every batch and False none. None, the default, checks every batch
-    on a CPU and the first 10 elsewhere. After these a class number out of its
-    range stops CUDA by a "device-side assert": run again with the environment
-    variable CUDA_LAUNCH_BLOCKING=1, which checks every batch and says in a
-    sentence what is wrong. Nothing is checked inside torch.compile and
-    torch.func, where there are no values to look at.
+    ``check_inputs`` decides which batches are checked: class numbers must be
+    in their range, cosines in [-1, 1]. A GPU has to wait for each check. True
+    checks every batch, False none. None, the default, checks every batch on a
+    CPU and the first 10 on a GPU. After these, a class number out of range
+    stops CUDA with a "device-side assert". Run again with the environment
+    variable CUDA_LAUNCH_BLOCKING=1: every batch is checked, and the error
+    says what is wrong. Nothing is checked inside torch.compile and
+    torch.func, where tensors have no values.
 
-    A loss whose parameters never change although gradients reach them logs
-    once how a recipe has to list it.
+    If gradients reach the parameters of a loss but the parameters never
+    change, the loss logs once how a recipe must list it.
     """
 
     check_inputs = None
-    waits_anyway = False  # a GPU waits for every batch, checked or not
+    waits_anyway = False  # whether a GPU waits even without checks
     _batches = 0
     _trained = 0
     _first_values = None
@@ -59,7 +59,7 @@ class Loss(torch.nn.Module, abc.ABC):
         targets : torch.Tensor
             Class numbers, or speakers, of any integer type, shape [batch, 1].
         length : torch.Tensor
-            Not used; SpeechBrain's contract.
+            Not used; part of SpeechBrain's interface.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class Loss(torch.nn.Module, abc.ABC):
         )
 
     def _watch_parameters(self):
-        """Says once that no optimizer has this loss's parameters."""
+        """Logs once that no optimizer has this loss's parameters."""
         if self._trained > UNTRAINED_BATCHES or torch.compiler.is_compiling():
             return
         own = {
@@ -122,7 +122,7 @@ class Loss(torch.nn.Module, abc.ABC):
         self._trained += 1
         if self._trained <= UNTRAINED_BATCHES:
             return
-        # the one time that a GPU has to wait
+        # a GPU waits here, once in a run
         first, self._first_values = self._first_values, None
         pulled = any(p.grad is not None and p.grad.any() for p in own.values())
         moved = any(
@@ -140,16 +140,17 @@ class Loss(torch.nn.Module, abc.ABC):
 class ClassificationLoss(Loss):
     """A loss on the cosines, or the logits, of every class.
 
-    A loss of this kind implements ``_loss(cosines [batch, classes], targets
-    [batch, 1])`` and says by ``largest_cosine`` what rounding may leave of a
-    cosine of 1, None where logits come in.
+    A subclass implements ``_loss(cosines [batch, classes], targets [batch,
+    1])``. ``largest_cosine`` is the largest value that a cosine of 1 may be
+    rounded to; None means that the loss takes logits.
 
-    With a ``shard`` (of a classifier of ``speechbrain_ext.nnet.sharded``) the
-    outputs are those of all processes' utterances, for this process's classes
-    only. ``_shard_loss(cosines, targets, rows, columns)`` is then the loss
-    over all classes, and its gradient is that of these classes. ``targets``
-    are counted from the first of them; ``rows`` and ``columns`` say where a
-    true class is among them.
+    A subclass that also implements ``_shard_loss(cosines, targets, rows,
+    columns)`` supports ``shard_classifier``. With a ``shard`` (of a classifier
+    of ``speechbrain_ext.nnet.sharded``) the cosines are those of the
+    utterances of all processes with the classes of this process only.
+    ``targets`` are counted from the first of these classes. ``rows`` and
+    ``columns`` are the places of the true classes among them. The method
+    returns the loss over all classes; its gradient is that of these classes.
     """
 
     largest_cosine = 1.1
@@ -171,18 +172,23 @@ class ClassificationLoss(Loss):
     def _loss(self, cosines, targets):
         """The mean loss over the batch."""
 
-    @abc.abstractmethod
     def _shard_loss(self, cosines, targets, rows, columns):
         """The mean loss over the batch of all processes."""
+        name = type(self).__name__
+        raise ValueError(
+            f"The loss {name} does not support `shard_classifier`: it has no "
+            "method `_shard_loss`. Set `shard_classifier` to False, or write "
+            f"`{name}._shard_loss` (AMSoftmax has a short one)."
+        )
 
 
 class MetricLoss(Loss):
-    """A loss on the embeddings of several utterances a speaker.
+    """A loss on the embeddings of several utterances per speaker.
 
-    A loss of this kind implements ``_loss(embeddings [batch, embedding],
-    speakers [batch], counts [speakers])`` and says by ``at_least`` how many
-    utterances of each speaker it needs. Numbering the speakers makes a GPU
-    wait, so every batch is checked unless ``check_inputs`` is False.
+    A subclass implements ``_loss(embeddings [batch, embedding], speakers
+    [batch], counts [speakers])``. ``at_least`` is the number of utterances
+    that it needs of each speaker. Numbering the speakers makes a GPU wait, so
+    every batch is checked unless ``check_inputs`` is False.
     """
 
     at_least = 2
@@ -214,7 +220,7 @@ def transformed():
 
 
 def cosines_and_targets(outputs, targets, within=None, shard=None, check=True):
-    """Checks a batch by SpeechBrain's contract and drops its middle dimension.
+    """Checks a batch and drops its middle dimension.
 
     Arguments
     ---------
@@ -223,12 +229,12 @@ def cosines_and_targets(outputs, targets, within=None, shard=None, check=True):
     targets : torch.Tensor
         Class numbers of shape [batch, 1].
     within : float
-        Largest cosine that rounding may leave; None where they are logits.
+        Largest value that a cosine may be rounded to; None for logits.
     shard : speechbrain_ext.nnet.sharded.Shard
-        Which classes the outputs are of, None for all.
+        The classes of the outputs; None for all.
     check : bool
-        Whether values are checked as shapes are, which makes a GPU wait. On a
-        GPU that does not wait, a target out of its range stops CUDA later.
+        Whether to check values as well as shapes, which makes a GPU wait.
+        Without the check a target out of range stops CUDA later.
 
     Returns
     -------
@@ -240,8 +246,8 @@ def cosines_and_targets(outputs, targets, within=None, shard=None, check=True):
     Raises
     ------
     ValueError
-        If a shape does not fit, a target is out of its range, or an output is
-        not a cosine.
+        If a shape does not fit, a target is out of range, or an output is not
+        a cosine.
     """
     _check_shapes(outputs, targets, "classes")
     first, classes = (0, outputs.shape[2])
@@ -251,7 +257,7 @@ def cosines_and_targets(outputs, targets, within=None, shard=None, check=True):
     if check:
         _check_values(outputs.detach(), targets, classes, within)
     elif targets.device.type == "cuda" and not transformed():
-        # nothing waits for it, and a wrong target does not pass for another
+        # does not make the GPU wait, and still stops at a wrong target
         torch._assert_async(((targets >= 0) & (targets < classes)).all())
     return outputs.squeeze(1), targets - first
 
@@ -268,23 +274,23 @@ def grouped(outputs, targets, at_least, check=True):
     at_least : int
         Utterances that each speaker must have.
     check : bool
-        Whether they are counted, which makes a GPU wait once more.
+        Whether to check ``at_least``, which makes a GPU wait once more.
 
     Returns
     -------
     embeddings : torch.Tensor
-        Shape [batch, embedding], sorted by speaker, each one's in the order
-        of the batch.
+        Shape [batch, embedding], sorted by speaker; those of a speaker are in
+        the order of the batch.
     speakers : torch.Tensor
         Speakers numbered from 0 in increasing order, shape [batch].
     counts : torch.Tensor
-        Utterances of each, shape [speakers].
+        Utterances of each speaker, shape [speakers].
 
     Raises
     ------
     ValueError
-        If a shape does not fit, there is one speaker alone, or one has too
-        few utterances.
+        If a shape does not fit, there is only one speaker, or a speaker has
+        too few utterances.
     """
     _check_shapes(outputs, targets, "embedding")
     labels, speakers, counts = targets.squeeze(1).unique(
@@ -293,7 +299,7 @@ def grouped(outputs, targets, at_least, check=True):
     if len(labels) < 2:
         raise ValueError(
             f"`targets` must hold two speakers or more, got {len(labels)}; "
-            "a metric loss has nothing to compare."
+            "a metric loss compares speakers."
         )
     if check and int(counts.min()) < at_least:
         label = labels[counts.argmin()].item()
@@ -302,7 +308,7 @@ def grouped(outputs, targets, at_least, check=True):
             f"speaker, got {int(counts.min())} of {label}; use a balanced "
             "sampler."
         )
-    # by speaker: the same batch on any number of processes has one order
+    # by speaker: the order is the same on any number of processes
     order = speakers.argsort(stable=True)
     return outputs.squeeze(1)[order], speakers[order], counts
 

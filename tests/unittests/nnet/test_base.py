@@ -13,9 +13,11 @@ from speechbrain_ext.nnet.losses import (
 )
 from speechbrain_ext.nnet.losses.base import (
     UNTRAINED_BATCHES,
+    ClassificationLoss,
     cosines_and_targets,
     grouped,
 )
+from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 
 
 def test_middle_is_dropped():
@@ -32,6 +34,28 @@ def test_speakers_are_numbered_whatever_their_labels():
     assert found.squeeze(1).tolist() == [1, 3, 4, 0, 2]
     assert speakers.tolist() == [0, 0, 0, 1, 1]
     assert counts.tolist() == [3, 2]
+
+
+class Plain(ClassificationLoss):
+    """A loss as a user writes it: without distributed code."""
+
+    def _loss(self, cosines, targets):
+        return -cosines.gather(1, targets).mean()
+
+
+def test_a_loss_needs_no_distributed_code():
+    head, loss = CosineClassifier(6, 4), Plain()
+    embeddings, targets = torch.randn(3, 1, 6), torch.tensor([[0], [3], [1]])
+    found = loss(head(embeddings), targets)
+    wanted = -head(embeddings)[torch.arange(3), 0, targets[:, 0]].mean()
+    torch.testing.assert_close(found, wanted)
+    head = ShardedCosineClassifier(6, 4)
+    loss.shard = head.shard
+    with pytest.raises(ValueError, match="Plain does not support") as caught:
+        loss(head(embeddings), targets)
+    said = str(caught.value)
+    assert "Set `shard_classifier` to False, or write" in said
+    assert "`Plain._shard_loss`" in said
 
 
 LEARNED = {

@@ -1,4 +1,4 @@
-"""A Brain for several processes whose runs can be stopped at any moment."""
+"""A Brain for several processes whose runs can be interrupted and resumed."""
 
 import json
 import math
@@ -8,7 +8,6 @@ import speechbrain as sb
 import torch
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 from speechbrain.utils.checkpoints import (
-    average_checkpoints,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
@@ -22,11 +21,10 @@ from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.checkpoints import checkpoint_order
 from speechbrain_ext.utils.distributed import all_reduce_mean, world_size
 from speechbrain_ext.utils.gradients import total_gradient_norm
-from speechbrain_ext.utils.tensors import read_tensors
 
 logger = get_logger(__name__)
 
-# Statistics of an epoch: they are saved within it, and start anew with it
+# Statistics of an epoch; checkpoints within the epoch hold them
 STATISTICS = {
     "seconds": 0.0,
     "waited": 0.0,
@@ -38,38 +36,37 @@ STATISTICS = {
 
 @register_checkpoint_hooks
 class ResumableBrain(sb.Brain):
-    """SpeechBrain's Brain, exact on any number of processes and after a kill.
+    """A Brain whose runs give the same weights however they are run.
 
-    Batch statistics, loss and gradient norm are those of all processes, on a
-    CPU too. A module whose parameters are split
-    (``speechbrain_ext.nnet.sharded``) is not wrapped.
+    Several processes train the weights that one process trains, and a resumed
+    run ends with the weights of an uninterrupted one. Batch statistics, loss
+    and gradient norm are those of all processes, on a CPU too. A module whose
+    parameters are split (``speechbrain_ext.nnet.sharded``) is not wrapped.
 
-    A loss or a gradient that is not finite stops all processes before a step
-    is made, and names the batch. With SpeechBrain's ``skip_nonfinite_grads``
-    (a flag or a YAML key) such gradients are skipped and counted; more than
-    ``nonfinite_patience`` in a row stop the run. In fp16 the scaler skips them
-    and lowers its scale; at a scale of 1 or less they are an error too.
+    If the loss or a gradient is not finite, all processes stop before the
+    step, and the error names the batch. With SpeechBrain's
+    ``skip_nonfinite_grads`` (a flag or a YAML key) such gradients are skipped
+    and counted; more than ``nonfinite_patience`` in a row stop the run. In
+    fp16 the scaler skips them and lowers its scale; at a scale of 1 or less
+    they are an error too.
 
-    A checkpoint within an epoch holds the epoch's statistics, and a
-    ``ResumableBatches`` sampler resumes behind it.
+    A checkpoint within an epoch holds the statistics of the epoch. With a
+    ``ResumableBatches`` sampler the run resumes at the next batch.
+
+    Extends ``speechbrain.core.Brain``; see there for the other arguments.
 
     Arguments
     ---------
-    modules : dict of torch.nn.Module
-        As SpeechBrain's.
-    opt_class : callable
-        As SpeechBrain's.
-    hparams : dict
-        As SpeechBrain's.
-    run_opts : dict
-        As SpeechBrain's.
     checkpointer : speechbrain_ext.utils.checkpoints.AtomicCheckpointer
-        As SpeechBrain's.
+        Saves and finds the checkpoints; None for no checkpoints.
+    train_sampler : torch.utils.data.Sampler
+        The batch sampler of the training data. With a ``ResumableBatches`` a
+        run resumes within an epoch. None leaves it to SpeechBrain.
 
     Raises
     ------
     ValueError
-        If the device lacks the precision.
+        If the device does not support the precision.
 
     Example
     -------
@@ -85,14 +82,17 @@ class ResumableBrain(sb.Brain):
         hparams=None,
         run_opts=None,
         checkpointer=None,
+        train_sampler=None,
     ):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        self.train_sampler = train_sampler
         wanted = {self.precision, self.eval_precision}
         if self.device_type == "cuda" and "bf16" in wanted:
             if not torch.cuda.is_bf16_supported(including_emulation=False):
                 raise ValueError(
-                    f"`precision` is bf16, which {torch.cuda.get_device_name()}"
-                    " lacks; pass --precision=fp16 or fp32."
+                    "`precision` is bf16, which "
+                    f"{torch.cuda.get_device_name()} does not support; pass "
+                    "--precision=fp16 or fp32."
                 )
         self.epoch = None
         self.epoch_stats = dict(STATISTICS)
@@ -102,7 +102,7 @@ class ResumableBrain(sb.Brain):
         self.saved_steps = None
         split = any(hasattr(p, "shard") for p in self.modules.parameters())
         if split and self.scaler.is_enabled():
-            # an overflow in one process's classes is every process's
+            # if the classes of one process overflow, all must skip the step
             self.scaler = ShardedGradScaler(self.device_type)
             if self.checkpointer is not None:
                 self.checkpointer.add_recoverable(
@@ -127,7 +127,7 @@ class ResumableBrain(sb.Brain):
             self.modules[name] = DistributedDataParallel(
                 module,
                 device_ids=None if on_cpu else [self.device],
-                # they are the same on every process
+                # buffers are the same on every process
                 broadcast_buffers=False,
                 find_unused_parameters=self.find_unused_parameters,
             )
@@ -135,18 +135,13 @@ class ResumableBrain(sb.Brain):
     def on_stage_start(self, stage, epoch=None):
         """Starts the statistics of an epoch, or resumes them.
 
-        Arguments
-        ---------
-        stage : speechbrain.Stage
-            The stage.
-        epoch : int
-            The epoch.
+        Overrides ``speechbrain.core.Brain.on_stage_start``; see there.
         """
         if stage == sb.Stage.TRAIN:
             self._start_epoch(epoch)
 
     def _start_epoch(self, epoch):
-        """Sets the statistics and the first batch; may be called twice."""
+        """Sets the statistics and the first batch; safe to call twice."""
         self.epoch = epoch
         steps = self._steps_per_epoch()
         if self.step and steps not in (None, self.saved_steps):
@@ -173,7 +168,7 @@ class ResumableBrain(sb.Brain):
         return len(self.train_sampler) if resumes else None
 
     def _fit_train(self, train_set, epoch, enable):
-        # not in the hooks: those who override them need not call ours
+        # not in a hook: a subclass may override hooks without super()
         self._start_epoch(epoch)
         with explain_reading():
             super()._fit_train(ReadableBatches(train_set), epoch, enable)
@@ -184,23 +179,31 @@ class ResumableBrain(sb.Brain):
         with explain_reading():
             super()._fit_valid(valid_set, epoch, enable)
 
-    def fit_batch(self, batch):
-        """Makes an update.
+    def validate(self, valid_set):
+        """Runs a validation stage on the current weights, without its end.
+
+        SpeechBrain's ``evaluate`` would load a checkpoint.
 
         Arguments
         ---------
-        batch : speechbrain.dataio.batch.PaddedBatch
-            This process's share of the batch.
+        valid_set : torch.utils.data.DataLoader
+            The batches.
+        """
+        self.on_stage_start(sb.Stage.VALID)
+        self.modules.eval()
+        with explain_reading():
+            for batch in ReadableBatches(valid_set):
+                self.evaluate_batch(batch, sb.Stage.VALID)
 
-        Returns
-        -------
-        torch.Tensor
-            The loss of the global batch.
+    def fit_batch(self, batch):
+        """Makes an update; returns the loss of the global batch.
+
+        Overrides ``speechbrain.core.Brain.fit_batch``; see there.
 
         Raises
         ------
         FloatingPointError
-            If the loss or the gradient is not finite, on all processes.
+            On all processes, if the loss or the gradient is not finite.
         """
         self.epoch_stats["waited"] += time.perf_counter() - self.batch_ended
         self.batch_ids += map(str, getattr(batch, "id", ()))
@@ -212,17 +215,15 @@ class ResumableBrain(sb.Brain):
         return self.global_loss.cpu()
 
     def check_loss_isfinite(self, loss):
-        """Stops the run, before a step is made, and names the batch.
+        """Stops the run before the step if the loss is not finite.
 
-        Arguments
-        ---------
-        loss : torch.Tensor
-            The loss, scaled.
+        Overrides ``speechbrain.core.Brain.check_loss_isfinite``; see there.
 
         Raises
         ------
         FloatingPointError
-            If it is not finite on one process, on all of them.
+            On all processes, if the loss of one is not finite; it names the
+            batch.
         """
         self.global_loss = all_reduce_mean(loss.detach())
         if not torch.isfinite(self.global_loss):
@@ -239,10 +240,12 @@ class ResumableBrain(sb.Brain):
     def optimizers_step(self):
         """Clips the gradients of all parameter groups and makes a step.
 
+        Overrides ``speechbrain.core.Brain.optimizers_step``; see there.
+
         Raises
         ------
         FloatingPointError
-            If the gradient is not finite, on all processes.
+            On all processes, if the gradient is not finite.
         """
         optimizers = self.freeze_optimizers(self._optimizers()).values()
         if not optimizers:
@@ -264,6 +267,32 @@ class ResumableBrain(sb.Brain):
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.batch_ids = []
+
+    def train_figures(self, loss):
+        """The figures of an epoch of training, for the logs.
+
+        Arguments
+        ---------
+        loss : float
+            The mean loss of the epoch.
+
+        Returns
+        -------
+        dict
+            Loss, speed, share of the time that was spent waiting for data,
+            largest gradient norm, and the skipped updates if there are any.
+        """
+        stats = self.epoch_stats
+        seconds = max(stats["seconds"], 1e-9)
+        figures = {
+            "loss": loss,
+            "utterances/s": round(stats["utterances"] / seconds),
+            "data wait": round(stats["waited"] / seconds, 3),
+            "largest gradient norm": float(f"{stats['largest_norm']:.4g}"),
+        }
+        if stats["skipped"]:
+            figures["skipped updates"] = stats["skipped"]
+        return figures
 
     def _may_step(self, norm):
         """Whether the gradient is finite; if not, counts it or stops."""
@@ -296,27 +325,27 @@ class ResumableBrain(sb.Brain):
         return False
 
     def _place(self):
-        """Where a run is, for a message."""
+        """Epoch, step and learning rate, for a message."""
         place = f"at epoch {self.epoch}, step {self.step}"
         for optimizer in self._optimizers().values():
             place += f", learning rate {optimizer.param_groups[0]['lr']:.4g}"
         return place
 
     def _optimizers(self):
-        """The optimizers by name, wherever SpeechBrain's Brain has them."""
+        """The optimizers by name; SpeechBrain keeps them in two places."""
         if self.optimizers_dict is None and self.opt_class is not None:
             return {"opt_class": self.optimizer}
         return self.optimizers_dict or {}
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # at its end the epoch's own checkpoint comes
+        # the end of the epoch has a checkpoint of its own
         at_end = self.step == self._steps_per_epoch()
         return not at_end and super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
         )
 
     def _save_intra_epoch_ckpt(self):
-        # as SpeechBrain's, but known by epoch and step, not by the clock
+        # SpeechBrain's meta has the time only; this has epoch and step
         meta = {INTRA_EPOCH_CKPT_FLAG: True, "step": self.step}
         if self.epoch is not None:
             meta["epoch"] = self.epoch
@@ -330,17 +359,17 @@ class ResumableBrain(sb.Brain):
         )
 
     def save_epoch(self, meta, keep):
-        """Saves an epoch's checkpoint and deletes those that are not needed.
+        """Saves the checkpoint of an epoch and deletes old ones.
 
-        Kept are the last ones, at least two, so that one that is cut short
-        has one before it, and the one of the lowest EER.
+        The checkpoint of the lowest EER stays, and so do the last ones: at
+        least two, in case the last one is damaged.
 
         Arguments
         ---------
         meta : dict
-            ``epoch``, and ``EER`` where there is one.
+            ``epoch``, and ``EER`` if there is one.
         keep : int
-            How many of the last ones are kept.
+            Number of last checkpoints to keep.
         """
         self.checkpointer.save_checkpoint(meta=meta)
         best = self.checkpointer.find_checkpoint(min_key="EER")
@@ -378,58 +407,6 @@ class ResumableBrain(sb.Brain):
             self.epoch_stats = state["epoch_stats"]
 
 
-def average_last(checkpointer, modules, count):
-    """Loads the average of the last epochs' checkpoints.
-
-    Arguments
-    ---------
-    checkpointer : speechbrain.utils.checkpoints.Checkpointer
-        Where they are; those within an epoch do not count.
-    modules : dict of torch.nn.Module
-        What is averaged, by the names there; none of them split.
-    count : int
-        How many, at the most.
-
-    Returns
-    -------
-    int
-        How many there were.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or the number is not positive.
-
-    Example
-    -------
-    >>> layer = torch.nn.Linear(2, 3)
-    >>> checkpointer = sb.utils.checkpoints.Checkpointer(
-    ...     getfixture("tmp_path"), {"layer": layer}
-    ... )
-    >>> _ = checkpointer.save_checkpoint(meta={"epoch": 1})
-    >>> average_last(checkpointer, {"layer": layer}, 10)
-    1
-    """
-    if count < 1:
-        raise ValueError(f"`count` must be at least 1, got {count}.")
-    last = checkpointer.find_checkpoints(
-        importance_key=checkpoint_order,
-        max_num_checkpoints=count,
-        ckpt_predicate=lambda checkpoint: checkpoint.meta["end-of-epoch"],
-    )
-    if not last:
-        raise ValueError(
-            f"{checkpointer.checkpoints_dir} has no checkpoint of a whole "
-            "epoch to average; train at least one epoch."
-        )
-    for name, module in modules.items():
-        state = average_checkpoints(
-            last, name, lambda path, map_location: read_tensors(path)
-        )
-        module.load_state_dict(state)
-    return len(last)
-
-
 def _named(names):
     """The utterances of a batch, of all processes, for a message."""
     every = [list(names)]
@@ -441,5 +418,5 @@ def _named(names):
 
 
 def _size(batch):
-    """Utterances of a batch: a PaddedBatch, a tensor, or a list of tensors."""
+    """Number of utterances: of a PaddedBatch, a tensor or a list of tensors."""
     return len(batch[0] if isinstance(batch, (list, tuple)) else batch)

@@ -234,7 +234,12 @@ def load_pretrained(folder, modules, label_encoder):
                 f"{' '.join(str(error).split())} Start from a run of the same "
                 "network and loss."
             ) from error
-    return len(known.lab2ind.keys() & label_encoder.lab2ind.keys())
+    found = len(known.lab2ind.keys() & label_encoder.lab2ind.keys())
+    logger.info(
+        f"Starting from {folder}: its classifier knows {found} of "
+        f"{len(label_encoder)} classes."
+    )
+    return found
 
 
 def _by_speaker(old, own, known, label_encoder, shard=None):

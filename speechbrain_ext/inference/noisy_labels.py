@@ -5,12 +5,16 @@ import pathlib
 
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.label_noise import corrupt_labels
+from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.utils.seed import stable_seed
+
+logger = get_logger(__name__)
 
 # Valid keys of a recipe's `label_noise`
 KEYS = ["kind", "rate", "seed", "exact", "outside", "parts", "by"]
@@ -128,6 +132,54 @@ def noisy_manifest(manifest, label_noise, seed, device="cpu"):
     if encoder is not None:
         report["options"]["embeddings_from"] = str(encoder)
     return noisy, report
+
+
+def training_manifest(save_folder, label_noise, seed, device="cpu"):
+    """Reads the manifest of the training data, and corrupts it if asked to.
+
+    The main process writes the corrupted manifest and its report; it must
+    return before other processes call this.
+
+    Arguments
+    ---------
+    save_folder : str | pathlib.Path
+        The folder of ``train.csv``.
+    label_noise : dict
+        Kind, rate and options, see ``noise_options``; None for no noise.
+    seed : int
+        Seed of the run.
+    device : str
+        Where the encoder of ``embeddings_from`` runs.
+
+    Returns
+    -------
+    manifest : pandas.DataFrame
+        The manifest to train on.
+    path : pathlib.Path
+        Its file: ``train.csv`` or ``train_noisy.csv``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a manifest or pretrained folder that is named does not exist.
+    ValueError
+        If an option is unknown, missing, out of range or does not fit.
+    """
+    path = pathlib.Path(save_folder, "train.csv")
+    manifest = read_manifest(path)
+    if label_noise is None or label_noise is False:
+        return manifest, path
+    manifest, report = noisy_manifest(manifest, label_noise, seed, device)
+    path = path.with_name("train_noisy.csv")
+    if if_main_process():
+        write_corrupted(manifest, report, path)
+    else:  # rounding on a GPU may change which speaker is the nearest
+        manifest["spk_id"] = read_manifest(path)["spk_id"].to_numpy()
+    logger.info(
+        f"Label noise: {report['corrupted']} of {report['utterances']} labels "
+        f"are wrong ({100 * report['rate_reached']:.2f} %)."
+    )
+    return manifest, path
 
 
 def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):

@@ -25,16 +25,18 @@ PREFIX = f"{checkpoints.CKPT_PREFIX}+"
 
 
 class AtomicCheckpointer(checkpoints.Checkpointer):
-    """SpeechBrain's Checkpointer with atomic, verified checkpoints.
+    """SpeechBrain's Checkpointer with checkpoints that survive kills.
 
-    A checkpoint is written to a temporary folder, together with the size and
-    the checksum of each file. The folder is renamed when it is complete. If a
-    checkpoint is damaged when a run resumes, it is renamed, the log says so,
-    and the checkpoint before it is used. The latest checkpoint is the one
-    with the highest epoch and step, whatever its timestamp is. If no
-    checkpoint has an epoch, the newest one is the latest. Files are read as
-    tensors, never as code. Sharded modules (``speechbrain_ext.nnet.sharded``)
-    are saved unsharded, so any number of processes can resume from them.
+    A checkpoint is written under a temporary name, with size and checksum of
+    each file, and renamed when it is complete. When a run resumes and a
+    checkpoint is damaged, it is renamed, a warning is logged, and the one
+    before it is used. The latest checkpoint is the one of the highest epoch
+    and step, whatever the clock says; among those without an epoch it is the
+    newest. Files are read as tensors, never as code. Modules that are split
+    over processes (``speechbrain_ext.nnet.sharded``) are saved whole, so that
+    any number of processes can resume.
+
+    Extends ``speechbrain.utils.checkpoints.Checkpointer``; see there.
 
     Arguments
     ---------
@@ -66,22 +68,11 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         custom_save_hook=None,
         optional_load=False,
     ):
-        """Registers an object to save. A sharded one is saved unsharded.
+        """Registers an object to save; one that is split is saved whole.
 
-        Overrides SpeechBrain's ``Checkpointer.add_recoverable``.
-
-        Arguments
-        ---------
-        name : str
-            Name of the object and of its file.
-        obj : object
-            The object to save.
-        custom_load_hook : callable
-            Function that loads the object; None for SpeechBrain's default.
-        custom_save_hook : callable
-            Function that saves the object; None for SpeechBrain's default.
-        optional_load : bool
-            Whether the object may be missing in a checkpoint.
+        Overrides
+        ``speechbrain.utils.checkpoints.Checkpointer.add_recoverable``; see
+        there.
         """
         if is_split(obj):
             custom_load_hook, custom_save_hook = load_sharded, save_unsharded
@@ -95,34 +86,26 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         )
 
     def add_recoverables(self, recoverables):
-        """Registers objects to save.
+        """Registers objects to save, by name.
 
-        Arguments
-        ---------
-        recoverables : dict
-            Objects to save, by name.
+        Overrides
+        ``speechbrain.utils.checkpoints.Checkpointer.add_recoverables``; see
+        there.
         """
         for name, recoverable in recoverables.items():
             self.add_recoverable(name, recoverable)
 
     def save_checkpoint(self, meta=None, end_of_epoch=True, name=None, **_):
-        """Saves a checkpoint to a temporary folder and renames the folder.
+        """Saves a checkpoint under a temporary name, then renames it.
 
-        Arguments
-        ---------
-        meta : dict
-            Content of the meta file.
-        end_of_epoch : bool
-            Whether an epoch has ended.
-        name : str
-            Name of the checkpoint; defaults to the time.
-        **_ : dict
-            ``verbosity``, which SpeechBrain passes; ignored.
+        Overrides
+        ``speechbrain.utils.checkpoints.Checkpointer.save_checkpoint``; see
+        there.
 
         Returns
         -------
         speechbrain.utils.checkpoints.Checkpoint
-            The checkpoint on the main process, None on others.
+            The checkpoint on the main process, None on the others.
 
         Raises
         ------
@@ -163,25 +146,11 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         ckpt_predicate=None,
         verbosity=None,
     ):
-        """Deletes checkpoints. Each is renamed before its files are deleted.
+        """Renames checkpoints that are not needed, then deletes them.
 
-        Arguments
-        ---------
-        num_to_keep : int
-            Number of checkpoints to keep for each key.
-        min_keys : list of str
-            Keys of the meta file; the checkpoints with the lowest values are
-            kept.
-        max_keys : list of str
-            Keys of the meta file; the checkpoints with the highest values are
-            kept.
-        importance_keys : list of callable
-            Functions of a checkpoint; the checkpoints with the highest values
-            are kept.
-        ckpt_predicate : callable
-            Returns True for checkpoints that may be deleted; None for all.
-        verbosity : int
-            SpeechBrain's logging level; ignored.
+        Overrides
+        ``speechbrain.utils.checkpoints.Checkpointer.delete_checkpoints``; see
+        there.
         """
         keys = [{"min_key": key} for key in min_keys or ()]
         keys += [{"max_key": key} for key in max_keys or ()]
@@ -209,27 +178,12 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         ckpt_predicate=None,
         max_num_checkpoints=None,
     ):
-        """Ranks checkpoints. Without a key, the latest comes first.
+        """Ranks checkpoints: by default the latest comes first.
 
-        Arguments
-        ---------
-        importance_key : callable
-            Function of a checkpoint; the highest value comes first.
-        max_key : str
-            Key of the meta file; the highest value comes first. Among equal
-            values the latest checkpoint comes first.
-        min_key : str
-            Key of the meta file; the lowest value comes first. Among equal
-            values the latest checkpoint comes first.
-        ckpt_predicate : callable
-            Returns True for checkpoints to rank; None for all.
-        max_num_checkpoints : int
-            Largest number of checkpoints to return; None for all.
-
-        Returns
-        -------
-        list of speechbrain.utils.checkpoints.Checkpoint
-            The ranked checkpoints.
+        Of checkpoints that are equal by ``min_key`` or ``max_key``, the
+        latest comes first. Overrides
+        ``speechbrain.utils.checkpoints.Checkpointer.find_checkpoints``; see
+        there.
         """
         if max_key or min_key:
             sign = 1 if max_key else -1
@@ -250,20 +204,18 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
             max_num_checkpoints=max_num_checkpoints,
         )
 
-    def recover_if_possible(self, *arguments, **options):
-        """Resumes from the best undamaged checkpoint, if there is one.
+    def recover_if_possible(
+        self,
+        importance_key=None,
+        max_key=None,
+        min_key=None,
+        ckpt_predicate=None,
+    ):
+        """Resumes from an undamaged checkpoint, if there is one.
 
-        Arguments
-        ---------
-        *arguments : tuple
-            Positional arguments of ``find_checkpoint``.
-        **options : dict
-            Keyword arguments of ``find_checkpoint``.
-
-        Returns
-        -------
-        speechbrain.utils.checkpoints.Checkpoint
-            The checkpoint that was loaded, or None.
+        Overrides
+        ``speechbrain.utils.checkpoints.Checkpointer.recover_if_possible``; see
+        there.
 
         Raises
         ------
@@ -275,7 +227,9 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         if if_main_process():
             self._delete_unfinished()
             self._set_damaged_aside()
-            chosen = self.find_checkpoint(*arguments, **options)
+            chosen = self.find_checkpoint(
+                importance_key, max_key, min_key, ckpt_predicate
+            )
         chosen = ddp_broadcast(chosen)
         if chosen is not None:
             raise_on_all(self.load_checkpoint, chosen)
@@ -284,10 +238,9 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     def load_checkpoint(self, checkpoint):
         """Loads a checkpoint.
 
-        Arguments
-        ---------
-        checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            The checkpoint.
+        Overrides
+        ``speechbrain.utils.checkpoints.Checkpointer.load_checkpoint``; see
+        there.
 
         Raises
         ------
@@ -359,7 +312,7 @@ def find_corruption(path):
     Arguments
     ---------
     path : pathlib.Path
-        The checkpoint's folder.
+        The folder of the checkpoint.
 
     Returns
     -------

@@ -1,11 +1,12 @@
 """Training logs with one entry per epoch: text, TensorBoard, JSON lines."""
 
 import datetime
+import importlib.util
 import json
 import logging
 import os
 
-from speechbrain.utils.distributed import main_process_only
+from speechbrain.utils.distributed import if_main_process, main_process_only
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.files import atomic_write, require_own
@@ -44,6 +45,47 @@ def quiet_libraries():
     # It lists all installed packages, which are in env.log. SpeechBrain resets
     # the level of this logger, so a filter is needed.
     logging.getLogger("speechbrain.utils.superpowers").addFilter(_above_debug)
+
+
+def open_loggers(folder, text_logger):
+    """The loggers of a training: text, a history, and TensorBoard.
+
+    The history, ``epochs.jsonl``, and the files of TensorBoard, if it is
+    installed, are written by the main process.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        The output folder.
+    text_logger : speechbrain.utils.train_logger.TrainLogger
+        The text log, from the YAML.
+
+    Returns
+    -------
+    list of speechbrain.utils.train_logger.TrainLogger
+        The loggers.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder has a history, or a picture of it (``training.png``),
+        that this project did not write.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> loggers = open_loggers(folder, EpochLogger(folder / "train_log.txt"))
+    >>> [type(logger).__name__ for logger in loggers[:2]]
+    ['EpochLogger', 'HistoryLogger']
+    """
+    loggers = [text_logger]
+    if if_main_process():
+        require_own(os.path.join(folder, "training.png"))
+        loggers.append(HistoryLogger(os.path.join(folder, "epochs.jsonl")))
+        if importlib.util.find_spec("tensorboard"):
+            events = os.path.join(folder, "tensorboard")
+            loggers.append(EpochTensorboardLogger(events))
+    return loggers
 
 
 def _above_debug(record):
@@ -120,16 +162,9 @@ valid EER: 8.4000 - 0:12:30 left'
     ):
         """Appends the line of an epoch to the file.
 
-        Arguments
-        ---------
-        stats_meta : dict
-            ``epoch`` and other information about it.
-        train_stats : dict
-            Training statistics, by name.
-        valid_stats : dict
-            Validation statistics, by name.
-        verbose : bool
-            Whether to write the line to the standard logger too.
+        Overrides
+        ``speechbrain.utils.train_logger.FileTrainLogger.log_stats``; see
+        there.
         """
         line = self.line(stats_meta, train_stats, valid_stats)
         with open(self.save_file, "a", encoding="utf-8") as file:
@@ -158,18 +193,11 @@ class EpochTensorboardLogger(TensorboardLogger):
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, verbose=False
     ):
-        """Writes the statistics of an epoch.
+        """Writes the numbers of an epoch, which is counted from 1.
 
-        Arguments
-        ---------
-        stats_meta : dict
-            ``epoch``, counted from 1, and other information about it.
-        train_stats : dict
-            Training statistics, by name.
-        valid_stats : dict
-            Validation statistics, by name.
-        verbose : bool
-            Ignored; SpeechBrain passes it.
+        Overrides
+        ``speechbrain.utils.train_logger.TensorboardLogger.log_stats``; see
+        there.
         """
         done = stats_meta["epoch"] - 1
         self.global_step = {
@@ -192,7 +220,7 @@ class HistoryLogger(TrainLogger):
     Arguments
     ---------
     save_file : str
-        A file of JSON lines.
+        The file.
 
     Raises
     ------
@@ -216,18 +244,10 @@ class HistoryLogger(TrainLogger):
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, verbose=False
     ):
-        """Writes the statistics of an epoch.
+        """Writes the numbers of an epoch, which is counted from 1.
 
-        Arguments
-        ---------
-        stats_meta : dict
-            ``epoch``, counted from 1, and other information about it.
-        train_stats : dict
-            Training statistics, by name.
-        valid_stats : dict
-            Validation statistics, by name.
-        verbose : bool
-            Ignored; SpeechBrain passes it.
+        Overrides ``speechbrain.utils.train_logger.TrainLogger.log_stats``; see
+        there.
         """
         row = dict(stats_meta)
         row |= {f"train {key}": v for key, v in (train_stats or {}).items()}

@@ -10,11 +10,12 @@ from processes import on_processes
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 
-from speechbrain_ext.core import ResumableBrain, average_last
+from speechbrain_ext.core import ResumableBrain
 from speechbrain_ext.dataio.dataloader import ResumableBatches
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.distributed import rank
+from speechbrain_ext.utils.model_selection import average_last
 
 
 @pytest.fixture
@@ -26,9 +27,9 @@ def brain(tmp_path):
         opt_class=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
         run_opts={"device": "cpu", "max_grad_norm": 1.0},
         checkpointer=AtomicCheckpointer(tmp_path / "save", {"layer": layer}),
+        train_sampler=ResumableBatches([[0], [1], [2]]),
     )
     brain.init_optimizers()
-    brain.train_sampler = ResumableBatches([[0], [1], [2]])
     return brain
 
 
@@ -298,11 +299,31 @@ def test_resuming_with_other_batches_goes_on_at_the_same_share(
         assert ("resumes" in caplog.text) == (now != steps)
 
 
-def test_average_of_no_checkpoint_is_a_sentence(brain):
-    with pytest.raises(ValueError, match="`count` must be at least 1, got 0"):
-        average_last(brain.checkpointer, {}, 0)
-    with pytest.raises(ValueError, match="no checkpoint of a whole epoch"):
-        average_last(brain.checkpointer, {}, 1)
+def test_figures_of_an_epoch_say_how_fast_it_was(brain):
+    brain.epoch_stats |= {"seconds": 4.0, "waited": 1.0, "utterances": 10}
+    brain.epoch_stats["largest_norm"] = 0.123456
+    figures = {
+        "loss": 2.5,
+        "utterances/s": 2,
+        "data wait": 0.25,
+        "largest gradient norm": 0.1235,
+    }
+    assert brain.train_figures(2.5) == figures
+    brain.epoch_stats["skipped"] = 3
+    assert brain.train_figures(2.5) == {**figures, "skipped updates": 3}
+
+
+def test_validation_of_the_current_weights_loads_no_checkpoint(tmp_path):
+    brain = tiny(save=tmp_path)
+    brain.checkpointer.save_checkpoint()
+    layer, seen = brain.modules["layer"], []
+    torch.nn.init.constant_(layer.weight, 7)
+    brain.compute_objectives = lambda outputs, batch, stage: (
+        seen.append((stage, layer.training)) or outputs.sum()
+    )
+    brain.validate(loader([1, 2, 3]))
+    assert seen == [(Stage.VALID, False)] * 2
+    assert layer.weight.eq(7).all()
 
 
 def test_unreadable_data_is_a_sentence_from_fit():

@@ -17,6 +17,7 @@ from speechbrain_ext.inference.noisy_labels import (
     noise_options,
     noisy_manifest,
     speaker_means,
+    training_manifest,
 )
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
@@ -139,29 +140,19 @@ def test_noise_options_rejects(asked, message):
 
 
 @pytest.mark.parametrize("asked", [5, 0, "symmetric", {"kind": "pair"}])
-def test_training_refuses_label_noise_that_is_none(
-    asked, manifest, tmp_path, recipe_folder
-):
-    from train_speaker_embeddings import training_manifest
-
+def test_training_refuses_label_noise_that_is_none(asked, manifest, tmp_path):
     (tmp_path / "save").mkdir()
     write_manifest(manifest, tmp_path / "save" / "train.csv")
-    hparams = {"save_folder": tmp_path / "save", "label_noise": asked}
     with pytest.raises(ValueError, match="^`label_noise` .* a mapping"):
-        training_manifest({**hparams, "seed": 1}, "cpu")
+        training_manifest(tmp_path / "save", asked, seed=1)
 
 
-def test_training_confuses_with_the_nearest(
-    encoder, manifest, tmp_path, recipe_folder
-):
-    from train_speaker_embeddings import training_manifest
-
+def test_training_confuses_with_the_nearest(encoder, manifest, tmp_path):
     save = tmp_path / "save"
     save.mkdir()
     write_manifest(manifest, save / "train.csv")
     asked = {"kind": "pair", "rate": 1.0, "embeddings_from": encoder}
-    hparams = {"save_folder": save, "label_noise": asked, "seed": 1}
-    found, path = training_manifest(hparams, "cpu")
+    found, path = training_manifest(save, asked, seed=1)
     expected, report = noisy_manifest(manifest, asked, 1)
     assert found.spk_id.tolist() == expected.spk_id.tolist()
     assert path == save / "train_noisy.csv"

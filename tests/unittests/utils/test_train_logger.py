@@ -11,6 +11,7 @@ from speechbrain_ext.utils.train_logger import (
     EpochLogger,
     EpochTensorboardLogger,
     HistoryLogger,
+    open_loggers,
     quiet_libraries,
     read_history,
 )
@@ -70,6 +71,19 @@ def test_history_that_is_a_users_stays(tmp_path, caplog):
         history.log_stats({"epoch": 2})  # training must not end for it
     assert "Epoch 2 was not added to the history" in caplog.text
     assert path.read_text() == edited
+
+
+def test_loggers_of_a_training_refuse_what_is_a_users(tmp_path):
+    text = EpochLogger(tmp_path / "train_log.txt")
+    loggers = open_loggers(tmp_path, text)
+    assert loggers[0] is text
+    for logger in loggers:
+        logger.log_stats({"epoch": 1}, {"loss": 2.0})
+    assert "train loss: 2.00" in (tmp_path / "train_log.txt").read_text()
+    assert read_history(tmp_path / "epochs.jsonl")[0]["train loss"] == 2
+    (tmp_path / "training.png").write_text("mine")
+    with pytest.raises(FileExistsError, match="training.png"):
+        open_loggers(tmp_path, text)
 
 
 def test_other_libraries_are_quiet_and_we_are_not():

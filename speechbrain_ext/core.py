@@ -325,7 +325,7 @@ class ResumableBrain(sb.Brain):
         return False
 
     def _place(self):
-        """Epoch, step and learning rate, for a message."""
+        """Epoch, step and learning rate, for an error."""
         place = f"at epoch {self.epoch}, step {self.step}"
         for optimizer in self._optimizers().values():
             place += f", learning rate {optimizer.param_groups[0]['lr']:.4g}"

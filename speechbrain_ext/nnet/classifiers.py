@@ -1,14 +1,15 @@
-"""Classification heads that hand cosines or logits to a loss."""
+"""Classification heads, which give cosines or logits to a loss."""
 
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
 
 
 class CosineClassifier(torch.nn.Module):
-    """Cosines between embeddings and one vector, or several, a class.
+    """Cosines between embeddings and the vectors of the classes.
 
-    The cosines are computed in float32 under autocast. The weight is drawn
-    as WeSpeaker draws it (Xavier uniform) and is never renormalised in place.
+    The cosines are computed in float32, under autocast too. The weight is
+    initialized as in WeSpeaker (Xavier uniform). It is never normalized in
+    place.
 
     Arguments
     ---------
@@ -17,13 +18,13 @@ class CosineClassifier(torch.nn.Module):
     out_neurons : int
         Number of classes.
     sub_centers : int
-        Vectors of each class; the largest of their cosines counts (Deng et
-        al., "Sub-center ArcFace", ECCV 2020).
+        Number of vectors per class. The largest of their cosines counts (Deng
+        et al., "Sub-center ArcFace", ECCV 2020).
 
     Raises
     ------
     ValueError
-        If a size is below 1, or embeddings of another size arrive.
+        If a size is below 1, or embeddings have another size.
 
     Example
     -------
@@ -85,7 +86,7 @@ class LinearClassifier(torch.nn.Linear):
     Raises
     ------
     ValueError
-        If embeddings of another size arrive.
+        If embeddings have another size.
 
     Example
     -------

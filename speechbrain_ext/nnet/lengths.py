@@ -1,18 +1,18 @@
-"""Which frames of a padded batch are an utterance's own.
+"""The number of frames that each utterance of a padded batch has.
 
-SpeechBrain hands relative lengths (a share of the longest utterance's
-samples) to every module. A front end that snips edges has
-1 + (samples - window) // shift frames, which a share of the frames cannot
-tell exactly: half of 198 frames is 99, half of the samples makes 98. A front
-end of this package therefore notes on its output how it framed it, and
-``frame_counts`` uses the note where there is one.
+SpeechBrain passes relative lengths to every module: shares of the samples of
+the longest utterance. A front end without padding at the edges makes
+1 + (samples - window) // shift frames. A share of the frames is not exact
+then: half of 198 frames is 99, but half of the samples makes 98 frames. The
+front ends of this package therefore attach the framing to their output, and
+``frame_counts`` uses it if it is there.
 """
 
 import torch
 
 
 def note_framing(features, samples, window, shift):
-    """Notes on a batch of features how many samples it was framed from.
+    """Attaches to features the framing that they were made with.
 
     Arguments
     ---------
@@ -21,7 +21,7 @@ def note_framing(features, samples, window, shift):
     samples : int
         Samples of the longest utterance.
     window : int
-        Samples of a frame.
+        Samples per frame.
     shift : int
         Samples from one frame to the next.
 
@@ -35,14 +35,14 @@ def note_framing(features, samples, window, shift):
 
 
 def keep_framing(features, source):
-    """Hands a note of the framing on to features made from others.
+    """Copies the framing of features to those that were made from them.
 
     Arguments
     ---------
     features : torch.Tensor
         Features of shape [batch, time, channel].
     source : torch.Tensor
-        The features that they were made from, frame by frame.
+        The features that ``features`` was made from, frame by frame.
 
     Returns
     -------
@@ -55,26 +55,27 @@ def keep_framing(features, source):
 
 
 def frame_counts(features, lengths):
-    """The number of frames that each utterance of a padded batch has.
+    """Computes the number of frames of each utterance of a padded batch.
 
     Arguments
     ---------
     features : torch.Tensor
         Features of shape [batch, time, channel].
     lengths : torch.Tensor
-        Relative lengths of shape [batch], in (0, 1]: shares of the longest
-        utterance's samples where the features carry a note of their framing,
-        of its frames elsewhere. None where nothing is padded.
+        Relative lengths of shape [batch], in (0, 1]: shares of the samples
+        of the longest utterance if the features have their framing, else
+        shares of its frames. None if nothing is padded.
 
     Returns
     -------
     torch.Tensor
-        Frames of shape [batch], int64, at least 1; None for None.
+        Numbers of frames of shape [batch], int64, at least 1. None if
+        ``lengths`` is None.
 
     Raises
     ------
     ValueError
-        If there are not as many lengths as utterances.
+        If the numbers of lengths and utterances differ.
 
     Example
     -------
@@ -92,7 +93,7 @@ def frame_counts(features, lengths):
             f"{features.shape[0]}, got shape {list(lengths.shape)}."
         )
     total = features.shape[1]
-    lengths = lengths.double()  # float32 miscounts samples from minutes on
+    lengths = lengths.double()  # float32 is too coarse for minutes of audio
     if hasattr(features, "framing"):
         samples, window, shift = features.framing
         frames = 1 + ((lengths * samples).round().long() - window) // shift
@@ -102,16 +103,16 @@ def frame_counts(features, lengths):
 
 
 def mask_frames(values, frames, fill=0.0):
-    """Sets all that lies beyond an utterance's last frame to zero.
+    """Sets everything after the last frame of an utterance to zero.
 
     Arguments
     ---------
     values : torch.Tensor
         Shape [batch, ..., time].
     frames : torch.Tensor
-        Frames of each utterance, shape [batch], or None.
+        Number of frames of each utterance, shape [batch], or None.
     fill : float
-        What stands there instead of zero.
+        The value to set instead of zero.
 
     Returns
     -------
@@ -134,12 +135,12 @@ def mask_frames(values, frames, fill=0.0):
 
 
 def strided_frames(frames, stride):
-    """Frames that are left after a convolution that keeps its edges.
+    """Computes the frames that are left after a padded convolution.
 
     Arguments
     ---------
     frames : torch.Tensor
-        Frames of shape [batch], or None.
+        Numbers of frames of shape [batch], or None.
     stride : int
         Stride in time.
 

@@ -1,4 +1,4 @@
-"""Normalisation: of embeddings, and of batches over all processes."""
+"""Normalization of embeddings, and batch normalization over all processes."""
 
 import torch
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
@@ -10,8 +10,8 @@ from speechbrain_ext.utils.distributed import world_size
 class EmbeddingMean(torch.nn.Module):
     """Subtracts a fixed mean from embeddings.
 
-    SpeechBrain's pretrained interface applies it where ``encode_batch`` is
-    called with ``normalize=True``. A mean of zeros changes nothing.
+    SpeechBrain's pretrained interface applies it if ``encode_batch`` is called
+    with ``normalize=True``. A mean of zeros changes nothing.
 
     Arguments
     ---------
@@ -39,7 +39,7 @@ class EmbeddingMean(torch.nn.Module):
         x : torch.Tensor
             Embeddings of shape [batch, 1, embedding].
         lengths : torch.Tensor
-            Not used; SpeechBrain's contract.
+            Not used; part of SpeechBrain's interface.
 
         Returns
         -------
@@ -50,26 +50,27 @@ class EmbeddingMean(torch.nn.Module):
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch normalisation with the statistics of all processes, on a CPU.
+    """Batch normalization with the statistics of all processes, on a CPU.
 
-    ``torch.nn.SyncBatchNorm`` does the same on a GPU but refuses a CPU. Each
-    process counts by the number of its values, so unequal batches give the
-    statistics of one process that holds all of the data. In one process, and
-    in evaluation, this is torch's own batch normalisation. State dicts are
-    those of torch's layers.
+    ``torch.nn.SyncBatchNorm`` does the same, but on GPUs only. Each process is
+    weighted by the number of its values, so the statistics are those of one
+    process with all of the data, even if batches differ in size. On one
+    process, and in evaluation, this is the batch normalization of torch. State
+    dicts are those of torch's layers.
 
     Arguments
     ---------
     num_features : int
-        Channels.
+        Number of channels.
     eps : float
         Added to the variance.
     momentum : float
-        Weight of a batch in the running statistics; None for their mean.
+        Weight of a batch in the running statistics; None averages all
+        batches.
     affine : bool
         Whether there are weights and biases.
     track_running_stats : bool
-        Whether there are running statistics.
+        Whether to keep running statistics.
 
     Example
     -------
@@ -86,13 +87,13 @@ class SharedBatchNorm(_BatchNorm):
             )
 
     def forward(self, input):
-        """Normalises each channel.
+        """Normalizes each channel.
 
         Arguments
         ---------
         input : torch.Tensor
-            Shape [batch, channel, ...]; each process may have its own number
-            of rows and frames.
+            Shape [batch, channel, ...]. Rows and frames may differ between
+            processes.
 
         Returns
         -------
@@ -106,13 +107,13 @@ class SharedBatchNorm(_BatchNorm):
 
 
 def norm_true_frames(layers, x, frames=None):
-    """Applies layers whose batch statistics leave padded frames out.
+    """Applies layers with batch statistics of the true frames only.
 
-    A batch norm in training takes mean and variance over the true frames
-    alone, so an utterance's output does not depend on how far its batch is
-    padded. Layers that ``SharedBatchNorm`` or ``torch.nn.SyncBatchNorm``
-    replaced do so over all processes. Without ``frames``, and in evaluation,
-    these are the layers' own forward passes.
+    In training, a batch norm computes mean and variance without the padded
+    frames, so the output for an utterance does not depend on the padding of
+    its batch. ``SharedBatchNorm`` and ``torch.nn.SyncBatchNorm`` do so over
+    all processes. Without ``frames``, and in evaluation, the layers are
+    applied as they are.
 
     Arguments
     ---------
@@ -121,13 +122,13 @@ def norm_true_frames(layers, x, frames=None):
     x : torch.Tensor
         Shape [batch, channel, ..., time].
     frames : torch.Tensor
-        Frames of each utterance where the batch norm stands, shape [batch],
-        or None where nothing is padded.
+        Number of frames of each utterance in ``x``, shape [batch]; None if
+        nothing is padded.
 
     Returns
     -------
     torch.Tensor
-        What the layers make of ``x``.
+        The output of the layers.
 
     Example
     -------
@@ -148,7 +149,7 @@ def norm_true_frames(layers, x, frames=None):
 
 
 def _normalised(norm, x, frames):
-    """What a batch norm in training makes of the true frames."""
+    """The output of a batch norm in training, for the true frames."""
     group = None
     if world_size() > 1 and isinstance(norm, (SharedBatchNorm, SyncBatchNorm)):
         group = getattr(norm, "process_group", None)
@@ -168,11 +169,11 @@ def _normalised(norm, x, frames):
 
 
 class _TrueFrameNorm(torch.autograd.Function):
-    """Batch normalisation over true frames, zero where padded.
+    """Batch normalization over true frames; padded frames become zero.
 
-    What processes exchange is what ``torch.nn.SyncBatchNorm`` exchanges:
-    forwards mean, inverse deviation and count, backwards two sums. A process
-    whose batch has no padding may therefore use torch's layer meanwhile.
+    Processes exchange what ``torch.nn.SyncBatchNorm`` exchanges: mean, inverse
+    deviation and count in the forward pass, two sums in the backward pass. So
+    a process whose batch has no padding may use torch's layer meanwhile.
     """
 
     @staticmethod
@@ -236,7 +237,7 @@ class _TrueFrameNorm(torch.autograd.Function):
 
 
 def _channel_axis(x):
-    """The axes that are not the channels', and the shape of one value each."""
+    """The axes without that of the channels, and the shape of a statistic."""
     return [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
 
 
@@ -245,7 +246,7 @@ def _at_least_float32(x):
 
 
 def share_batch_statistics(module):
-    """Replaces every batch normalisation by ``SharedBatchNorm``.
+    """Replaces every batch normalization by ``SharedBatchNorm``.
 
     Arguments
     ---------
@@ -255,7 +256,8 @@ def share_batch_statistics(module):
     Returns
     -------
     torch.nn.Module
-        The network, changed in place, or a new layer where it was one itself.
+        The network, changed in place. If the network is itself a batch norm,
+        a new layer.
 
     Example
     -------

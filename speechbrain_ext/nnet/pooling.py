@@ -11,12 +11,12 @@ from speechbrain_ext.nnet.normalization import norm_true_frames
 
 
 class Pooling(torch.nn.Module, abc.ABC):
-    """What every pooling over time is.
+    """The base class of poolings over time.
 
-    It is made with the number of channels that come in, says by ``widening``
-    how many numbers it makes of a channel, and implements ``_pool(x [batch,
-    channel, time], frames)``, zero where padded, which gives [batch, widening
-    * channel].
+    A subclass takes the number of input channels. It implements ``_pool(x
+    [batch, channel, time], frames)``, where padded frames are zero, and returns
+    [batch, widening * channel]. ``widening`` is the number of outputs per
+    channel.
     """
 
     widening = 1
@@ -35,7 +35,8 @@ class Pooling(torch.nn.Module, abc.ABC):
         Returns
         -------
         torch.Tensor
-            Shape [batch, 1, widening * channel]; means before deviations.
+            Shape [batch, 1, widening * channel]; means come before
+            deviations.
         """
         frames = frame_counts(x, lengths)
         x = mask_frames(x.transpose(1, 2), frames)
@@ -43,7 +44,7 @@ class Pooling(torch.nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def _pool(self, x, frames):
-        """Pools frames that are zero where padded."""
+        """Pools frames; padded frames are zero."""
 
 
 class TemporalStatisticsPooling(Pooling):
@@ -51,19 +52,19 @@ class TemporalStatisticsPooling(Pooling):
 
     The deviation is sqrt(variance + epsilon) with the unbiased variance, as
     in wespeaker@dfa7419 wespeaker/models/pooling_layers.py, TSTP. Unlike
-    SpeechBrain's StatisticsPooling it adds no noise, and one frame alone
-    gives a variance of 0 and not NaN.
+    SpeechBrain's StatisticsPooling it adds no noise, and the variance of a
+    single frame is 0 and not NaN.
 
     Arguments
     ---------
     input_size : int
-        Channels; not used, as every pooling has it.
+        Number of channels. Not used; every pooling has this argument.
     epsilon : float
         Added to the variance: 1e-7 in WeSpeaker, 1e-10 in Golden Gemini's
         code, 1e-8 in Open Speaker Verification's.
     unbiased : bool
-        Whether the variance is divided by one frame less than there are, as
-        in WeSpeaker, and not by all, as in Open Speaker Verification.
+        Whether to divide the variance by the number of frames minus one, as
+        in WeSpeaker. Open Speaker Verification divides by their number.
 
     Example
     -------
@@ -90,7 +91,7 @@ class TemporalAveragePooling(Pooling):
     Arguments
     ---------
     input_size : int
-        Channels; not used, as every pooling has it.
+        Number of channels. Not used; every pooling has this argument.
 
     Example
     -------
@@ -111,7 +112,7 @@ class MaxPooling(Pooling):
     Arguments
     ---------
     input_size : int
-        Channels; not used, as every pooling has it.
+        Number of channels. Not used; every pooling has this argument.
 
     Example
     -------
@@ -127,7 +128,7 @@ class MaxPooling(Pooling):
 
 
 class SelfAttentivePooling(Pooling):
-    """Mean over time weighted by one attention vector (SAP).
+    """Weighted mean over time, with one attention vector (SAP).
 
     Cai, Chen, Li, "Exploring the Encoding Layer and Loss Function in
     End-to-End Speaker and Language Recognition System", Odyssey 2018. The
@@ -159,19 +160,19 @@ class SelfAttentivePooling(Pooling):
 
 
 class AttentiveStatisticsPooling(Pooling):
-    """Mean and deviation weighted over time, channel by channel (ASP).
+    """Weighted mean and deviation over time, per channel (ASP).
 
     Okabe, Koshinaka, Shinoda, Interspeech 2018, with weights for each
-    channel: softmax over time of two layers with ReLU and batch norm between
-    them. Reference code: clovaai/voxceleb_trainer@f51bab8
+    channel: the softmax over time of two layers with ReLU and batch norm
+    between them. Reference code: clovaai/voxceleb_trainer@f51bab8
     models/ResNetSE34V2.py.
 
     Arguments
     ---------
     input_size : int
-        Channels.
+        Number of channels.
     attention_channels : int
-        Channels between the two layers.
+        Number of channels between the two layers.
 
     Example
     -------
@@ -194,7 +195,7 @@ class AttentiveStatisticsPooling(Pooling):
     def _pool(self, x, frames):
         weights = _masked_softmax(self._logits(x, frames), frames)
         mean = (weights * x).sum(dim=2, keepdim=True)
-        # as sum(w x^2) - mean^2, without its cancellation
+        # sum(w x^2) - mean^2 would cancel
         variance = (weights * (x - mean).square()).sum(dim=2)
         deviation = variance.clamp(min=self.smallest_variance).sqrt()
         return torch.cat([mean.squeeze(2), deviation], dim=1)
@@ -206,19 +207,20 @@ class AttentiveStatisticsPooling(Pooling):
 class ChannelAttentiveStatisticsPooling(AttentiveStatisticsPooling):
     """Channel- and context-dependent attentive statistics (ASTP).
 
-    Desplanques, Thienpondt, Demuynck, "ECAPA-TDNN", Interspeech 2020. As
-    ``AttentiveStatisticsPooling`` with tanh between the layers, which may
-    see the utterance's mean and deviation beside each frame. Reference code:
+    Desplanques, Thienpondt, Demuynck, "ECAPA-TDNN", Interspeech 2020. Like
+    ``AttentiveStatisticsPooling``, but with tanh between the layers. With
+    ``global_context`` the layers also get the mean and the deviation of the
+    utterance beside each frame. Reference code:
     wespeaker@dfa7419 wespeaker/models/pooling_layers.py, ASTP.
 
     Arguments
     ---------
     input_size : int
-        Channels.
+        Number of channels.
     attention_channels : int
-        Channels between the two layers.
+        Number of channels between the two layers.
     global_context : bool
-        Whether they see mean and deviation of the utterance.
+        Whether the layers get mean and deviation of the utterance.
 
     Example
     -------
@@ -251,7 +253,7 @@ class ChannelAttentiveStatisticsPooling(AttentiveStatisticsPooling):
 
 
 class MultiHeadAttentivePooling(Pooling):
-    """Mean over time, weighted for each head of channels by itself.
+    """Weighted mean over time, with weights for each head of channels.
 
     India, Safari, Hernando, "Self Multi-Head Attention for Speaker
     Recognition", Interspeech 2019: the channels are split into heads of d,
@@ -260,14 +262,14 @@ class MultiHeadAttentivePooling(Pooling):
     Arguments
     ---------
     input_size : int
-        Channels, a multiple of the heads.
+        Number of channels, a multiple of ``heads``.
     heads : int
         Number of heads.
 
     Raises
     ------
     ValueError
-        If the heads do not divide the channels.
+        If ``input_size`` is not a multiple of ``heads``.
 
     Example
     -------
@@ -307,5 +309,5 @@ def _statistics(x, frames, unbiased=True):
 
 
 def _masked_softmax(logits, frames):
-    """Softmax over the last axis, time, in which padding has no share."""
+    """Softmax over time, the last axis; padding has a weight of zero."""
     return mask_frames(logits, frames, -math.inf).softmax(dim=-1)

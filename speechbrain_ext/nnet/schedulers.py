@@ -1,24 +1,24 @@
 """Learning-rate and margin schedules as plain functions of the epochs done.
 
-Nothing here counts iterations: a schedule is called with the epochs done so
-far, a fraction included (0.0 at the first batch), so that a curve changes
-neither with the batch size nor with the number of processes.
+No schedule counts iterations. It is called with the number of epochs done,
+which may be a fraction and is 0.0 at the first batch. So a curve does not
+depend on the batch size or the number of processes.
 """
 
 import math
 
 
 class WarmupExponential:
-    """Exponential decay with a linear warm-up, as WeSpeaker trains.
+    """Exponential decay with a linear warm-up, as in WeSpeaker.
 
     After ``e`` of ``E`` epochs the rate is
 
         coefficient(e) * initial_value
         * (final_value / initial_value) ** (e / E)
 
-    where the coefficient is ``scale`` once the warm-up is over. The decay
-    runs through the warm-up, so the highest rate is below
-    ``scale * initial_value``: 0.295 and not 0.4 for the ResNet34 recipe.
+    The coefficient is ``scale`` after the warm-up. The decay starts at the
+    first epoch, so the highest rate is below ``scale * initial_value``: 0.295
+    and not 0.4 for the ResNet34 recipe.
     Reference code: wespeaker@dfa7419 wespeaker/utils/schedulers.py,
     ExponentialDecrease.
 
@@ -31,17 +31,18 @@ class WarmupExponential:
     number_of_epochs : float
         Epochs of the whole run, positive.
     warmup_epochs : float
-        Epochs of linear warm-up, from 0 on.
+        Epochs of linear warm-up, 0 or more.
     scale : float
-        Factor on the rate, in the published recipe the global batch over 64.
+        Factor on the rate. In the published recipe it is the global batch
+        divided by 64.
     warm_from_zero : bool
-        Whether the warm-up starts at 0. If not, it rises from the unscaled
-        rate to the scaled one (only where ``scale`` is above 1).
+        Whether the warm-up starts at 0. If not, it starts at the unscaled
+        rate, and there is no warm-up unless ``scale`` is above 1.
 
     Raises
     ------
     ValueError
-        If a value is outside its range.
+        If a value is out of range.
 
     Example
     -------
@@ -112,28 +113,28 @@ class WarmupExponential:
 
 
 class StepSchedule:
-    """A learning rate that falls at once when certain epochs are done.
+    """A learning rate that falls in steps.
 
-    Open Speaker Verification names these epochs. Clova's trainer lets the
-    rate fall again and again, every ten epochs (torch's StepLR).
+    Open Speaker Verification lists these epochs. In Clova's trainer the rate
+    falls every ten epochs (torch's StepLR).
 
     Arguments
     ---------
     initial_value : float
         Learning rate at epoch 0, positive.
     milestones : list of float
-        Epochs done at which it falls, increasing.
+        Numbers of epochs after which it falls, increasing.
     factor : float
-        What it is multiplied by each time, in (0, 1).
+        Factor on the rate at each step, in (0, 1).
     every : float
-        Epochs from one fall to the next, without end, instead of
-        ``milestones``.
+        Epochs between two steps, for a rate that falls without end. It
+        replaces ``milestones``.
 
     Raises
     ------
     ValueError
-        If a value is outside its range, or both or neither of ``milestones``
-        and ``every`` are given.
+        If a value is out of range, or both or neither of ``milestones`` and
+        ``every`` are given.
 
     Example
     -------
@@ -191,12 +192,12 @@ class StepSchedule:
 
 
 class MarginSchedule:
-    """A margin that waits, rises and stays, as WeSpeaker trains.
+    """A margin that is constant, rises, and is constant again, as in WeSpeaker.
 
     The margin is ``initial_margin`` until the epoch ``increase_start_epoch``
-    begins, reaches ``final_margin`` when ``fix_start_epoch`` begins (epochs
-    are counted from 1, as the published YAMLs do: 20 means 19 epochs done)
-    and rises between them with tau in [0, 1] along
+    begins. It reaches ``final_margin`` when ``fix_start_epoch`` begins. Epochs
+    are counted from 1, as in the published YAMLs: 20 means 19 epochs done.
+    Between the two epochs tau rises from 0 to 1, and the margin is
 
         m0 + (m1 - m0) * (1 - exp(tau * ln(1e-3)))    ("exp")
         m0 + (m1 - m0) * tau                          ("linear")
@@ -211,9 +212,9 @@ class MarginSchedule:
     final_margin : float
         Margin at the end.
     increase_start_epoch : float
-        Epoch at whose beginning the margin begins to rise, counted from 1.
+        Epoch, counted from 1, at whose start the margin begins to rise.
     fix_start_epoch : float
-        Epoch at whose beginning it has arrived, counted from 1.
+        Epoch, counted from 1, at whose start it is ``final_margin``.
     increase_type : str
         ``exp`` or ``linear``.
 
@@ -274,7 +275,7 @@ class MarginSchedule:
             return self.initial_margin
         share = (epoch - start) / (end - start)
         if self.increase_type == "exp":
-            # the published code divides by 1 + 1e-6 and so do its users
+            # the published code divides by 1 + 1e-6 too
             share = 1 - math.exp(share * math.log(1e-3 / (1 + 1e-6)))
         return (
             self.initial_margin
@@ -283,25 +284,26 @@ class MarginSchedule:
 
 
 def check_schedules(loss, margin_schedule, opt_class, lr_schedule):
-    """Raises where a schedule overwrites another value than its first.
+    """Raises if a schedule would overwrite a value that somebody has set.
 
     Arguments
     ---------
     loss : object
-        A loss; one without a ``margin`` has nothing to overwrite.
+        A loss, with or without a ``margin``.
     margin_schedule : callable
         The margin after some epochs.
     opt_class : callable
-        What makes the optimizer; a ``functools.partial`` may hold ``lr``.
+        Makes the optimizer; if it is a ``functools.partial``, it may have
+        ``lr``.
     lr_schedule : callable
-        The learning rate after some epochs; it may have an
+        The learning rate after some epochs. It may have an
         ``initial_value``, its rate without warm-up.
 
     Raises
     ------
     ValueError
-        If the loss has another margin than the schedule starts from, or the
-        optimizer another learning rate.
+        If the margin of the loss, or the learning rate of the optimizer, is
+        not the one that its schedule starts from.
 
     Example
     -------

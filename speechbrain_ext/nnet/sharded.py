@@ -1,10 +1,10 @@
 """Classification heads whose classes are split over the processes.
 
-Each process holds the rows of its own classes. The embeddings of all
-processes are gathered, each process computes the outputs, and with a loss of
-``speechbrain_ext.nnet.losses`` the part of the loss, of its own classes; only
-the embeddings' gradients travel back. Weights, gradients and optimiser states
-shrink with the number of processes.
+Each process has the weights of its own classes. It gets the embeddings of all
+processes and computes the outputs for its classes, and its part of the loss
+(``speechbrain_ext.nnet.losses``). Only gradients of embeddings are sent back.
+With more processes, the weights, gradients and optimizer states on each of
+them become smaller.
 """
 
 import functools
@@ -17,16 +17,17 @@ from speechbrain_ext.utils.distributed import all_gather, rank, world_size
 
 
 class Shard:
-    """Which classes of a head this process holds.
+    """The classes of a head that this process has.
 
-    The first processes hold one class more where they do not divide.
+    If the classes cannot be divided evenly, the first processes have one class
+    more.
 
     Arguments
     ---------
     classes : int
         Number of classes of the whole head.
     rows_per_class : int
-        Rows of the weight that belong to one class.
+        Rows of the weight per class.
 
     Raises
     ------
@@ -57,7 +58,7 @@ class Shard:
         self.first, self.stop = self.bounds[rank() :][:2]
 
     def own(self, whole):
-        """This process's rows of a whole tensor.
+        """Takes the rows of this process from a whole tensor.
 
         Arguments
         ---------
@@ -74,18 +75,20 @@ class Shard:
         ]
 
     def whole(self, own):
-        """The rows of all processes, on the first process.
+        """Collects the rows of all processes on the first process.
+
+        All processes must call this.
 
         Arguments
         ---------
         own : torch.Tensor
-            This process's rows. Every process must call this.
+            The rows of this process.
 
         Returns
         -------
         torch.Tensor
-            On the first process the rows of all classes, in the memory of the
-            processor; on the others None.
+            The rows of all classes, on the CPU, on the first process; None on
+            the others.
         """
         if world_size() == 1:
             return own.detach().cpu()
@@ -111,13 +114,13 @@ class Shard:
 
 
 class _ShardedHead(torch.nn.Module):
-    """What the sharded heads have in common: rows of their own."""
+    """The base class of sharded heads."""
 
     def _own_parameter(self, draw, *row):
-        """This process's rows of a parameter that is drawn row by row.
+        """The rows of this process of a randomly initialized parameter.
 
-        All rows are drawn, a block at a time: the weights, and the state of
-        the generator, are those of the head that is not sharded.
+        The rows of all processes are drawn, in blocks, so that the weights and
+        the random state afterwards are those of the whole head.
         """
         per_class = self.shard.rows_per_class
         first, stop = self.shard.first * per_class, self.shard.stop * per_class
@@ -134,7 +137,7 @@ class _ShardedHead(torch.nn.Module):
         return parameter
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
-        """Takes this process's rows of a whole head."""
+        """Loads the rows of this process from the state of a whole head."""
         state_dict = dict(state_dict)
         rows = self.shard.classes * self.shard.rows_per_class
         for name, _ in self.named_parameters(recurse=False):
@@ -147,8 +150,8 @@ class _ShardedHead(torch.nn.Module):
 class ShardedCosineClassifier(_ShardedHead):
     """``CosineClassifier`` whose classes are split over the processes.
 
-    It draws the weights that ``CosineClassifier`` would draw, loads that one's
-    state, and hands its ``shard`` to a loss: ``loss.shard = head.shard``.
+    Its initial weights are those of ``CosineClassifier``, and it loads the
+    state of one. A loss needs its shard: ``loss.shard = head.shard``.
 
     Arguments
     ---------
@@ -157,13 +160,13 @@ class ShardedCosineClassifier(_ShardedHead):
     out_neurons : int
         Number of classes, over all processes.
     sub_centers : int
-        Vectors of each class; the largest of their cosines counts.
+        Number of vectors per class. The largest of their cosines counts.
 
     Raises
     ------
     ValueError
         If there are fewer classes than processes, a size is below 1, or
-        embeddings of another size arrive.
+        embeddings have another size.
 
     Example
     -------
@@ -174,7 +177,7 @@ class ShardedCosineClassifier(_ShardedHead):
 
     def __init__(self, input_size, out_neurons, sub_centers=1):
         super().__init__()
-        # its checks; on meta nothing is drawn or kept
+        # checks the arguments; on meta nothing is drawn or stored
         with torch.device("meta"):
             CosineClassifier(input_size, out_neurons, sub_centers)
         self.shard = Shard(out_neurons, sub_centers)
@@ -186,13 +189,13 @@ class ShardedCosineClassifier(_ShardedHead):
 
     @fwd_default_precision
     def forward(self, embeddings):
-        """Computes the cosines of all embeddings with this process's classes.
+        """Computes the cosines of all embeddings with the own classes.
 
         Arguments
         ---------
         embeddings : torch.Tensor
-            This process's embeddings, of shape [batch, 1, embedding], as many
-            as on every other process.
+            The embeddings of this process, of shape [batch, 1, embedding].
+            Every process has the same number of them.
 
         Returns
         -------
@@ -224,8 +227,8 @@ class ShardedLinearClassifier(_ShardedHead):
     Raises
     ------
     ValueError
-        If there are fewer classes than processes, or embeddings of another
-        size arrive.
+        If there are fewer classes than processes, or embeddings have another
+        size.
 
     Example
     -------
@@ -237,7 +240,7 @@ class ShardedLinearClassifier(_ShardedHead):
     def __init__(self, input_size, out_neurons):
         super().__init__()
         self.shard = Shard(out_neurons)
-        limit = input_size**-0.5  # as torch.nn.Linear draws them
+        limit = input_size**-0.5  # as in torch.nn.Linear
 
         def draw(block):
             return block.uniform_(-limit, limit)
@@ -246,13 +249,13 @@ class ShardedLinearClassifier(_ShardedHead):
         self.bias = self._own_parameter(draw)
 
     def forward(self, embeddings):
-        """Computes the logits of all embeddings for this process's classes.
+        """Computes the logits of all embeddings for the own classes.
 
         Arguments
         ---------
         embeddings : torch.Tensor
-            This process's embeddings, of shape [batch, 1, embedding], as many
-            as on every other process.
+            The embeddings of this process, of shape [batch, 1, embedding].
+            Every process has the same number of them.
 
         Returns
         -------
@@ -271,13 +274,13 @@ SHARDED = {
 
 
 def sharded(classifier):
-    """The sharded head that belongs to a head.
+    """Turns a head into a sharded head.
 
     Arguments
     ---------
     classifier : type
-        The class of a head, or a functools.partial of it, as ``!name:`` in a
-        YAML gives it.
+        The class of a head, or a functools.partial of it, which ``!name:`` in
+        a YAML makes.
 
     Returns
     -------
@@ -287,7 +290,7 @@ def sharded(classifier):
     Raises
     ------
     ValueError
-        If there is no sharded head of that kind.
+        If that class has no sharded form.
 
     Example
     -------
@@ -300,8 +303,9 @@ def sharded(classifier):
     if kind not in SHARDED:
         name = getattr(kind, "__name__", type(kind).__name__)
         raise ValueError(
-            f"`shard_classifier` needs one of "
-            f"{', '.join(one.__name__ for one in SHARDED)}, got {name}."
+            "`shard_classifier` supports "
+            f"{' and '.join(one.__name__ for one in SHARDED)}, got {name}; "
+            "set it to False."
         )
     return functools.partial(
         SHARDED[kind],
@@ -311,7 +315,7 @@ def sharded(classifier):
 
 
 class _Cosines(torch.autograd.Function):
-    """Cosines without a normalised copy of the weight, nor of its gradient."""
+    """Cosines without a normalized copy of the weight or its gradient."""
 
     @staticmethod
     def forward(ctx, unit, weight):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Converts m4a, as VoxCeleb2 ships it, to wav or flac by ffmpeg.
+"""Converts the m4a files of VoxCeleb2 to wav or flac, with ffmpeg.
 
     python convert_audio.py /data/VoxCeleb2 /data/VoxCeleb2_wav
 
-All cores convert. After an interruption the same command resumes. The new
-folder has the same subfolders; name it in --data_folder.
+All cores are used. The same command resumes a run that was interrupted. The
+target has the same subfolders as the source; pass it as --data_folder.
 """
 
 import argparse
@@ -15,17 +15,23 @@ from speechbrain_ext.dataio.transcoding import convert_corpus
 
 
 def main(argv=None):
-    """Converts by the command line; returns 1 on bad input, else 0."""
+    """Converts a corpus; returns 1 if the input is wrong, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="folder of the corpus")
-    parser.add_argument("target", help="folder of what is made")
+    parser.add_argument("target", help="folder for the converted files")
     parser.add_argument("--form", default="wav", choices=["wav", "flac"])
-    parser.add_argument("--workers", type=int, help="default: one a core")
+    parser.add_argument("--workers", type=int, help="default: one per core")
     parser.add_argument(
-        "--max_unreadable", type=float, default=0.01, help="share, 0 to 1"
+        "--max_unreadable",
+        type=float,
+        default=0.01,
+        help="share of files that may fail, 0 to 1",
     )
     parser.add_argument(
-        "--sample_rate", type=int, default=16000, help="of the model"
+        "--sample_rate",
+        type=int,
+        default=16000,
+        help="of the converted files, in Hz",
     )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -42,7 +48,7 @@ def main(argv=None):
         print("error:", *str(error).split(), file=sys.stderr)
         return 1
     print(
-        f"{counts['converted']} files converted, {counts['there']} were there, "
+        f"{counts['converted']} files converted, {counts['there']} existed, "
         f"{counts['failed']} left out"
     )
     return 0

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Corrupts a share of the labels in a training manifest, reproducibly.
+"""Simulates label noise: corrupts a share of the labels of a manifest.
 
     python make_noisy_labels.py results/x/save/train.csv noisy.csv \
         --kind symmetric --rate 0.3 --seed 1986
 
-A report, label_noise.json, is written into the folder of the new manifest. The
-key `label_noise` of a recipe does the same.
+The same seed gives the same labels. label_noise.json, beside the new manifest,
+lists what was changed. The key `label_noise` of a recipe does the same.
 """
 
 import argparse
@@ -29,10 +29,16 @@ def main(argv=None):
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument(
-        "--exact", action="store_true", help="the share of every class"
+        "--exact", action="store_true", help="corrupt this share of each class"
     )
-    parser.add_argument("--outside", help="manifest for open_set")
-    parser.add_argument("--parts", type=int, help="of split and merge")
+    parser.add_argument(
+        "--outside", help="manifest of other speakers, for open_set"
+    )
+    parser.add_argument(
+        "--parts",
+        type=int,
+        help="split: labels per speaker; merge: speakers per label",
+    )
     parser.add_argument(
         "--by",
         choices=["random", "session", "name", "nearest"],
@@ -40,9 +46,11 @@ def main(argv=None):
     )
     parser.add_argument(
         "--embeddings_from",
-        help="pretrained folder that tells the nearest speaker, for pair",
+        help="pretrained folder that finds the nearest speaker, for pair",
     )
-    parser.add_argument("--device", default="cpu", help="of the encoder")
+    parser.add_argument(
+        "--device", default="cpu", help="where the encoder runs"
+    )
     arguments = vars(parser.parse_args(argv))
     source, target = arguments.pop("manifest"), arguments.pop("noisy_manifest")
     device, seed = arguments.pop("device"), arguments.pop("seed")

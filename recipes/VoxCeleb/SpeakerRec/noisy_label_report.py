@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Reports how well an encoder's cosines find wrong labels.
+"""Finds wrong labels by the cosines of an encoder, and cleans a manifest.
 
     python noisy_label_report.py results/x/pretrained \\
         results/x/save/train_noisy.csv results/x/labels
 
-Every utterance of the manifest is scored by its cosine to the class of its
-label. If the manifest has the true labels (spk_id_clean), the report says how
-well low cosines find the wrong ones. With --drop 0.3 cleaned.csv has all
-utterances but the 30 % with the lowest cosines.
+The score of an utterance is its cosine with the class of its label. If the
+manifest has the true labels (spk_id_clean), the report says how well low
+cosines find the wrong ones. With --drop 0.3, cleaned.csv leaves out the 30 %
+of the utterances with the lowest cosines.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from speechbrain_ext.utils.plots import histogram_plot
 
 
 def scored(encoder, manifest, num_workers):
-    """The cosine of each utterance to the class of its label."""
+    """The cosine of each utterance with the class of its label."""
     head, labels = encoder.mods.classifier, manifest["spk_id"].tolist()
     if isinstance(head, CosineClassifier):
         labels = class_numbers(encoder, labels)
-    else:  # means of the labels
+    else:  # the mean embedding of a label stands for its class
         head = None
     with explain_torch_errors("The embeddings"):
         embeddings = embed_utterances(
@@ -55,28 +55,29 @@ def class_numbers(encoder, labels):
     if unknown:
         raise ValueError(
             f"The encoder was not trained on {len(unknown)} of the labels, "
-            f"{unknown[:3]}; give the manifest that it was trained on "
-            "(save/train_noisy.csv)."
+            f"among them {unknown[:3]}; pass the manifest that it was trained "
+            "on (save/train_noisy.csv)."
         )
     classes = [known[name] for name in labels]
     size = encoder.mods.classifier.weight.shape[0]
     if max(classes) >= size:
         raise ValueError(
-            f"The encoder's label map has {len(known)} speakers, but its head "
-            f"has {size} classes; they do not belong together. Export it again."
+            f"The label map of the encoder has {len(known)} speakers, but its "
+            f"classifier {size} classes; they are from two different "
+            "trainings. Export the encoder again."
         )
     return classes
 
 
 def detection(cosines, manifest):
-    """Measures how well wrong labels are found; also returns both samples."""
+    """How well wrong labels are found, and the cosines for a histogram."""
     if "spk_id_clean" not in manifest:
         return {}, {"all": cosines}
     wrong = (manifest["spk_id"] != manifest["spk_id_clean"]).to_numpy()
     found = {"wrong": int(wrong.sum())}
     samples = {"label right": cosines[~wrong], "label wrong": cosines[wrong]}
     samples = {name: values for name, values in samples.items() if len(values)}
-    if len(samples) == 2:  # else there is nothing to separate
+    if len(samples) == 2:  # else nothing can be detected
         found |= wrong_label_detection(cosines, wrong)
     return found, samples
 
@@ -92,7 +93,7 @@ def write(folder, encoder, manifest, arguments):
     histogram_plot(
         samples,
         folder / "label_cosines.png",
-        "cosine to the class of the label",
+        "cosine with the class of the label",
     )
     if arguments.drop:
         kept = table["cosine"].rank(method="first", pct=True)

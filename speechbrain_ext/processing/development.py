@@ -3,7 +3,7 @@
 import pandas as pd
 import torch
 
-from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.processing.cosine import cosine_scores
 from speechbrain_ext.utils.metrics import EER
 
 

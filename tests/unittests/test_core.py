@@ -284,9 +284,8 @@ def test_resuming_with_other_batches_goes_on_at_the_same_share(
         brain.epoch_stats = dict.fromkeys(brain.epoch_stats, 3)
         brain.checkpointer.save_checkpoint(end_of_epoch=False)
 
-    for steps, step, now, wanted in (
-        *((8, 6, 4, 3), (8, 7, 1, 0), (3, 2, 6, 4), (3, 2, 3, 2)),
-    ):
+    cases = (8, 6, 4, 3), (8, 7, 1, 0), (3, 2, 6, 4), (3, 2, 3, 2)
+    for steps, step, now, wanted in cases:
         saved(steps, step)
         brain.step = 0
         brain.checkpointer.recover_if_possible()

@@ -31,6 +31,7 @@ STATISTICS = {
     "utterances": 0,
     "largest_norm": 0.0,
     "skipped": 0,
+    "clipped": 0,
 }
 
 
@@ -280,7 +281,8 @@ class ResumableBrain(sb.Brain):
         -------
         dict
             Loss, speed, share of the time that was spent waiting for data,
-            largest gradient norm, and the skipped updates if there are any.
+            largest gradient norm, and the updates whose gradient was clipped
+            or that were skipped, if there are any.
         """
         stats = self.epoch_stats
         seconds = max(stats["seconds"], 1e-9)
@@ -290,8 +292,9 @@ class ResumableBrain(sb.Brain):
             "data wait": round(stats["waited"] / seconds, 3),
             "largest gradient norm": float(f"{stats['largest_norm']:.4g}"),
         }
-        if stats["skipped"]:
-            figures["skipped updates"] = stats["skipped"]
+        for name in ("clipped", "skipped"):
+            if stats[name]:
+                figures[f"{name} updates"] = stats[name]
         return figures
 
     def _may_step(self, norm):
@@ -299,6 +302,7 @@ class ResumableBrain(sb.Brain):
         if math.isfinite(norm):
             largest = max(self.epoch_stats["largest_norm"], norm)
             self.epoch_stats["largest_norm"] = largest
+            self.epoch_stats["clipped"] += norm > self.max_grad_norm > 0
             self.nonfinite_count = 0
             return True
         self.epoch_stats["skipped"] += 1

@@ -310,6 +310,12 @@ def test_figures_of_an_epoch_say_how_fast_it_was(brain):
     assert brain.train_figures(2.5) == figures
     brain.epoch_stats["skipped"] = 3
     assert brain.train_figures(2.5) == {**figures, "skipped updates": 3}
+    brain.max_grad_norm, brain.epoch_stats["skipped"] = 5.0, 0
+    assert all(brain._may_step(norm) for norm in (4.0, 5.0, 6.0))
+    brain.max_grad_norm = 0.0  # no clipping
+    assert brain._may_step(7.0)
+    found = brain.train_figures(2.5)
+    assert found["clipped updates"] == 1 and "skipped updates" not in found
 
 
 def test_validation_of_the_current_weights_loads_no_checkpoint(tmp_path):

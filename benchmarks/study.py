@@ -3,7 +3,7 @@
 
     python benchmarks/study.py benchmarks/studies/minivox.yaml \
         --data_folder=MINIVOX --output_folder=results/minivox_study \
-        --work_folder=/tmp/trees [--wespeaker=CHECKOUT] [--jobs 2] \
+        --work_folder=../trees [--wespeaker=CHECKOUT] [--jobs 2] \
         [--threads 1] [--nice 19] [--json FILE] [--retry]
 
 The form of a study is in `study_file.py`. All is checked before the first

@@ -55,8 +55,9 @@ class UtteranceDataset(torch.utils.data.Dataset):
         Returns
         -------
         dict
-            ``id``, ``sig`` [time] or [crops, time], ``row``, and ``no_speech``: the
-            reason why the utterance or a crop of it has no speech, or ``""``.
+            ``id``, ``sig`` [time] or [crops, time], ``row``, and
+            ``no_speech``: the reason why the utterance or a crop of it has no
+            speech, or ``""``.
         """
         entry = self.manifest.iloc[row]
         signal = read_audio(

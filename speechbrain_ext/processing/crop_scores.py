@@ -73,7 +73,7 @@ def crop_scores(embeddings, enrol, test, block_size=1024):
         distances = torch.cdist(
             unit(enrol[block]),
             unit(test[block]),
-            # the other way, by products, is rough for equal crops
+            # matrix products would be inexact for nearly equal crops
             compute_mode="donot_use_mm_for_euclid_dist",
         )  # [trials, crops, crops]
         scores[block] = -distances.mean(dim=(1, 2))

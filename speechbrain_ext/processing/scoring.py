@@ -113,7 +113,7 @@ SCORINGS = {
         Scoring("crops", "distance of crops", needs_cohort=False),
     )
 }
-ALONE = ("plda", "crops")  # without a form with _mean
+ALONE = ("plda", "crops")  # these have no form with _mean
 SCORINGS |= {
     f"{name}_mean": replace(
         scoring,
@@ -127,7 +127,7 @@ SCORINGS |= {
 }
 
 # What `calibrate` can name: each scoring, also with quality measures (_qmf).
-# Not crops: the cohort, which a calibration is fitted on, has none.
+# Calibrations are fitted on the cohort, whose crops are not embedded.
 CALIBRATED_SCORINGS = {
     name: CalibratedScoring(
         name=f"{name}_calibrated",

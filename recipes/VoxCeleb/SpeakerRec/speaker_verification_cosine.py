@@ -135,8 +135,8 @@ def check(hparams):
         find_calibrated_scoring(name)
     if hparams["enrolment"] is not None and "crops" in hparams["scorings"]:
         raise ValueError(
-            "`scorings` has crops, which compares single utterances, but "
-            f"`enrolment` has models: {hparams['enrolment']}; leave out one."
+            "The scoring crops compares single utterances, but `enrolment` "
+            f"has models: {hparams['enrolment']}; use only one of the two."
         )
     pretrained_folder(hparams["pretrained_folder"])
 

@@ -199,9 +199,9 @@ def test_bad_arguments_are_rejected(make, message, manifest):
         make(manifest)
 
 
-# First and last samples of the ten crops that Clova's loadWAV cuts in
-# evaluation (voxceleb_trainer@f51bab8, DatasetLoader.py), run on 0, 1, 2, ...:
-# frames and samples of the file, then what it returns
+# What loadWAV of Clova's trainer (voxceleb_trainer@f51bab8, DatasetLoader.py)
+# cuts in evaluation from the samples 0, 1, 2, ...: frames of a crop, samples of
+# the file, first sample of each of the ten crops, last sample of the first crop
 REPEATED = [0] * 9 + [1]
 PUBLISHED = [
     (400, 150001, [9529 * i for i in range(10)], 64239),

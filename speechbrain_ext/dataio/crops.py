@@ -1,7 +1,8 @@
-"""Random crops for training, the same for any number of workers.
+"""Random crops for training, and evenly spaced crops for tests.
 
-All draws depend only on (seed, epoch, utterance): a sampler yields ``Draw``
-tuples, and the dataset derives everything random from them.
+All random draws depend only on (seed, epoch, utterance): a sampler yields
+``Draw`` tuples, and the dataset derives everything random from them. They are
+the same for any number of workers.
 """
 
 from collections import namedtuple
@@ -17,6 +18,8 @@ from speechbrain_ext.utils.seed import stable_seed
 Draw = namedtuple(
     "Draw", ["row", "epoch", "repeat", "seconds", "speed"], defaults=[None] * 2
 )
+# How many evenly spaced crops an utterance has, and the length of each
+Crops = namedtuple("Crops", ["number", "seconds"])
 
 
 def drawn_speed(seed, epoch, repeat, utterance, speeds):
@@ -233,3 +236,46 @@ def wrap(signal, samples):
     """
     repeats = -(-samples // len(signal))
     return signal.repeat(repeats)[:samples]
+
+
+def evenly_spaced_crops(signal, number, samples):
+    """Cuts crops of equal length from the beginning to the end of a signal.
+
+    They are the crops of Clova's trainer in evaluation (``loadWAV`` of
+    voxceleb_trainer@f51bab8). A signal that is not longer than a crop is
+    repeated up to one sample more, as there.
+
+    Arguments
+    ---------
+    signal : torch.Tensor
+        Shape [time], at least one sample.
+    number : int
+        Number of crops, 1 or more. The first is at the beginning of the signal
+        and the last at its end.
+    samples : int
+        Samples of a crop, 1 or more.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape [crops, samples].
+
+    Raises
+    ------
+    ValueError
+        If ``number`` or ``samples`` is less than 1.
+
+    Example
+    -------
+    >>> evenly_spaced_crops(torch.arange(7), number=3, samples=4).tolist()
+    [[0, 1, 2, 3], [1, 2, 3, 4], [3, 4, 5, 6]]
+    >>> evenly_spaced_crops(torch.arange(3), number=2, samples=4).tolist()
+    [[0, 1, 2, 0], [1, 2, 0, 1]]
+    """
+    for name, value in (("number", number), ("samples", samples)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be 1 or more, got {value}.")
+    if len(signal) <= samples:
+        signal = wrap(signal, samples + 1)
+    starts = np.linspace(0, len(signal) - samples, number).astype(int)
+    return signal.unfold(0, samples, 1)[starts]

@@ -1,4 +1,4 @@
-"""Embeddings of whole utterances, computed in length-sorted batches."""
+"""Embeddings of utterances: whole, in length-sorted batches, or in crops."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import read_audio
-from speechbrain_ext.dataio.crops import wrap
+from speechbrain_ext.dataio.crops import evenly_spaced_crops, wrap
 from speechbrain_ext.dataio.dataloader import (
     TIMEOUT,
     ReadableBatches,
@@ -21,7 +21,7 @@ from speechbrain_ext.inference.speech import (
 
 
 class UtteranceDataset(torch.utils.data.Dataset):
-    """Whole utterances of a manifest.
+    """Utterances of a manifest, whole or in crops.
 
     Arguments
     ---------
@@ -30,10 +30,13 @@ class UtteranceDataset(torch.utils.data.Dataset):
     sample_rate : int
         Sample rate of the signals, Hz. Utterances shorter than 0.1 s are
         repeated up to that length.
+    crops : speechbrain_ext.dataio.crops.Crops
+        Which crops of each utterance to take; None for whole utterances.
     """
 
-    def __init__(self, manifest, sample_rate=16000):
+    def __init__(self, manifest, sample_rate=16000, crops=None):
         self.manifest = manifest
+        self.crops = crops
         self.sample_rate = sample_rate
         self.min_samples = math.ceil(LEAST_SECONDS * sample_rate)
 
@@ -52,8 +55,9 @@ class UtteranceDataset(torch.utils.data.Dataset):
         Returns
         -------
         dict
-            ``id``, ``sig`` [time], ``row``, and ``no_speech``: the reason why
-            the utterance has no speech, or ``""``.
+            ``id``, ``sig`` [time] or [crops, time], ``row``, and
+            ``no_speech``: the reason why the utterance or a crop of it has no
+            speech, or ``""``.
         """
         entry = self.manifest.iloc[row]
         signal = read_audio(
@@ -62,9 +66,18 @@ class UtteranceDataset(torch.utils.data.Dataset):
             int(entry["stop"]),
             sample_rate=self.sample_rate,
         )
-        (reason,) = no_speech_reasons(signal[None], self.sample_rate)
-        if len(signal) < self.min_samples:
-            signal = wrap(signal, self.min_samples)
+        if self.crops is None:
+            (reason,) = no_speech_reasons(signal[None], self.sample_rate)
+            if len(signal) < self.min_samples:
+                signal = wrap(signal, self.min_samples)
+        else:
+            samples = round(self.crops.seconds * self.sample_rate)
+            signal = evenly_spaced_crops(signal, self.crops.number, samples)
+            reasons = no_speech_reasons(signal, self.sample_rate)
+            named = (
+                f"crop {i}: {why}" for i, why in enumerate(reasons, 1) if why
+            )
+            reason = next(named, "")
         return {
             "id": entry["ID"],
             "sig": signal,
@@ -111,8 +124,9 @@ def utterance_loader(
     rank=0,
     world_size=1,
     sample_rate=16000,
+    crops=None,
 ):
-    """Makes a DataLoader of whole utterances in length-sorted padded batches.
+    """Makes a DataLoader of utterances in length-sorted padded batches.
 
     Arguments
     ---------
@@ -128,17 +142,22 @@ def utterance_loader(
         Number of processes; each gets a part of the batches.
     sample_rate : int
         Sample rate that the model was trained with, Hz.
+    crops : speechbrain_ext.dataio.crops.Crops
+        Which crops of each utterance to take; None for whole utterances.
 
     Returns
     -------
     torch.utils.data.DataLoader
         Yields PaddedBatch with ``id``, ``sig``, ``row`` and ``no_speech``.
     """
+    durations = manifest["duration"].tolist()
+    if crops is not None:
+        durations = [crops.number * crops.seconds] * len(manifest)
     return torch.utils.data.DataLoader(
-        UtteranceDataset(manifest, sample_rate),
-        batch_sampler=length_sorted_batches(
-            manifest["duration"].tolist(), batch_seconds
-        )[rank::world_size],
+        UtteranceDataset(manifest, sample_rate, crops),
+        batch_sampler=length_sorted_batches(durations, batch_seconds)[
+            rank::world_size
+        ],
         num_workers=num_workers,
         collate_fn=shared_batch,
         timeout=TIMEOUT if num_workers else 0,
@@ -168,9 +187,14 @@ def encoder_rate(encoder):
 
 
 def embed_batches(
-    encoder, manifest, batch_seconds=120.0, num_workers=0, share=(0, 1)
+    encoder,
+    manifest,
+    batch_seconds=120.0,
+    num_workers=0,
+    share=(0, 1),
+    crops=None,
 ):
-    """Computes embeddings of whole utterances, batch by batch.
+    """Computes embeddings of utterances, or of their crops, batch by batch.
 
     The audio is resampled to the encoder's sample rate. Utterances without
     speech are skipped and reported after the last batch.
@@ -187,26 +211,28 @@ def embed_batches(
         Number of processes that read audio; 0 for this process.
     share : tuple of int
         ``(rank, world_size)``, see ``utterance_loader``.
+    crops : speechbrain_ext.dataio.crops.Crops
+        Which crops of each utterance to embed; None for whole utterances.
 
     Yields
     ------
     rows : list of int
         Rows of the manifest.
     embeddings : torch.Tensor
-        float32, on the CPU, [rows, embedding].
+        float32, on the CPU, [rows, embedding], or [rows, crops, embedding].
 
     Raises
     ------
     AudioError
         If a file cannot be read.
     NoSpeechError
-        After the last batch, if utterances have no speech.
+        After the last batch, if utterances or crops have no speech.
     OSError
         If a DataLoader worker has ended or is stuck.
     """
     rate = encoder_rate(encoder)
     loader = utterance_loader(
-        manifest, batch_seconds, num_workers, *share, sample_rate=rate
+        manifest, batch_seconds, num_workers, *share, rate, crops
     )
     silent = {}
     for batch in ReadableBatches(loader):
@@ -215,10 +241,15 @@ def embed_batches(
         spoken = torch.tensor([not why for why in batch.no_speech])
         if not spoken.any():
             continue
-        wavs, lengths = batch.sig
+        wavs, lengths = (part[spoken] for part in batch.sig)
+        if crops is not None:  # each is a signal of its own
+            wavs = wavs.flatten(0, 1)
+            lengths = lengths.repeat_interleave(crops.number)
         with torch.inference_mode():
-            found = encoder.encode_batch(wavs[spoken], lengths[spoken])
+            found = encoder.encode_batch(wavs, lengths)
             found = found.squeeze(1).float().cpu()
+        if crops is not None:
+            found = found.unflatten(0, (-1, crops.number))
         yield torch.as_tensor(batch.row)[spoken].tolist(), found
     if silent:
         raise NoSpeechError(silent)

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import torch
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
@@ -34,7 +35,7 @@ DIGITS = 24  # of a file name
 
 
 class EmbeddingStore:
-    """A folder of embeddings with one subfolder per model.
+    """A folder of embeddings with one subfolder per model and kind of crops.
 
     Each file (NumPy's npz) has the keys, IDs and embeddings of some
     utterances. Files are written atomically, so a killed run keeps what it
@@ -49,6 +50,9 @@ class EmbeddingStore:
         Folder of the embeddings of all models.
     fingerprint : str
         Fingerprint of the model, see ``model_fingerprint``.
+    crops : speechbrain_ext.dataio.crops.Crops
+        Which crops of each utterance the embeddings are of; None for whole
+        utterances. Each number and length of crops has a subfolder of its own.
 
     Example
     -------
@@ -58,8 +62,12 @@ class EmbeddingStore:
     [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, folder, fingerprint):
-        self.folder = pathlib.Path(folder) / fingerprint[:16]
+    def __init__(self, folder, fingerprint, crops=None):
+        name = fingerprint[:16]
+        if crops is not None:
+            name += f"_{crops.number}x{float(crops.seconds)}s"
+        self.folder = pathlib.Path(folder) / name
+        self.crops = crops
 
     def add(self, keys, ids, embeddings):
         """Writes a file of embeddings.
@@ -71,7 +79,7 @@ class EmbeddingStore:
         ids : list of str
             IDs of the utterances, for human readers of the file.
         embeddings : torch.Tensor
-            Shape [utterances, embedding].
+            Shape [utterances, embedding], or [utterances, crops, embedding].
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:DIGITS]
@@ -86,6 +94,9 @@ class EmbeddingStore:
     def lock(self):
         """Locks the embeddings of this model until this process ends.
 
+        Only the main process locks, so that the other processes of its run can
+        write.
+
         Raises
         ------
         OSError
@@ -93,7 +104,8 @@ class EmbeddingStore:
         ValueError
             If the folder has a link to a place outside of it.
         """
-        lock_output_folder(self.folder)
+        if if_main_process():
+            lock_output_folder(self.folder)
 
     def read(self):
         """Reads all files and renames broken ones.
@@ -101,15 +113,16 @@ class EmbeddingStore:
         Returns
         -------
         dict
-            Maps keys to embeddings, np.ndarray of shape [embedding].
+            Maps keys to embeddings, np.ndarray of shape [embedding] or
+            [crops, embedding].
         """
-        parts = {}
+        parts, sizes = {}, () if self.crops is None else (self.crops.number,)
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                parts[path] = _read_part(path)
+                parts[path] = _read_part(path, sizes)
             except Exception as error:  # a broken file can raise anything
                 _set_aside(path, str(error) or type(error).__name__)
-        widths = {path: held.shape[1] for path, (_, held) in parts.items()}
+        widths = {path: held.shape[-1] for path, (_, held) in parts.items()}
         usual = collections.Counter(widths.values()).most_common(1)
         found = {}
         for path, (keys, embeddings) in parts.items():
@@ -120,14 +133,18 @@ class EmbeddingStore:
         return found
 
 
-def _read_part(path):
-    """Reads and checks the keys and embeddings of a file."""
+def _read_part(path, sizes):
+    """Reads and checks the keys and embeddings of a file.
+
+    Each embedding has the shape [*sizes, embedding].
+    """
     if not path.is_file():
         raise ValueError("it is not a regular file")
     # NumPy does not close a broken file that it has opened itself
     with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
         keys, embeddings = part["keys"].tolist(), part["embeddings"]
-    if embeddings.ndim != 2 or embeddings.dtype != np.float32:
+    shaped = embeddings.ndim > 1 and embeddings.shape[1:-1] == sizes
+    if not shaped or embeddings.dtype != np.float32:
         raise ValueError(f"{embeddings.dtype} of shape {embeddings.shape}")
     if len(keys) != len(embeddings) or not all(
         isinstance(k, str) for k in keys
@@ -260,14 +277,16 @@ def stored_embeddings(
     Returns
     -------
     torch.Tensor
-        float32, [utterances, embedding], in the manifest's order.
+        float32, [utterances, embedding], in the manifest's order; for a store
+        of crops [utterances, crops, embedding].
 
     Raises
     ------
     AudioError
         If a file cannot be read.
     NoSpeechError
-        If utterances have no speech. The embeddings of all others are stored.
+        If utterances or crops have no speech. The embeddings of all other
+        utterances are stored.
     ValueError
         If an embedding is zero or not finite. The message lists the
         utterances, and their embeddings are not stored.
@@ -279,9 +298,15 @@ def stored_embeddings(
     if gather is not None:
         gather()  # all processes must read the same files before one writes
     if missing.any():
+        del known  # it is read again below
         rows = np.flatnonzero(missing)
         batches = embed_batches(
-            encoder, manifest.iloc[rows], batch_seconds, num_workers, share
+            encoder,
+            manifest.iloc[rows],
+            batch_seconds,
+            num_workers,
+            share,
+            store.crops,
         )
         bar = tqdm(
             total=len(rows) // share[1],
@@ -319,7 +344,8 @@ def _compute(batches, rows, ids, keys, store, bar):
     try:
         for batch, found in batches:
             bar.update(len(batch))
-            usable = found.isfinite().all(dim=1) & (found != 0).any(dim=1)
+            usable = found.isfinite().all(dim=-1) & (found != 0).any(dim=-1)
+            usable = usable.reshape(len(found), -1).all(dim=1)  # all crops
             for row, embedding, good in zip(
                 rows[batch].tolist(), found, usable.tolist(), strict=True
             ):

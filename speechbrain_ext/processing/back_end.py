@@ -16,6 +16,7 @@ from speechbrain_ext.processing.calibration import (
     quality_measures,
 )
 from speechbrain_ext.processing.cosine import cosine_scores, speaker_means
+from speechbrain_ext.processing.crop_scores import crop_scores
 from speechbrain_ext.processing.plda import PLDAScorer
 from speechbrain_ext.processing.score_normalization import (
     normalize_scores,
@@ -134,7 +135,8 @@ class BackEnd:
         name : str
             The scoring, a key of ``SCORINGS``.
         embeddings : torch.Tensor
-            One row per utterance, [utterances, embedding].
+            One row per utterance, [utterances, embedding]; for the scoring
+            crops [utterances, crops, embedding].
         enrol : torch.Tensor | sequence
             Row numbers, [trials].
         test : torch.Tensor | sequence
@@ -154,6 +156,8 @@ class BackEnd:
             If the scoring is unknown, or needs a cohort and there is none.
         """
         scoring = find_scoring(name)
+        if scoring.name == "crops":
+            return crop_scores(embeddings, enrol, test)
         if scoring.name == "plda":
             self._require_cohort(scoring)
             if self.plda is None:
@@ -357,7 +361,14 @@ def fit_calibrations(names, *given):
 
 
 def scores_by_name(
-    scorings, calibrations, back_end, embeddings, enrol, test, seconds
+    scorings,
+    calibrations,
+    back_end,
+    embeddings,
+    enrol,
+    test,
+    seconds,
+    crops=None,
 ):
     """Scores of a trial list by every scoring, then the calibrated ones.
 
@@ -377,6 +388,9 @@ def scores_by_name(
         Row numbers, [trials].
     seconds : np.ndarray
         Duration of each row, [utterances].
+    crops : torch.Tensor
+        Embeddings of the crops of each row, for the scoring crops,
+        [utterances, crops, embedding].
 
     Yields
     ------
@@ -391,11 +405,13 @@ def scores_by_name(
         None if they are not calibrated.
     """
     trials, plain = (embeddings, enrol, test), {}
+    of_crops = crops, enrol, test
 
     def uncalibrated(scoring):
         name = scoring.name
         if name not in plain:
-            scores = back_end.scores(name, *trials)
+            given = of_crops if name == "crops" else trials
+            scores = back_end.scores(name, *given)
             plain[name] = scores.double().cpu().numpy()
         return plain[name]
 

@@ -187,6 +187,43 @@ def unit_trials(embeddings, enrol, test):
     (tensor([0, 2]), tensor([1]), tensor([0]))
     """
     embeddings = _embedding_rows("embeddings", embeddings)
+    enrol, test = trial_rows(embeddings, enrol, test)
+    used = embeddings.new_zeros(len(embeddings), dtype=torch.bool)
+    used[enrol] = used[test] = True
+    rows, position = used.nonzero().squeeze(1), used.cumsum(0) - 1
+    unit = unit_length("embeddings", embeddings[rows], rows)
+    return unit, rows, position[enrol], position[test]
+
+
+def trial_rows(embeddings, enrol, test):
+    """Checks the row numbers of trials.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        One row per utterance, [utterances, ...].
+    enrol : torch.Tensor | sequence
+        Row number of each trial's enrolment utterance, [trials].
+    test : torch.Tensor | sequence
+        Row number of each trial's test utterance, [trials].
+
+    Returns
+    -------
+    enrol : torch.Tensor
+        int64, on the device of the embeddings, [trials].
+    test : torch.Tensor
+        int64, on the device of the embeddings, [trials].
+
+    Raises
+    ------
+    ValueError
+        If a row number is out of range, or a shape is wrong.
+
+    Example
+    -------
+    >>> trial_rows(torch.eye(3), [2, 0], [0, 1])
+    (tensor([2, 0]), tensor([0, 1]))
+    """
     enrol = _row_numbers("enrol", enrol, embeddings)
     test = _row_numbers("test", test, embeddings)
     if len(enrol) != len(test):
@@ -194,11 +231,7 @@ def unit_trials(embeddings, enrol, test):
             "`enrol` and `test` must be equally long, got "
             f"{len(enrol)} and {len(test)}."
         )
-    used = embeddings.new_zeros(len(embeddings), dtype=torch.bool)
-    used[enrol] = used[test] = True
-    rows, position = used.nonzero().squeeze(1), used.cumsum(0) - 1
-    unit = unit_length("embeddings", embeddings[rows], rows)
-    return unit, rows, position[enrol], position[test]
+    return enrol, test
 
 
 def unit_length(name, values, rows=None):

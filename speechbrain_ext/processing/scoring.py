@@ -110,8 +110,10 @@ SCORINGS = {
         Scoring("asnorm", "AS-norm", sides=SIDES, top_n=True),
         Scoring("asnorm2", "AS-norm2", SIDES, top_n=True, selection="other"),
         Scoring("plda", "PLDA"),  # subtracts the mean itself: no _mean
+        Scoring("crops", "distance of crops", needs_cohort=False),
     )
 }
+ALONE = ("plda", "crops")  # these have no form with _mean
 SCORINGS |= {
     f"{name}_mean": replace(
         scoring,
@@ -121,10 +123,11 @@ SCORINGS |= {
         mean_subtracted=True,
     )
     for name, scoring in SCORINGS.items()
-    if name != "plda"
+    if name not in ALONE
 }
 
-# What `calibrate` can name: each scoring, also with quality measures (_qmf)
+# What `calibrate` can name: each scoring, also with quality measures (_qmf).
+# Calibrations are fitted on the cohort, whose crops are not embedded.
 CALIBRATED_SCORINGS = {
     name: CalibratedScoring(
         name=f"{name}_calibrated",
@@ -133,6 +136,7 @@ CALIBRATED_SCORINGS = {
         with_quality=False,
     )
     for name, scoring in SCORINGS.items()
+    if name != "crops"
 } | {
     f"{name}_qmf": CalibratedScoring(
         name=f"{name}_qmf",
@@ -141,6 +145,7 @@ CALIBRATED_SCORINGS = {
         with_quality=True,
     )
     for name, scoring in SCORINGS.items()
+    if name != "crops"
 }
 
 
@@ -167,7 +172,7 @@ def find_scoring(name):
     >>> find_scoring("asnorm_mean").label
     'AS-norm, mean subtracted'
     """
-    return _find(name, SCORINGS, "`scorings`", "")
+    return _find(name, SCORINGS, "`scorings`", SCORINGS, "")
 
 
 def find_calibrated_scoring(name):
@@ -193,9 +198,9 @@ def find_calibrated_scoring(name):
     >>> find_calibrated_scoring("cosine").label
     'cosine, calibrated'
     """
-    return _find(
-        name, CALIBRATED_SCORINGS, "`calibrate`", " (each also with _qmf)"
-    )
+    plain = [key for key in SCORINGS if key in CALIBRATED_SCORINGS]
+    more = " (each also with _qmf)"
+    return _find(name, CALIBRATED_SCORINGS, "`calibrate`", plain, more)
 
 
 def needs_cohort(names):
@@ -209,7 +214,7 @@ def needs_cohort(names):
     Returns
     -------
     bool
-        False if all of them are the plain cosine.
+        False if all of them are cosine or crops.
 
     Example
     -------
@@ -219,13 +224,13 @@ def needs_cohort(names):
     return any(find_scoring(name).needs_cohort for name in names)
 
 
-def _find(name, known, key, more):
+def _find(name, known, key, listed, more):
     """The value of a name, or an error that suggests the nearest name."""
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(
-            f"{key} must be one of {', '.join(SCORINGS)}{more}, got "
+            f"{key} must be one of {', '.join(listed)}{more}, got "
             f"{name!r}{hint}"
         )
     return known[name]

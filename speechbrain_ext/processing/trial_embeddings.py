@@ -26,6 +26,9 @@ class TrialEmbeddings:
         Maps the name of each model to the IDs of its utterances; the first
         names in the lists are then models. Models with an utterance that the
         manifest lacks are left out. None if the lists name only utterances.
+    crops : torch.Tensor
+        Embeddings of the crops of each utterance, [utterances, crops,
+        embedding], or None. Models have none.
 
     Example
     -------
@@ -38,8 +41,8 @@ class TrialEmbeddings:
     (torch.Size([3, 2]), [2.0, 2.0, 4.0], 2)
     """
 
-    def __init__(self, manifest, embeddings, models=None):
-        self.embeddings = embeddings
+    def __init__(self, manifest, embeddings, models=None, crops=None):
+        self.embeddings, self.crops = embeddings, crops
         ids = manifest["ID"].tolist()
         self.speakers = manifest["spk_id"].tolist()
         self.seconds = manifest["duration"].to_numpy(copy=True)

@@ -352,6 +352,8 @@ RULES = {
     "batch_seconds": POSITIVE,
     "num_workers": _integer(0, 1024),
     "scorings": _each(NAME, least=1),
+    "crops": _integer(1, 1000),
+    "crop_seconds": _number(0.1, 3600),
     "calibrate": _each(NAME),
     "score_forms": _each(_choice("wespeaker", "kaldi")),
     "score_matrices": BOOLEAN,

@@ -7,10 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 from recipe_runs import run
 
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.loading import load_encoder
 from speechbrain_ext.processing.calibration import load_calibrations
 from speechbrain_ext.utils.metrics import EER
 
@@ -23,7 +27,7 @@ FAST = {"num_workers": 0, "bootstrap": 20, "calibration_trials": 200}
 def first(recipe, corpus, trained, tmp_path_factory):
     """A run with every kind of scoring, by two processes."""
     folder = tmp_path_factory.mktemp("verified")
-    scorings = "cosine,znorm,tnorm,asnorm2,plda"
+    scorings = "cosine,znorm,tnorm,asnorm2,plda,crops"
     conditions = folder / "conditions.csv"
     speakers = sorted(path.name for path in (corpus / "wav").iterdir())
     genders = [f"{name},{'fm'[i % 2]}" for i, name in enumerate(speakers)]
@@ -33,6 +37,8 @@ def first(recipe, corpus, trained, tmp_path_factory):
         "pretrained_folder": trained[0] / "pretrained",
         "output_folder": folder / "out",
         "scorings": f"[{scorings}]",
+        "crops": 3,
+        "crop_seconds": 0.9,  # some utterances are shorter
         "calibrate": "[cosine,asnorm,asnorm_qmf]",
         "conditions": conditions,
         "score_forms": "[wespeaker,kaldi]",
@@ -70,9 +76,9 @@ def test_second_run_embeds_nothing_and_gives_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count(
         " 0 of "
-    ) == 2  # test utterances and cohort
+    ) == 3  # test utterances, cohort and crops
     scores = sorted(path.name for path in folder.glob("scores_*"))
-    assert len(scores) == 2 * 8
+    assert len(scores) == 2 * 9
     for name in scores:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
@@ -87,6 +93,7 @@ def test_everything_asked_is_written(first, trained):
         "t-norm",
         "AS-norm2",
         "PLDA",
+        "distance of crops",
         "cosine, calibrated",
         "AS-norm, calibrated",
         "AS-norm, calibrated with quality",
@@ -110,7 +117,7 @@ def test_everything_asked_is_written(first, trained):
     for word in (" speakers and ", "SphereFace2 (", "95 % intervals"):
         assert word in report
     assert (folder / "det_veri_toy.png").read_bytes()[1:4] == b"PNG"
-    assert report.count("<img ") == report.count("<figcaption>") == 1 + 8
+    assert report.count("<img ") == report.count("<figcaption>") == 1 + 9
     assert str(folder) not in report
     kept = load_calibrations(trained[0] / "pretrained" / "calibration.json")
     assert set(kept) == {"cosine", "asnorm", "asnorm_qmf"}
@@ -120,6 +127,30 @@ def test_everything_asked_is_written(first, trained):
     )
     expected = kept["cosine"](scores.numpy())
     np.testing.assert_allclose(ratios, expected, rtol=1e-9)
+
+
+def test_crops_are_scored_as_published(first, trained):
+    folder, _ = first
+    encoder = load_encoder(str(trained[0] / "pretrained"), {"device": "cpu"})
+    table = read_manifest(folder / "save" / "test.csv").set_index("ID")
+    assert table["duration"].min() < 0.9 < table["duration"].max()
+    units = {}
+    for name, path in table["wav"].items():
+        audio, _ = soundfile.read(path)
+        if len(audio) <= 14400:  # as loadWAV of Clova's trainer
+            audio = np.pad(audio, (0, 14401 - len(audio)), "wrap")
+        starts = [0, (len(audio) - 14400) // 2, len(audio) - 14400]
+        crops = torch.tensor(np.stack([audio[i : i + 14400] for i in starts]))
+        found = encoder.encode_batch(crops.float())[:, 0].double()
+        units[name] = found / found.norm(dim=1, keepdim=True)
+    enrol, test, scores, _ = read_scores(folder / "scores_veri_toy_crops.txt")
+    expected = [
+        -torch.cdist(units[one], units[other]).mean()
+        for one, other in zip(enrol, test, strict=True)
+    ]
+    torch.testing.assert_close(
+        scores.double(), torch.stack(expected), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_models_are_enrolled_with_several_utterances(

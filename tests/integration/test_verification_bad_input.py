@@ -318,6 +318,23 @@ def test_tables_that_are_broken_are_said_before_anything_is_embedded(
     assert not list(stored.rglob("*.npz"))
 
 
+def test_crops_go_neither_with_models_nor_with_a_calibration(
+    module, options, tmp_path
+):
+    path, stored = tmp_path / "models.txt", tmp_path / "stored"
+    path.write_text("model a/1/1 a/1/2\n")
+    for changes, words in (
+        ({"enrolment": path}, f"`enrolment` has models: {path}"),
+        ({"calibrate": "[crops]"}, "`calibrate` must be one of cosine"),
+        ({"crops": 0}, "`crops` must be an integer from 1 to 1000, got 0"),
+        ({"crop_seconds": 0.05}, "`crop_seconds` must be a number from 0.1"),
+    ):
+        changes = {"embeddings_folder": stored, **changes}
+        line = options(scorings="[cosine,crops]", **changes)
+        assert words in error_of(module.main, *line)
+    assert not list(stored.rglob("*.npz"))
+
+
 def test_audio_that_cannot_be_read_is_said(
     module, options, corpus, manifest, tmp_path
 ):

@@ -6,12 +6,13 @@
 
 Every utterance of the trial lists is embedded once, as a whole, and its
 embedding is stored on disk. Another list computes only the embeddings that it
-lacks, and so does the same command after an interruption. Under torchrun the
-processes share that work. The output folder gets results.json, report.html, a
-score file for each list and scoring, DET plots and histograms; the screen gets
-a table. Log, report and results.json also count the speakers of the lists that
-the encoder was trained on or that are in the cohort, and warn of lists that are
-too small.
+lacks, and so does the same command after an interruption. Crops of each
+utterance are embedded and stored too if `scorings` has `crops`. Under torchrun
+the processes share that work. The output folder gets results.json, report.html,
+a score file for each list and scoring, DET plots and histograms; the screen
+gets a table. Log, report and results.json also count the speakers of the lists
+that the encoder was trained on or that are in the cohort, and warn of lists
+that are too small.
 """
 
 import functools
@@ -25,6 +26,7 @@ from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
 from speechbrain_ext.dataio.corpus import corpus_folders
+from speechbrain_ext.dataio.crops import Crops
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.preparation import (
     expand_trial_lists,
@@ -100,8 +102,9 @@ KEYS = """
     seed output_folder save_folder data_folder file_list layout trial_lists
     enrolment max_unreadable skip_prep pretrained_folder embeddings_folder
     cohort_manifest calibration_manifest conditions batch_seconds num_workers
-    block_size scorings top_n cohort_by plda_rank calibrate calibration_trials
-    calibration_prior p_targets bootstrap confidence score_forms score_matrices
+    block_size scorings crops crop_seconds top_n cohort_by plda_rank calibrate
+    calibration_trials calibration_prior p_targets bootstrap confidence
+    score_forms score_matrices
 """.split()
 
 INTERRUPTED = (
@@ -130,6 +133,11 @@ def check(hparams):
         find_scoring(name)
     for name in hparams["calibrate"]:
         find_calibrated_scoring(name)
+    if hparams["enrolment"] is not None and "crops" in hparams["scorings"]:
+        raise ValueError(
+            "The scoring crops compares single utterances, but `enrolment` "
+            f"has models: {hparams['enrolment']}; use only one of the two."
+        )
     pretrained_folder(hparams["pretrained_folder"])
 
 
@@ -186,22 +194,15 @@ def read_inputs(hparams, prepared):
     return manifests, conditions, speakers
 
 
-def lock_on_main(store):
-    """Locks a store against other runs, but not against our processes."""
-    if if_main_process():
-        store.lock()
-
-
-def embed(hparams, encoder, manifests):
-    """Embeds the utterances of manifests; on the encoder's device.
+def embed(hparams, encoder, manifests, crops=None):
+    """Embeds utterances of manifests or their crops; on the encoder's device.
 
     Utterances of the cohort without speech are removed from its manifest.
     """
     folder = pretrained_folder(hparams["pretrained_folder"])
-    store = EmbeddingStore(
-        hparams["embeddings_folder"], model_fingerprint(folder)
-    )
-    main_process_first(lock_on_main, store)
+    fingerprint = model_fingerprint(folder)
+    store = EmbeddingStore(hparams["embeddings_folder"], fingerprint, crops)
+    main_process_first(store.lock)
     found = []
     embeddings_of = functools.partial(
         stored_embeddings,
@@ -228,6 +229,15 @@ def embed(hparams, encoder, manifests):
                 embeddings = embeddings_of(manifests[name])
         found.append(embeddings.to(encoder.device))
     return found
+
+
+def embed_crops(hparams, encoder, manifest):
+    """Embeds crops of the utterances, if a scoring asks for them."""
+    if "crops" not in hparams["scorings"]:
+        return None
+    crops = Crops(hparams["crops"], hparams["crop_seconds"])
+    named = {f"trial lists, {crops.number} crops each": manifest}
+    return embed(hparams, encoder, named, crops)[0]
 
 
 def make_back_end(hparams, manifests, embeddings):
@@ -306,6 +316,7 @@ def verify(hparams, path, utterances, back_end, fitted, conditions, trained):
         utterances.embeddings,
         *numbers,
         utterances.seconds,
+        utterances.crops,
     ):
         calibrated = calibration is not None
         calibration = calibration or fitted.get(name)
@@ -321,13 +332,13 @@ def verify(hparams, path, utterances, back_end, fitted, conditions, trained):
     return report
 
 
-def score(hparams, prepared, models, inputs, embeddings, trained):
+def score(hparams, prepared, models, inputs, embeddings, crops, trained):
     """Scores all trial lists, writes everything and returns the results."""
     manifests, conditions, speakers = inputs
     back_end = make_back_end(hparams, manifests, embeddings)
     fitted = calibrations(hparams, back_end, manifests.get("cohort"), speakers)
     utterances = TrialEmbeddings(
-        manifests["trial lists"], embeddings[0], models
+        manifests["trial lists"], embeddings[0], models, crops
     )
     reports = [
         verify(hparams, path, utterances, back_end, fitted, conditions, trained)
@@ -372,6 +383,9 @@ def main(argv):
             load_encoder, hparams["pretrained_folder"], run_opts
         )
         embeddings = raise_on_all(embed, hparams, encoder, inputs[0])
+        crops = raise_on_all(
+            embed_crops, hparams, encoder, inputs[0]["trial lists"]
+        )
         if not if_main_process():
             return None
         trained = training_speakers(encoder)
@@ -380,7 +394,7 @@ def main(argv):
             explain_disk_full(output_folder),
         ):
             results = score(
-                hparams, prepared, models, inputs, embeddings, trained
+                hparams, prepared, models, inputs, embeddings, crops, trained
             )
     except (ValueError, OSError) as error:
         exit_with_error(error)

@@ -13,6 +13,7 @@ from speechbrain_ext.augment.noise import NoiseAndReverberation
 from speechbrain_ext.dataio.crops import (
     CropDataset,
     Draw,
+    evenly_spaced_crops,
     wrap,
 )
 from speechbrain_ext.dataio.samplers import CropSampler
@@ -196,3 +197,37 @@ def test_wrap_cuts_and_repeats():
 def test_bad_arguments_are_rejected(make, message, manifest):
     with pytest.raises(ValueError, match=message):
         make(manifest)
+
+
+# What loadWAV of Clova's trainer (voxceleb_trainer@f51bab8, DatasetLoader.py)
+# cuts in evaluation from the samples 0, 1, 2, ...: frames of a crop, samples of
+# the file, first sample of each of the ten crops, last sample of the first crop
+REPEATED = [0] * 9 + [1]
+PUBLISHED = [
+    (400, 150001, [9529 * i for i in range(10)], 64239),
+    (400, 64241, REPEATED, 64239),
+    (400, 64240, REPEATED, 64239),
+    (400, 64000, REPEATED, 239),
+    (400, 30001, REPEATED, 4237),
+    (2, 1000, [0, 48, 97, 146, 195, 244, 293, 342, 391, 440], 559),
+    (2, 561, REPEATED, 559),
+    (2, 200, REPEATED, 159),
+    (2, 250, REPEATED, 59),
+]
+
+
+@pytest.mark.parametrize("frames, length, first, last", PUBLISHED)
+def test_evenly_spaced_crops_match_clova(frames, length, first, last):
+    samples = frames * 160 + 240
+    crops = evenly_spaced_crops(torch.arange(length), 10, samples)
+    assert crops.shape == (10, samples)
+    assert crops[:, 0].tolist() == first
+    assert crops[:, -1].tolist() == [(last + i) % length for i in first]
+    assert torch.all(crops.diff(dim=1).remainder(length) == 1)
+
+
+def test_evenly_spaced_crops_reject_no_crop_and_no_sample():
+    with pytest.raises(ValueError, match="`number` .* got 0"):
+        evenly_spaced_crops(torch.ones(3), 0, 2)
+    with pytest.raises(ValueError, match="`samples` .* got 0"):
+        evenly_spaced_crops(torch.ones(3), 2, 0)

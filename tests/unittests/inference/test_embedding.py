@@ -10,6 +10,7 @@ import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 
 from speechbrain_ext.dataio.audio import AudioError, read_audio
+from speechbrain_ext.dataio.crops import Crops, evenly_spaced_crops
 from speechbrain_ext.inference.embedding import (
     embed_batches,
     embed_utterances,
@@ -146,3 +147,41 @@ def test_embedding_that_is_not_finite_is_named(manifest):
     encoder.model.embedding.bias.data[3] = float("nan")
     with pytest.raises(ValueError, match="7 embeddings.*for example 0, 1"):
         embed_utterances(encoder, manifest)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_crops_of_an_utterance_are_embedded_each_by_itself(tmp_path, workers):
+    manifest = files(tmp_path, [16000, 5000, 9000, 4000, 8001])
+    encoder, crops = Encoder().eval(), Crops(3, 0.5)
+    found = torch.empty(5, 3, 8)
+    sizes = []
+    for rows, embeddings in embed_batches(
+        encoder, manifest, 3.0, workers, crops=crops
+    ):
+        found[rows] = embeddings
+        sizes.append(len(rows))
+    assert sizes == [2, 2, 1]  # 1.5 s each
+    for row, path in enumerate(manifest.wav):
+        wavs = evenly_spaced_crops(read_audio(path), 3, 8000)
+        with torch.inference_mode():
+            expected = encoder.encode_batch(wavs, torch.ones(3))[:, 0]
+        torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_crop_without_speech_is_named(tmp_path):
+    manifest = files(tmp_path, [16000, 16000])
+    signal = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    signal[6000:] = 0
+    soundfile.write(manifest.wav[1], signal, 16000)
+    batches = embed_batches(Encoder().eval(), manifest, crops=Crops(3, 0.5))
+    with pytest.raises(NoSpeechError) as caught:
+        assert [rows for rows, _ in batches] == [[0]]
+    reason = "crop 3: digital silence: all its samples are equal"
+    assert caught.value.reasons == {"1": reason}
+
+
+def test_seconds_of_a_crop_are_the_encoders(tmp_path):
+    manifest = files(tmp_path, [16000])
+    loader = utterance_loader(manifest, sample_rate=8000, crops=Crops(2, 0.5))
+    (batch,) = loader
+    assert batch.sig.data.shape == (1, 2, 4000)

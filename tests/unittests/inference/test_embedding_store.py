@@ -18,6 +18,7 @@ import torch
 from test_embedding import Encoder
 
 from speechbrain_ext.dataio.audio import AudioError
+from speechbrain_ext.dataio.crops import Crops
 from speechbrain_ext.inference import embedding_store
 from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.embedding_store import (
@@ -72,6 +73,63 @@ def test_embeddings_are_computed_once(manifest, encoder, tmp_path):
     other = EmbeddingStore(tmp_path / "embeddings", "b" * 64)
     stored_embeddings(encoder, manifest[:1], other)
     assert encoder.seen == 3  # of another model
+
+
+def test_crops_are_stored_apart_by_number_and_length(
+    manifest, encoder, tmp_path
+):
+    given = tmp_path / "embeddings", "a" * 64
+    whole = stored_embeddings(encoder, manifest, EmbeddingStore(*given))
+    encoder.seen, found = 0, {}
+    for crops in (Crops(3, 0.5), Crops(3, 0.25), Crops(2, 0.5)):
+        store = EmbeddingStore(*given, crops)
+        stored_embeddings(encoder, manifest[:4], store, 2.0)
+        found[crops] = stored_embeddings(encoder, manifest, store, 2.0)
+        assert found[crops].shape == (6, crops.number, 8)
+    assert encoder.seen == 6 * (3 + 3 + 2)  # nothing twice
+    assert not torch.equal(found[3, 0.5], found[3, 0.25])
+    torch.testing.assert_close(
+        found[3, 0.5][:, [0, 2]], found[2, 0.5], rtol=1e-4, atol=1e-5
+    )  # their first and last crops are the same
+    again = EmbeddingStore(*given, Crops(3, 0.5))
+    assert torch.equal(
+        stored_embeddings(encoder, manifest, again), found[3, 0.5]
+    )
+    alone = stored_embeddings(encoder, manifest, EmbeddingStore(*given))
+    assert torch.equal(alone, whole)
+    assert encoder.seen == 6 * (3 + 3 + 2)
+    name = "a" * 16
+    assert sorted(path.name for path in given[0].iterdir()) == [
+        name,
+        f"{name}_2x0.5s",
+        f"{name}_3x0.25s",
+        f"{name}_3x0.5s",
+    ]
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 2, 8)])
+def test_file_of_whole_utterances_among_crops_is_set_aside(
+    shape, manifest, encoder, tmp_path
+):
+    store = EmbeddingStore(tmp_path, "a" * 64, Crops(3, 0.5))
+    store.add(utterance_keys(manifest), list("012345"), torch.ones(shape))
+    found = stored_embeddings(encoder, manifest, store)
+    assert found.shape == (6, 3, 8)
+    assert encoder.seen == 18
+    assert len(list(store.folder.glob("*.broken"))) == 1
+
+
+def test_crop_whose_embedding_is_zero_is_named(manifest, tmp_path):
+    class Zero(Encoder):
+        def encode_batch(self, wavs, lengths):
+            found = torch.ones(len(wavs), 1, 4)
+            found[4] = 0
+            return found
+
+    store = EmbeddingStore(tmp_path, "a" * 64, Crops(3, 0.5))
+    with pytest.raises(ValueError, match="1 embeddings are zero .* 1; check"):
+        stored_embeddings(Zero(), manifest[:3], store)
+    assert len(store.read()) == 2
 
 
 def test_file_that_changed_is_embedded_again(manifest, encoder, tmp_path):

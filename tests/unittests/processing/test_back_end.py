@@ -43,6 +43,7 @@ def expected(name, embeddings, enrol, test, cohort, speakers, top_n):
     if base == "plda":
         return PLDAScorer(cohort, speakers).scores(embeddings, enrol, test)
     scores = cosine_scores(embeddings, enrol, test)
+    unit = embeddings / embeddings.norm(dim=1, keepdim=True)
     rows = enrol, test, embeddings, speaker_means(cohort - mean, speakers)[0]
     whole = trial_statistics(*rows)
     crossed = trial_statistics(*rows, top_n=top_n, selection="other")
@@ -53,14 +54,18 @@ def expected(name, embeddings, enrol, test, cohort, speakers, top_n):
         "snorm": lambda: adaptive_s_norm(scores, *rows),
         "asnorm": lambda: adaptive_s_norm(scores, *rows, top_n=top_n),
         "asnorm2": lambda: normalize_scores(scores, crossed),
+        "crops": lambda: -(unit[enrol] - unit[test]).norm(dim=1),
     }[base]()
 
 
 @pytest.mark.parametrize("name", SCORINGS)
 def test_scoring_is_what_its_name_says(name, trials, cohort):
     back_end = BackEnd(*cohort, top_n=5)
+    embeddings, *rows = trials
+    if name == "crops":  # one of each
+        embeddings = embeddings[:, None]
     torch.testing.assert_close(
-        back_end.scores(name, *trials),
+        back_end.scores(name, embeddings, *rows),
         expected(name, *trials, *cohort, top_n=5),
         rtol=1e-5,
         atol=1e-5,

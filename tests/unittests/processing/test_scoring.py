@@ -34,7 +34,8 @@ def test_catalogues_have_every_name_once():
     for name, found in SCORINGS.items():
         assert found.name == name
     assert "asnorm_mean" in SCORINGS and "plda_mean" not in SCORINGS
-    assert len(CALIBRATED_SCORINGS) == 2 * len(SCORINGS)
+    assert "crops_mean" not in SCORINGS
+    assert len(CALIBRATED_SCORINGS) == 2 * (len(SCORINGS) - 1)  # not crops
     for catalogue in (SCORINGS, CALIBRATED_SCORINGS):
         for field in ("name", "label"):
             known = {getattr(found, field) for found in catalogue.values()}
@@ -50,10 +51,11 @@ def test_calibrated_scoring_knows_its_scoring():
     assert found.label == "AS-norm, mean subtracted, calibrated with quality"
 
 
-def test_only_the_plain_cosine_needs_no_cohort():
+def test_only_cosine_and_crops_need_no_cohort():
     assert not needs_cohort(["cosine"])
     assert needs_cohort(["cosine", "cosine_mean"])
-    assert [n for n in SCORINGS if not needs_cohort([n])] == ["cosine"]
+    without = [n for n in SCORINGS if not needs_cohort([n])]
+    assert without == ["cosine", "crops"]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,14 @@ def test_unknown_scoring_lists_the_names_and_suggests_one(name, nearest):
     match = "`calibrate` .*_qmf.* got 'asnorm_qfm'; did you mean 'asnorm_qmf'?"
     with pytest.raises(ValueError, match=match):
         find_calibrated_scoring("asnorm_qfm")
+
+
+def test_distances_of_crops_are_not_calibrated():
+    assert find_scoring("crops").label == "distance of crops"
+    match = "`calibrate` must be one of cosine, .*, plda, [^(]*_mean .each"
+    with pytest.raises(ValueError, match=match) as error:
+        find_calibrated_scoring("crops")
+    assert "crops, " not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["xyz", 3, "asnorm_qmf"])

@@ -50,8 +50,9 @@ demo: venv
 		--cohort_manifest=$(RUN)/save/train.csv \
 		--output_folder=$(RUN)/verification
 	$(PY) $(RECIPE)/verify_files.py $(RUN)/pretrained \
-		$(DEMO)/corpus/wav/id20001/s01/00001.wav \
-		$(DEMO)/corpus/wav/id20001/s02/00001.wav
+		$(DEMO)/corpus/wav/id20002/s01/00001.wav \
+		$(DEMO)/corpus/wav/id20002/s02/00001.wav
+	@echo "Both files are of one speaker. The EER above says how often such a decision is wrong."
 	@echo "All voices are synthetic: these results say nothing about real speech."
 	@echo "The DET plot: $(RUN)/verification/det.png"
 

@@ -297,3 +297,15 @@ def test_training_does_not_start_from_nan(exported, folder):
         ValueError, match="classifier.ckpt contains NaN in weight"
     ):
         load_pretrained(folder, {"classifier": head}, labels)
+
+
+def test_code_of_a_folder_runs_only_with_trust(folder, tmp_path):
+    made = tmp_path / "made"
+    with open(folder / "hyperparams.yaml", "a") as stream:
+        stream.write(f"\nx: !apply:os.mkdir [{made}]\n")
+    (folder / "sums.json").unlink()
+    with pytest.raises(ValueError, match="!apply:os.mkdir is refused"):
+        load_encoder(folder)
+    assert not made.exists()
+    assert training_speakers(load_encoder(folder, trust=True)) == {"a", "b"}
+    assert made.is_dir()

@@ -44,6 +44,7 @@ setup(
     ],
     extras_require={
         "tensorboard": ["tensorboard"],
+        "safetensors": ["safetensors>=0.4"],  # weights beside the .ckpt
         "shards": ["webdataset"],  # to read them elsewhere; ours need none
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
         "test": [

@@ -25,9 +25,13 @@ logger = get_logger(__name__)
 # Files of a pretrained folder that do not affect the embeddings
 APART = {
     "README.md",
+    "recipe.yaml",
+    "sums.json",
     "label_encoder.ckpt",
     "classifier.ckpt",
+    "classifier.safetensors",
     "loss.ckpt",
+    "loss.safetensors",
     "calibration.json",
 }
 PART_SECONDS = 60.0  # a killed run loses about this much work at most

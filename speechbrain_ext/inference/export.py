@@ -1,6 +1,8 @@
 """Export of pretrained folders that SpeechBrain's interface can load."""
 
+import functools
 import io
+import json
 import os
 import pathlib
 
@@ -10,6 +12,12 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.inference.embedding_store import model_fingerprint
+from speechbrain_ext.inference.folder_checks import check_files
+from speechbrain_ext.inference.model_card import model_card
+from speechbrain_ext.inference.safe_weights import (
+    has_safetensors,
+    read_untrusted_tensors,
+)
 from speechbrain_ext.utils.files import atomic_path, atomic_write
 from speechbrain_ext.utils.folders import (
     link_or_copy,
@@ -17,7 +25,8 @@ from speechbrain_ext.utils.folders import (
     require_replaceable,
 )
 from speechbrain_ext.utils.journal import is_own, record_file
-from speechbrain_ext.utils.tensors import read_tensors, require_no_nan
+from speechbrain_ext.utils.seals import SUMS, checksums
+from speechbrain_ext.utils.tensors import require_no_nan
 
 logger = get_logger(__name__)
 
@@ -65,14 +74,23 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 
 def export_pretrained(
-    folder, recipe, modules, label_encoder, embedding_size, card=None
+    folder,
+    recipe,
+    modules,
+    label_encoder,
+    embedding_size,
+    card=None,
+    data=None,
+    weights_license=None,
 ):
     """Writes a folder for SpeechBrain's ``from_hparams``.
 
     An existing folder is replaced atomically. The user's own files in it are
     kept. A calibration and a README.md that this project wrote are kept if the
     weights are the same. If nothing changes, nothing is written. The folder
-    has no paths in its files, so it may be moved.
+    has no paths in its files, so it may be moved. Beside SpeechBrain's files
+    it gets the weights as safetensors (if that package is installed), the
+    recipe, checksums and a model card.
 
     Arguments
     ---------
@@ -90,7 +108,12 @@ def export_pretrained(
     embedding_size : int
         Size of the embeddings.
     card : str
-        Text of a README.md in the folder, or None.
+        Text of the README.md; None for one made from the recipe. A README.md
+        of the user is then left alone.
+    data : str
+        A sentence on the training data for the model card, or None.
+    weights_license : str
+        Licence of the weights for the model card; None if it is not stated.
 
     Returns
     -------
@@ -113,6 +136,7 @@ def export_pretrained(
         texts["README.md"] = card
     tensors = {name: module.state_dict() for name, module in modules.items()}
     tensors["mean_var_norm_emb"] = {"mean": torch.zeros(embedding_size)}
+    texts["recipe.yaml"] = _without_paths(recipe)
     with new_folder(folder) as made:
         for name, text in texts.items():
             with atomic_write(os.path.join(made, name)) as stream:
@@ -122,11 +146,63 @@ def export_pretrained(
             # torch.save would write the path into the file
             with atomic_write(path, "wb") as stream:
                 torch.save(state, stream)
+            _save_safetensors(os.path.join(made, f"{name}.safetensors"), state)
         path = os.path.join(made, "label_encoder.ckpt")
         with atomic_path(path) as temporary:
             label_encoder.save(temporary)
+        made = pathlib.Path(made)
+        ours = {"hyperparams.yaml", "label_encoder.ckpt"}
+        ours |= {f"{name}.ckpt" for name in tensors}
+        ours |= {f"{name}.safetensors" for name in tensors}
+        sums = checksums(made, sorted(n for n in ours if (made / n).is_file()))
+        with atomic_write(made / SUMS) as stream:
+            json.dump(sums, stream)
         _keep(folder, made)
+        if not os.path.lexists(made / "README.md"):  # neither ours nor theirs
+            with atomic_write(made / "README.md") as stream:
+                sizes = len(label_encoder), embedding_size
+                stream.write(model_card(recipe, *sizes, data, weights_license))
     return folder
+
+
+def _save_safetensors(path, state):
+    """Writes a state dict as safetensors, if that package is installed."""
+    if not has_safetensors():
+        _say_without_safetensors()
+        return
+    from safetensors.torch import save
+
+    # tensors that share memory cannot be written
+    state = {key: value.detach().cpu().clone() for key, value in state.items()}
+    with atomic_write(path, "wb") as stream:
+        stream.write(save({k: v.contiguous() for k, v in state.items()}))
+
+
+@functools.cache
+def _say_without_safetensors():
+    logger.info(
+        "The weights are written as .ckpt only. To write them as safetensors "
+        "too: pip install safetensors."
+    )
+
+
+def _without_paths(recipe):
+    """The recipe; paths of this machine are replaced by null."""
+    yaml = ruamel.yaml.YAML()
+    tree = yaml.load(recipe)
+
+    def clean(node):
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in list(pairs):
+            if isinstance(value, (dict, list)):
+                clean(value)
+            elif isinstance(value, str) and {"/", "\\"} & set(value):
+                node[key] = None
+
+    clean(tree)
+    stream = io.StringIO()
+    yaml.dump(tree, stream)
+    return stream.getvalue()
 
 
 def require_exportable(folder, card=False):
@@ -160,6 +236,7 @@ def require_exportable(folder, card=False):
     FileExistsError: ...embedding_model.ckpt was not written by this program...
     """
     names = ["hyperparams.yaml", "calibration.json", "*.ckpt"]
+    names += ["recipe.yaml", SUMS, "*.safetensors"]
     require_replaceable(folder, names + ["README.md"] * card)
 
 
@@ -185,7 +262,7 @@ def _keep(folder, made):
 
 
 def load_pretrained(folder, modules, label_encoder):
-    """Loads exported modules for fine-tuning.
+    """Loads exported modules for fine-tuning, without trust in the folder.
 
     The rows of a head are matched by the speakers' names. A speaker that is
     missing in the exported head keeps its initial row.
@@ -207,13 +284,15 @@ def load_pretrained(folder, modules, label_encoder):
     Raises
     ------
     ValueError
-        If a module does not fit the exported one, or contains NaN.
+        If a module does not fit the exported one, or contains NaN, or the
+        folder has something that is refused without trust.
     """
+    check_files(pathlib.Path(folder))
     known = CategoricalEncoder()
     known.load(pathlib.Path(folder, "label_encoder.ckpt"))
     for name, module in modules.items():
         path = pathlib.Path(folder, f"{name}.ckpt")
-        state = read_tensors(path)
+        state = read_untrusted_tensors(path)
         require_no_nan(state, path)
         if known.lab2ind != label_encoder.lab2ind:
             own = module.state_dict()

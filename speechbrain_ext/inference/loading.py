@@ -21,13 +21,14 @@ from speechbrain.utils.fetching import FetchConfig
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
+from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.utils.tensors import read_tensors
 
 logger = get_logger(__name__)
 
 HUB = "hf:"
 # Files to download from the Hub
-FETCHED = ["*.yaml", "*.ckpt", "*.txt", "*.json", "*.py"]
+FETCHED = ["*.yaml", "*.ckpt", "*.safetensors", "*.txt", "*.json", "*.py"]
 SPEED = re.compile(r"#speed[\d.]+$")  # suffix of a speed-perturbed speaker
 # What an unusable hyperparams.yaml raises
 YAML_ERRORS = (
@@ -94,13 +95,14 @@ def pretrained_folder(source):
     return folder
 
 
-def load_encoder(source, run_opts=None):
+def load_encoder(source, run_opts=None, trust=False):
     """Loads a pretrained encoder with SpeechBrain's interface.
 
     It differs from ``EncoderClassifier.from_hparams`` in that files are read
     in place, each one is searched beside hyperparams.yaml, and weights that
-    are missing or not finite raise an error. As there, hyperparams.yaml can
-    build any Python class, so load only folders that you trust.
+    are missing or not finite raise an error. No code of the folder is run,
+    see ``load_folder``. With ``trust``, hyperparams.yaml can build any Python
+    class and call any function, as it can in SpeechBrain.
 
     Arguments
     ---------
@@ -108,6 +110,8 @@ def load_encoder(source, run_opts=None):
         A folder, or ``hf:owner/name``, see ``pretrained_folder``.
     run_opts : dict | speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options, such as ``{"device": "cuda"}``.
+    trust : bool
+        Whether the folder may run code.
 
     Returns
     -------
@@ -132,6 +136,12 @@ def load_encoder(source, run_opts=None):
     """
     require_device(_device(run_opts))
     folder = pretrained_folder(source)
+    if not trust:
+        needed = EncoderClassifier.MODULES_NEEDED
+        loaded = load_folder(folder, needed=needed)
+        return EncoderClassifier(
+            modules=loaded.modules, hparams=loaded.hparams, run_opts=run_opts
+        )
     hparams = _hparams(folder / "hyperparams.yaml")
     pretrainer = hparams["pretrainer"]
     for name, thing in pretrainer.loadables.items():

@@ -4,13 +4,13 @@ import contextlib
 import pathlib
 
 import torch
-from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.inference.embedding import embed_batches
+from speechbrain_ext.inference.loading import load_encoder
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.utils.seed import stable_seed
 
@@ -218,9 +218,7 @@ def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):
     drawn = [stable_seed("speaker mean", name) for name in manifest["ID"]]
     few = manifest.assign(drawn=drawn).sort_values(["drawn", "ID"])
     few = few.groupby("spk_id").head(utterances).reset_index(drop=True)
-    encoder = EncoderClassifier.from_hparams(
-        source=str(folder), run_opts={"device": str(device)}
-    )
+    encoder = load_encoder(folder, {"device": str(device)})
     speakers, sums = few["spk_id"].to_numpy(), {}
     with contextlib.suppress(NoSpeechError):  # raised after the last batch
         for rows, found in embed_batches(encoder, few, num_workers=num_workers):

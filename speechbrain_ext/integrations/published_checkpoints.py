@@ -20,6 +20,7 @@ from speechbrain_ext.inference.export import (
     export_pretrained,
     require_exportable,
 )
+from speechbrain_ext.inference.model_card import front_matter
 from speechbrain_ext.integrations import clova, golden_gemini, wespeaker
 from speechbrain_ext.integrations.state_dicts import (
     MOST_BANDS,
@@ -262,7 +263,7 @@ def export_checkpoint(
     size = model.embedding.out_features
     recipe = "".join(_yaml(key, *block) for key, block in blocks.items())
     recipe += "classifier: !name:torch.nn.Identity\n"
-    card = CARD.format(
+    card = front_matter("other") + CARD.format(
         family=family,
         architecture=architecture,
         origin=ORIGINS[family],

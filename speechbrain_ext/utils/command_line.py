@@ -24,6 +24,7 @@ from speechbrain_ext.utils.yaml_files import read_text
 RUN_OPTIONS = RunOptions().as_dict()
 LISTS = ("jit_module_keys", "compile_module_keys")
 FLAGS = [name for name in HELP_TEXTS if RUN_OPTIONS.get(name) is False]
+SWITCHES = ("trust",)  # keys of YAMLs; without a value they are True
 VALUED = [
     name for name in HELP_TEXTS if name in RUN_OPTIONS and name not in FLAGS
 ]
@@ -131,7 +132,7 @@ def _split(argv):
                 lists[name].append(argv.pop(0))
         elif equals:
             options[name] = value
-        elif name in FLAGS or not following:
+        elif name in FLAGS or name in SWITCHES or not following:
             options[name] = None
         else:
             options[name] = argv.pop(0)
@@ -159,7 +160,7 @@ def _line(name, raw):
     """An option as a line of YAML."""
     key = name if re.fullmatch(r"\w+", name) else _quoted(name)
     if raw is None:
-        return f"{key}:"
+        return f"{key}: True" if name in SWITCHES else f"{key}:"
     if not raw.strip():
         raise ValueError(
             f"--{name}= has no value; write --{name}=null for none."

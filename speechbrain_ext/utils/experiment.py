@@ -103,6 +103,30 @@ def describe_environment():
         f"{found.metadata['Name']}=={found.version}"
         for found in importlib.metadata.distributions()
     }
+    lines = [
+        f"Python {sys.version}",
+        f"Git commit: {git_commit()}",
+        f"CUDA: {torch.version.cuda or 'none'}, "
+        f"{torch.cuda.device_count()} GPU(s)",
+        "Packages:",
+        *sorted(packages, key=str.lower),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def git_commit():
+    """The commit of the Git checkout in which this process runs.
+
+    Returns
+    -------
+    str
+        Its short hash, or ``not in a git checkout``.
+
+    Example
+    -------
+    >>> len(git_commit()) >= 7
+    True
+    """
     commit = "not in a git checkout"
     with contextlib.suppress(OSError):
         git = subprocess.run(
@@ -112,15 +136,7 @@ def describe_environment():
             check=False,
         )
         commit = git.stdout.strip() or commit
-    lines = [
-        f"Python {sys.version}",
-        f"Git commit: {commit}",
-        f"CUDA: {torch.version.cuda or 'none'}, "
-        f"{torch.cuda.device_count()} GPU(s)",
-        "Packages:",
-        *sorted(packages, key=str.lower),
-    ]
-    return "\n".join(lines) + "\n"
+    return commit
 
 
 def _log_exception(kind, error, traceback):

@@ -25,22 +25,52 @@ def seal(folder):
     >>> seal_flaw(folder) is None
     True
     """
-    sums = {}
-    for file in sorted(folder.iterdir()):
-        sums[file.name] = file.stat().st_size, _checksum(file)
-        to_disk(file)
+    names = sorted(file.name for file in folder.iterdir())
+    sums = checksums(folder, names)
+    for name in names:
+        to_disk(folder / name)
     (folder / SUMS).write_text(json.dumps(sums))
     to_disk(folder / SUMS)
     to_disk(folder)
 
 
-def seal_flaw(folder):
+def checksums(folder, names):
+    """Sizes and checksums of files.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Their folder.
+    names : iterable of str
+        Their names.
+
+    Returns
+    -------
+    dict
+        (bytes, CRC-32) by name, the content of ``sums.json``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a").write_text("whole")
+    >>> checksums(folder, ["a"])
+    {'a': (5, 3294177615)}
+    """
+    return {
+        name: ((folder / name).stat().st_size, _checksum(folder / name))
+        for name in names
+    }
+
+
+def seal_flaw(folder, names=None):
     """Checks the files of a folder against their sizes and checksums.
 
     Arguments
     ---------
     folder : pathlib.Path
         The folder.
+    names : iterable of str
+        Names of the files to check; None for all.
 
     Returns
     -------
@@ -57,23 +87,25 @@ def seal_flaw(folder):
     >>> seal_flaw(folder)
     'a has 3 of 5 bytes'
     """
-    names = sorted(file.name for file in folder.iterdir())
-    for name in names:
-        if not stat.S_ISREG((folder / name).lstat().st_mode):
-            return f"{name} is not a regular file"
-    if SUMS not in names:
+    held_names = sorted(file.name for file in folder.iterdir())
+    if names is None:
+        for name in held_names:
+            if not stat.S_ISREG((folder / name).lstat().st_mode):
+                return f"{name} is not a regular file"
+    if SUMS not in held_names:
         return None
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         sums = {name: (size, known) for name, (size, known) in sums.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
         return f"{SUMS} is truncated"
-    for name in names:
+    for name in held_names if names is None else names:
         if name not in {*sums, SUMS}:
             return f"{SUMS} does not list {name}"
-    for name, (size, known) in sums.items():
-        if name not in names:
+    for name in sums if names is None else names:
+        if name not in held_names:
             return f"{name} is missing"
+        size, known = sums[name]
         held = (folder / name).stat().st_size
         if held != size:
             return f"{name} has {held} of {size} bytes"

@@ -88,6 +88,7 @@ class TrialListReport:
         self.confidence = confidence
         self.rows, self.histograms, self.curves = [], [], {}
         self.main = self.counts = self.section = None
+        self.tables = []
 
     def add(self, name, label, scores, calibrated=False, calibration=None):
         """Computes the metrics of a scoring and draws its histogram.
@@ -156,6 +157,7 @@ class TrialListReport:
         log_notes(self.path.name, self.rows)
         picture = self.folder / f"det_{self.path.stem}.png"
         det_plot(self.curves, picture, p_targets=self.p_targets)
+        self.tables = condition_tables(self.trials, conditions, *self.main)
         known = speakers if self.seen["list"] else None
         self.counts = list_counts(self.path.stem, self.trials, known, models)
         self.section = list_section(
@@ -163,7 +165,7 @@ class TrialListReport:
             self.rows,
             picture,
             self.histograms,
-            condition_tables(self.trials, conditions, *self.main),
+            self.tables,
             interval_words(self.bootstrap, self.confidence),
             sentences,
         )

@@ -303,6 +303,7 @@ RULES = {
     "train_log": PATH,
     "shards": _optional(PATH),
     "start_from": _optional(PATH),
+    "weights_license": _optional(NAME),
     "verification_recipe": PATH,
     "dev_speakers": _integer(0),
     "dev_trials": _integer(0),
@@ -344,6 +345,7 @@ RULES = {
     "dev_batch_seconds": POSITIVE,
     # verification
     "pretrained_folder": PATH,
+    "trust": BOOLEAN,
     "embeddings_folder": PATH,
     "enrolment": _optional(PATH),
     "cohort_manifest": _optional(PATH),

@@ -153,6 +153,15 @@ def test_crops_are_scored_as_published(first, trained):
     )
 
 
+def test_the_figures_are_in_the_model_card(first, trained):
+    results = json.loads((first[0] / "results.json").read_text())
+    card = (trained[0] / "pretrained" / "README.md").read_text()
+    assert "Not verified yet" not in card
+    low, high = results[0]["EER % interval"]
+    assert f"{results[0]['EER %']:.2f} [{low:.2f}, {high:.2f}]" in card
+    assert "by gender" in card and "by session" in card
+
+
 def test_models_are_enrolled_with_several_utterances(
     recipe, first, corpus, tmp_path
 ):

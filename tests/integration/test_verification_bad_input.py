@@ -80,6 +80,7 @@ def relabelled(exported, folder, speakers):
     labels = CategoricalEncoder()
     labels.update_from_iterable(speakers)
     labels.save(folder / "label_encoder.ckpt")
+    (folder / "sums.json").unlink()
     return folder
 
 

@@ -114,6 +114,11 @@ def main(argv=None):
     parser.add_argument("--drop", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--num_workers", type=int, default=0)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the folder's YAML build any class and run any code",
+    )
     arguments = parser.parse_args(argv)
     folder = arguments.output_folder
     try:
@@ -123,7 +128,9 @@ def main(argv=None):
             )
         manifest = read_manifest(arguments.manifest)
         encoder = load_encoder(
-            arguments.pretrained_folder, {"device": arguments.device}
+            arguments.pretrained_folder,
+            {"device": arguments.device},
+            arguments.trust,
         )
         with locked_folder(folder):
             report = write(folder, encoder, manifest, arguments)

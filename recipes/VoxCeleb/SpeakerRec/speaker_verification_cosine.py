@@ -51,6 +51,7 @@ from speechbrain_ext.inference.loading import (
     pretrained_folder,
     training_speakers,
 )
+from speechbrain_ext.inference.model_card import add_figures
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.processing.back_end import (
     BackEnd,
@@ -102,9 +103,9 @@ KEYS = """
     seed output_folder save_folder data_folder file_list layout trial_lists
     enrolment max_unreadable skip_prep pretrained_folder embeddings_folder
     cohort_manifest calibration_manifest conditions batch_seconds num_workers
-    block_size scorings crops crop_seconds top_n cohort_by plda_rank calibrate
-    calibration_trials calibration_prior p_targets bootstrap confidence
-    score_forms score_matrices
+    trust block_size scorings crops crop_seconds top_n cohort_by plda_rank
+    calibrate calibration_trials calibration_prior p_targets bootstrap
+    confidence score_forms score_matrices
 """.split()
 
 INTERRUPTED = (
@@ -280,6 +281,23 @@ def calibrations(hparams, back_end, manifest, speakers):
     return found
 
 
+def describe_encoder(hparams, reports):
+    """Writes the figures into the model card of the pretrained folder."""
+    folder = hparams["pretrained_folder"]
+    if str(folder).startswith(HUB):
+        return
+    rows = [row for report in reports for row in report.rows]
+    tables = [
+        f"{report.path.stem}: {part}" if isinstance(part, str) else part
+        for report in reports
+        for part in report.tables
+    ]
+    try:
+        add_figures(folder, rows, tables)
+    except OSError as error:
+        logger.warning(f"{folder} gets no figures in its README.md: {error}")
+
+
 def start_report(hparams, path, trials, speakers, trained, cohort):
     """The report of a trial list, and sentences on speakers seen before."""
     targets = trials["target"].to_numpy(dtype=bool, copy=True)
@@ -345,6 +363,7 @@ def score(hparams, prepared, models, inputs, embeddings, crops, trained):
         for path in prepared.trial_lists
     ]
     output_folder = pathlib.Path(hparams["output_folder"])
+    describe_encoder(hparams, reports)
     results = [row for report in reports for row in report.rows]
     with atomic_write(output_folder / "results.json") as file:
         json.dump(results, file, indent=2)
@@ -380,7 +399,10 @@ def main(argv):
         main_process_first(start_experiment, output_folder, text, __file__)
         inputs = raise_on_all(read_inputs, hparams, prepared)
         encoder = raise_on_all(
-            load_encoder, hparams["pretrained_folder"], run_opts
+            load_encoder,
+            hparams["pretrained_folder"],
+            run_opts,
+            hparams["trust"],
         )
         embeddings = raise_on_all(embed, hparams, encoder, inputs[0])
         crops = raise_on_all(

@@ -40,6 +40,7 @@ from speechbrain_ext.inference.export import (
     load_pretrained,
     require_exportable,
 )
+from speechbrain_ext.inference.model_card import data_sentence
 from speechbrain_ext.inference.noisy_labels import training_manifest
 from speechbrain_ext.nnet.schedulers import check_schedules
 from speechbrain_ext.nnet.sharded import sharded
@@ -86,7 +87,7 @@ KEYS = (
     "margin_schedule", "opt_class", "lr_schedule", "epoch_counter", "precision",
     "max_grad_norm", "skip_nonfinite_grads", "checkpointer",
     "ckpt_interval_minutes", "train_logger", "select", "average_checkpoints",
-    "verification_recipe",
+    "verification_recipe", "weights_license",
 )  # fmt: skip
 
 
@@ -330,7 +331,15 @@ def train(recipe, run_opts, hparams, text):
     folder = output_folder / "pretrained"
     if if_main_process():
         encoder, size = hparams["label_encoder"], hparams["embedding_size"]
-        export_pretrained(folder, text, exported, encoder, size)
+        export_pretrained(
+            folder,
+            text,
+            exported,
+            encoder,
+            size,
+            data=data_sentence(manifest),
+            weights_license=hparams["weights_license"],
+        )
         if history := read_history(folder.with_name("epochs.jsonl")):
             training_curves(history, folder.with_name("training.png"))
         offer_verification(hparams, recipe, folder, cohort)

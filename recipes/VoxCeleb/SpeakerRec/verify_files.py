@@ -7,6 +7,7 @@ The folder is on this machine, or `hf:owner/name` on the Hugging Face Hub. The
 files are read as in training: in any format, at any sample rate, with any
 number of channels. If verification has left a calibration in the folder, the
 threshold follows from the prior probability of the same speaker (--p_target).
+No code of the folder is run, unless --trust is given.
 On an error the exit code is 1.
 """
 
@@ -47,10 +48,10 @@ def read_headers_of(paths):
     return manifest
 
 
-def cosine(folder, paths, device):
+def cosine(folder, paths, device, trust):
     """The cosine of the embeddings of two files."""
     manifest = read_headers_of(paths)
-    encoder = load_encoder(folder, {"device": device})
+    encoder = load_encoder(folder, {"device": device}, trust)
     with explain_torch_errors(f"The embeddings of {' and '.join(paths)}"):
         # each by itself, so that their order has no effect
         embeddings = embed_utterances(encoder, manifest, batch_seconds=0.0)
@@ -91,6 +92,11 @@ def main(argv=None):
         help="prior probability of the same speaker, in (0, 1)",
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the folder's YAML build any class and run any code",
+    )
     arguments = parser.parse_args(argv)
     try:
         if not 0 < arguments.p_target < 1:
@@ -103,7 +109,7 @@ def main(argv=None):
         if path.exists():
             calibration = load_calibrations(path).get("cosine")
         paths = [arguments.first, arguments.second]
-        score = cosine(folder, paths, arguments.device)
+        score = cosine(folder, paths, arguments.device, arguments.trust)
         same, words = decide(score, calibration, arguments.p_target)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from hostile import snapshot
+from hostile_folders import HOSTILE
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -20,6 +21,8 @@ from speechbrain_ext.inference.export import (
     load_pretrained,
     require_exportable,
 )
+from speechbrain_ext.inference.safe_loading import load_folder
+from speechbrain_ext.inference.safe_weights import has_safetensors
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
@@ -71,6 +74,49 @@ def test_interface_loads_what_was_exported(tmp_path, parts):
     assert loss.keys() == {"bias"}
     assert names == [["a", "b", "c"][i] for i in index]
     assert "/somewhere" not in (folder / "hyperparams.yaml").read_text()
+
+
+def test_a_folder_has_recipe_checksums_and_card(tmp_path, parts):
+    recipe = RECIPE + "augment:\n    noise_folder: /noise\n"
+    folder = export_pretrained(
+        tmp_path / "p", recipe, *parts, 8, data="Ten hours."
+    )
+    for path in folder.iterdir():
+        assert b"/somewhere" not in path.read_bytes()
+        assert b"/noise" not in path.read_bytes()
+    assert "data_folder:\n" in (folder / "recipe.yaml").read_text()
+    assert "Ten hours." in (folder / "README.md").read_text()
+    sums = json.loads((folder / "sums.json").read_text())
+    for name in ("hyperparams.yaml", "loss.ckpt", "label_encoder.ckpt"):
+        assert sums[name][0] == (folder / name).stat().st_size
+    assert load_folder(folder).label_names == ["a", "b", "c"]
+
+
+def test_safetensors_have_the_weights_of_the_ckpt(tmp_path, parts, caplog):
+    with caplog.at_level(logging.INFO):
+        folder = export_pretrained(tmp_path / "p", RECIPE, *parts, 8)
+    if not has_safetensors():
+        assert not list(folder.glob("*.safetensors"))
+        pytest.skip("safetensors is not installed")
+    from safetensors.torch import load_file
+
+    sums = json.loads((folder / "sums.json").read_text())
+    for name, module in parts[0].items():
+        found = load_file(folder / f"{name}.safetensors")
+        state = module.state_dict()
+        torch.testing.assert_close(found, dict(state), rtol=0, atol=0)
+        assert f"{name}.safetensors" in sums
+    for path in folder.glob("*.ckpt"):
+        if path.name != "label_encoder.ckpt":
+            path.unlink()  # the safetensors are enough
+    wavs = torch.randn(1, 8000)
+    loaded = load_folder(folder)
+    own = SpeakerRecognition(modules=loaded.modules, hparams=loaded.hparams)
+    features = parts[0]["embedding_model"].eval()
+    made = loaded.modules["mean_var_norm"](
+        loaded.modules["compute_features"](wavs), torch.ones(1)
+    )
+    torch.testing.assert_close(own.encode_batch(wavs), features(made))
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
@@ -268,7 +314,8 @@ def test_what_belongs_to_the_same_weights_is_kept(exported, parts, caplog):
         export_pretrained(exported, RECIPE, *changed(parts), 8)
     assert "new weights, so calibration.json and RE" in caplog.text
     assert not (exported / "calibration.json").exists()
-    assert not (exported / "README.md").exists()
+    card = (exported / "README.md").read_text()  # a new one
+    assert "other words" not in card and "# ResNet" in card
 
 
 def test_the_fingerprint_of_the_weights_is_that_of_every_export(
@@ -318,3 +365,17 @@ def test_a_journal_goes_with_a_copied_folder(exported, parts, tmp_path):
         (copy / path.name).write_bytes(path.read_bytes())
     export_pretrained(copy, RECIPE, *changed(parts), 8)
     assert json.loads((exported / "calibration.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "name", ["bytearray bomb", "pickle that calls", "link outside", "pipe"]
+)
+def test_training_does_not_start_from_a_hostile_folder(
+    name, exported, parts, tmp_path
+):
+    (tmp_path / "outside").mkdir()
+    change, match = HOSTILE[name]
+    change(exported, tmp_path / "outside")
+    with pytest.raises(ValueError, match=match):
+        load_pretrained(exported, parts[0], parts[1])
+    assert not list((tmp_path / "outside").iterdir())

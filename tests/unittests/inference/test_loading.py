@@ -105,7 +105,10 @@ def exported(tmp_path_factory):
 @pytest.fixture
 def folder(exported, tmp_path):
     """A copy of it to break."""
-    return shutil.copytree(exported, tmp_path / "pretrained")
+    folder = shutil.copytree(exported, tmp_path / "pretrained")
+    for path in folder.glob("*.safetensors"):
+        path.unlink()  # the tests break the .ckpt
+    return folder
 
 
 def test_local_folder_loads_as_by_speechbrain_and_stays_as_it_was(
@@ -271,6 +274,7 @@ def test_label_map_that_is_damaged_is_said(folder):
         with pytest.raises(ValueError, match="label_encoder.ckpt is damaged"):
             load_encoder(folder)
     CategoricalEncoder().save(path)
+    (folder / "sums.json").unlink()
     assert training_speakers(load_encoder(folder)) is None
 
 
@@ -293,3 +297,15 @@ def test_training_does_not_start_from_nan(exported, folder):
         ValueError, match="classifier.ckpt contains NaN in weight"
     ):
         load_pretrained(folder, {"classifier": head}, labels)
+
+
+def test_code_of_a_folder_runs_only_with_trust(folder, tmp_path):
+    made = tmp_path / "made"
+    with open(folder / "hyperparams.yaml", "a") as stream:
+        stream.write(f"\nx: !apply:os.mkdir [{made}]\n")
+    (folder / "sums.json").unlink()
+    with pytest.raises(ValueError, match="!apply:os.mkdir is refused"):
+        load_encoder(folder)
+    assert not made.exists()
+    assert training_speakers(load_encoder(folder, trust=True)) == {"a", "b"}
+    assert made.is_dir()

@@ -85,3 +85,16 @@ def test_checkpoints_by_steps_take_the_place_of_those_by_minutes():
     assert "ckpt_interval_minutes" in run_opts.overridden_args
     with pytest.raises(ValueError, match="leave one of them out"):
         parse_command_line([*argv, "--ckpt_interval_minutes=5"], SCRIPT)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--trust", "x.yaml"], "trust: True"),
+        (["x.yaml", "--trust"], "trust: True"),
+        (["x.yaml", "--trust=False"], "trust: False"),
+    ],
+)
+def test_trust_needs_no_value(words, expected):
+    recipe, _, overrides = parse_command_line(words, "x.py")
+    assert (recipe, overrides) == ("x.yaml", expected)

@@ -51,3 +51,12 @@ def test_no_file_of_another_folder_is_named(sealed):
     sums = json.loads((sealed / SUMS).read_text())
     (sealed / SUMS).write_text(json.dumps(sums | {"../mine": [0, 0]}))
     assert seal_flaw(sealed) == "../mine is missing"
+
+
+def test_given_names_are_checked_alone(sealed):
+    (sealed / "more").write_text("not listed")
+    (sealed / "a").write_text("another")
+    names = [name for name in ("b",) if (sealed / name).exists()]
+    assert seal_flaw(sealed, names) is None
+    assert seal_flaw(sealed, ["more"]) == "sums.json does not list more"
+    assert "a has" in seal_flaw(sealed, ["a"])

@@ -107,6 +107,9 @@ class KaldiFbank(torch.nn.Module):
         self.snip_edges = snip_edges
         self.window_size = int(sample_rate * 0.025)
         self.shift = int(sample_rate * 0.010)
+        self.least = self.window_size  # samples for one frame
+        if not snip_edges:
+            self.least = self.shift - self.shift // 2
         self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
         filters, _ = get_mel_banks(
             n_mels,
@@ -166,20 +169,16 @@ class KaldiFbank(torch.nn.Module):
         features = (power @ self.filters).clamp(min=epsilon).log()
         if self.use_energy:
             features = torch.cat([energy.log(), features], dim=2)
-        least = self.window_size  # samples for one frame
-        if not self.snip_edges:
-            least = self.shift - self.shift // 2
-        return note_framing(features, samples, least, self.shift)
+        return note_framing(features, samples, self.least, self.shift)
 
     def _frames(self, wavs):
         """Overlapping frames of shape [batch, time, window]."""
-        if self.snip_edges:
-            return wavs.unfold(1, self.window_size, self.shift)
-        before = self.window_size // 2 - self.shift // 2
-        ends = wavs[:, :before].flip(1), wavs[:, -self.window_size :].flip(1)
-        count = (wavs.shape[1] + self.shift // 2) // self.shift
-        reflected = torch.cat([ends[0], wavs, ends[1]], dim=1)
-        return reflected.unfold(1, self.window_size, self.shift)[:, :count]
+        if not self.snip_edges:
+            before = self.window_size // 2 - self.shift // 2
+            after = self.window_size - before - self.least
+            ends = wavs[:, :before].flip(1), wavs[:, -after:].flip(1)
+            wavs = torch.cat([ends[0], wavs, ends[1]], dim=1)
+        return wavs.unfold(1, self.window_size, self.shift)
 
 
 def _noise_like(wavs, seeds):

@@ -8,6 +8,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
+from speechbrain_ext.inference.loading import load_encoder
 from speechbrain_ext.inference.speech import SpeechFeatures
 from speechbrain_ext.integrations import onnx as integration
 from speechbrain_ext.integrations.onnx import (
@@ -46,7 +47,9 @@ NETWORKS = {
         40, ONES, 4, 6, reduction=2, all_stages=True, activated=True
     ),
     "DFResNet": lambda: DFResNet(40, ONES, (4, 4, 4, 8, 8), 6),
-    "SEResNet": lambda: SEResNet(40, ONES, 8, 6),
+    "SEResNet": lambda: SEResNet(
+        257, ONES, 8, 6, form="thin", strides=(1, 2, 2, 2)
+    ),
     "VGG": lambda: VGG(40, lin_neurons=6, width=0.0625),
     "ResSETDNN": lambda: ResSETDNN(
         40, channels=8, pooled_channels=12, lin_neurons=6
@@ -54,6 +57,7 @@ NETWORKS = {
     "ECAPA": lambda: ECAPA_TDNN(40, **ECAPA),
 }
 FRONT_ENDS = {
+    "hamming": lambda: KaldiFbank(40),
     "povey": lambda: KaldiFbank(
         40, window="povey", high_freq=-400.0, snip_edges=False
     ),
@@ -68,23 +72,32 @@ NORMS = {
         norm_type="sentence", std_norm=False
     ),
 }
+# every network and every front end in one form or the other
+EXPORTED = [
+    ("ResNet", "hamming", "features"),
+    ("bottleneck T14c", "povey", "waveform"),
+    ("MSEA", "energy", "waveform"),
+    ("DFResNet", "hamming", "waveform"),
+    ("SEResNet", "magnitudes", "waveform"),
+    ("VGG", "log mel", "waveform"),
+    ("ResSETDNN", "log mel", "features"),
+    ("ECAPA", "SpeechBrain", "waveform"),
+]
 
 
-def modules_of(front_end="hamming", network="ResNet"):
+def modules_of(network="ResNet", front_end="hamming"):
     """An untrained encoder whose batch statistics are not the first ones."""
-    if network in NETWORKS:
-        network = NETWORKS[network]()
     modules = {
-        "compute_features": FRONT_ENDS.get(front_end, lambda: KaldiFbank(40))(),
+        "compute_features": FRONT_ENDS[front_end](),
         "mean_var_norm": NORMS.get(front_end, SentenceMeanNorm)(),
-        "embedding_model": network,
+        "embedding_model": NETWORKS[network](),
     }
     with torch.no_grad():
         features = modules["compute_features"](0.1 * torch.randn(4, 16000))
         features = modules["mean_var_norm"](features, torch.ones(4))
         for _ in range(5):
-            network.train()(features)
-    return torch.nn.ModuleDict(modules)
+            modules["embedding_model"].train()(features)
+    return torch.nn.ModuleDict(modules).eval()
 
 
 @pytest.fixture
@@ -94,104 +107,119 @@ def needs_onnx():
         pytest.importorskip(name)
 
 
-@pytest.mark.usefixtures("needs_onnx")
-@pytest.mark.parametrize("network", NETWORKS)
-def test_every_family_is_exported(network, tmp_path):
-    modules = modules_of(network=network)
-    path = tmp_path / "encoder.onnx"
-    # compares two lengths in two batch sizes
-    assert export_onnx(modules, path, "features") > 1 - 1e-5
-    session = onnx_session(path)
-    (given,), (made,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.shape) == ("feats", ["batch", "frames", 40])
-    assert (made.name, made.shape) == ("embs", ["batch", 6])
-    # features of an utterance whose mean a runtime has taken off
-    feats = modules["compute_features"](0.1 * torch.randn(1, 20000))
-    (embs,) = session.run(
-        None, {"feats": (feats - feats.mean(dim=1)).detach().numpy()}
+def test_every_network_and_every_front_end_is_exported():
+    networks, front_ends, forms = (
+        set(some) for some in zip(*EXPORTED, strict=True)
     )
-    modules.eval()
-    with torch.no_grad():
-        expected = modules["embedding_model"](modules["mean_var_norm"](feats))
-    torch.testing.assert_close(
-        torch.from_numpy(embs), expected[0], rtol=1e-3, atol=1e-4
-    )
+    assert networks == set(NETWORKS)
+    assert front_ends == set(FRONT_ENDS)
+    assert forms == {"waveform", "features"}
 
 
 @pytest.mark.usefixtures("needs_onnx")
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
-def test_every_front_end_is_exported(front_end, tmp_path):
-    bins = 257 if front_end == "magnitudes" else 40
-    modules = modules_of(front_end, ResNet(bins, ONES, 4, 6))
+@pytest.mark.parametrize(("network", "front_end", "form"), EXPORTED)
+def test_onnxruntime_gives_torchs_embeddings(
+    network, front_end, form, tmp_path
+):
+    modules = modules_of(network, front_end)
     path = tmp_path / "encoder.onnx"
     rate = 8000 if front_end == "energy" else 16000
-    assert export_onnx(modules, path, sample_rate=rate) > 1 - 1e-5
+    # it has compared two lengths in two batch sizes
+    assert export_onnx(modules, path, form, rate, "English") > 1 - 1e-5
     session = onnx_session(path)
-    (given,) = session.get_inputs()
-    assert (given.name, given.shape) == ("wavs", ["batch", "samples"])
-    known = session.get_modelmeta().custom_metadata_map
-    assert known["sample_rate"] == str(rate)
-    assert known["framework"] == "speechbrain_ext"
-
-
-@pytest.mark.usefixtures("needs_onnx")
-def test_metadata_is_sherpas_for_filterbanks_of_kaldi_alone(tmp_path):
-    export_onnx(
-        modules_of(), tmp_path / "a.onnx", "features", language="English"
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert (made.name, made.shape) == ("embs", ["batch", 6])
+    x = 0.1 * torch.randn(2, 20000)
+    with torch.no_grad():
+        feats = modules["compute_features"](x)
+        normalised = modules["mean_var_norm"](feats, torch.ones(2))
+        expected = modules["embedding_model"](normalised).squeeze(1)
+    if form == "waveform":
+        assert (given.name, given.shape) == ("wavs", ["batch", "samples"])
+    else:
+        assert (given.name, given.shape) == ("feats", ["batch", "frames", 40])
+        x = normalised  # as runtimes that take the mean off
+    (found,) = session.run(["embs"], {given.name: x.numpy()})
+    torch.testing.assert_close(
+        torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4
     )
-    known = onnx_session(tmp_path / "a.onnx").get_modelmeta()
-    assert known.custom_metadata_map == {
-        "framework": "wespeaker",
+    sherpa = form == "features" and front_end == "hamming"
+    assert session.get_modelmeta().custom_metadata_map == {
+        "framework": "wespeaker" if sherpa else "speechbrain_ext",
         "language": "English",
-        "sample_rate": "16000",
+        "sample_rate": str(rate),
         "output_dim": "6",
         "normalize_samples": "0",
-        "feature_normalize_type": "global-mean",
+        "feature_normalize_type": "global-mean" if sherpa else "",
     }
-    export_onnx(modules_of("log mel"), tmp_path / "b.onnx", "features")
-    known = onnx_session(tmp_path / "b.onnx").get_modelmeta()
-    assert known.custom_metadata_map["framework"] == "speechbrain_ext"
 
 
 @pytest.mark.usefixtures("needs_onnx")
 def test_eight_bits_make_a_smaller_file(tmp_path):
-    modules = modules_of(network=ResNet(40, ONES, 16, 32))
-    whole, small = tmp_path / "whole.onnx", tmp_path / "small.onnx"
-    export_onnx(modules, whole)
-    assert export_onnx(modules, small, int8=True) > 0.99
-    assert small.stat().st_size < 0.6 * whole.stat().st_size
+    modules = modules_of()
+    modules["embedding_model"] = ResNet(40, ONES, 16, 32)
+    path = tmp_path / "encoder.onnx"
+    assert export_onnx(modules, path, int8=True) > 0.99
+    parameters = modules["embedding_model"].parameters()
+    assert path.stat().st_size < 0.6 * 4 * sum(p.numel() for p in parameters)
 
 
 @pytest.mark.usefixtures("needs_onnx")
-def test_an_opset_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("opset", [17, 999])
+def test_an_opset_that_cannot_be_written_is_named(tmp_path, opset):
     path = tmp_path / "encoder.onnx"
-    for opset in (17, 999):
-        with pytest.raises(ValueError, match=f"from 18 to .*, got {opset}"):
-            export_onnx(modules_of(), path, opset=opset)
-    onnxruntime = pytest.importorskip("onnxruntime")
-
-    def refuse(*_, **__):
-        raise RuntimeError("Opset 18 is under development")
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-    with pytest.raises(ValueError, match="Opset 18 .* with an older opset"):
-        export_onnx(modules_of(), path, "features")
+    with pytest.raises(ValueError, match=f"from 18 to .*, got {opset}"):
+        export_onnx(modules_of(), path, opset=opset)
     assert not path.exists()
 
 
 @pytest.mark.usefixtures("needs_onnx")
-def test_a_file_that_differs_from_torch_is_not_written(tmp_path, monkeypatch):
+def test_an_opset_that_the_runtime_lacks_is_named(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "new.onnx"
+    graph = onnx.helper.make_graph([], "empty", [], [])
+    newer = onnx.helper.make_opsetid("", 999)
+    model = onnx.helper.make_model(graph, opset_imports=[newer], ir_version=8)
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match="new.onnx .*pset 999.*an older opset"):
+        onnx_session(path)
+
+
+@pytest.mark.usefixtures("needs_onnx")
+def test_a_folder_is_exported_by_the_script(exported, script, tmp_path, capsys):
+    main = script("export_onnx").main
     path = tmp_path / "encoder.onnx"
+    assert main([str(exported), str(path)]) == 0
+    assert "encoder.onnx: lowest cosine to torch" in capsys.readouterr().out
+    encoder = load_encoder(exported)
+    x = 0.1 * torch.randn(3, 20000)
+    (found,) = onnx_session(path).run(None, {"wavs": x.numpy()})
+    cosine = torch.nn.functional.cosine_similarity(
+        torch.from_numpy(found), encoder.encode_batch(x).squeeze(1)
+    )
+    assert cosine.min() > 1 - 1e-5
+
+
+def test_the_script_names_what_is_wrong(exported, script, tmp_path, capsys):
+    main = script("export_onnx").main
+    assert main([str(tmp_path), str(tmp_path / "a.onnx")]) == 1
+    assert "has no hyperparams.yaml" in capsys.readouterr().err
+    assert main([str(exported), str(tmp_path / "a.pt2"), "--int8"]) == 1
+    assert "must end in .onnx, got" in capsys.readouterr().err
+
+
+def test_a_file_that_differs_from_torch_is_not_written(tmp_path, monkeypatch):
+    path = tmp_path / "encoder.pt2"
     monkeypatch.setattr(integration, "TOLERANCE", -1e-9)
     with pytest.raises(ValueError, match="is not written: the cosine"):
-        export_onnx(modules_of(), path, "features")
+        export_program(modules_of(), path, "features")
     assert not path.exists()
     assert not list(tmp_path.glob(".speechbrain_ext-*"))
 
 
 @pytest.mark.parametrize("form", ["waveform", "features"])
 def test_programs_of_torch_export_give_the_same_embeddings(form, tmp_path):
-    modules = modules_of("povey")
+    modules = modules_of(front_end="povey")
     path = tmp_path / "encoder.pt2"
     assert export_program(modules, path, form) > 1 - 1e-5
     encoder = ExportedEncoder(modules, form)

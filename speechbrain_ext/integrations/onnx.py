@@ -121,8 +121,8 @@ def export_onnx(
 
     onnxruntime and torch compute embeddings of two lengths in two batch sizes
     before the file is put in place. The file has sherpa-onnx's metadata. Its
-    ``framework`` is ``wespeaker`` only if the file takes Kaldi's filterbanks,
-    so that sherpa-onnx refuses the others.
+    ``framework`` is ``wespeaker`` only if the file takes 80 filterbanks of
+    Kaldi, so that sherpa-onnx refuses the others.
 
     Arguments
     ---------
@@ -332,9 +332,13 @@ def _require(name):
 
 
 def _is_kaldi(front_end):
-    """Whether a front end computes Kaldi's filterbanks and nothing else."""
+    """Whether a front end computes 80 filterbanks of Kaldi, nothing else."""
     front_end = getattr(front_end, "front_end", front_end)
-    return isinstance(front_end, KaldiFbank) and not front_end.use_energy
+    return (
+        isinstance(front_end, KaldiFbank)
+        and front_end.filters.shape[1] == 80
+        and not front_end.use_energy
+    )
 
 
 def _example_maker(modules, form, sample_rate):

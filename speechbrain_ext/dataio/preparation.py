@@ -155,8 +155,8 @@ def expand_trial_lists(paths, models, folder):
     >>> _ = (folder / "O.txt").write_text("1 m a/c/1\\n0 m b/a/1\\n")
     >>> models = {"m": ["a/a/1", "a/b/1"]}
     >>> paths = expand_trial_lists([folder / "O.txt"], models, folder / "new")
-    >>> open(paths[0]).readline()
-    '1 a/a/1 a/c/1\\n'
+    >>> pathlib.Path(paths[0]).read_text().split("\\n")[0]
+    '1 a/a/1 a/c/1'
     """
     paths = [pathlib.Path(path) for path in paths]
     require_distinct_names(paths)

@@ -1,15 +1,15 @@
-# make demo   trains, verifies and loads a speaker encoder on made-up voices
+# make demo   trains, verifies and loads a speaker encoder on synthetic voices
 # make test   all tests, on two cores
-# make test-lowest   all tests with the lowest versions that setup.py admits
-# make lint   ruff, yamllint and codespell; make style mends what ruff can mend
+# make test-lowest   all tests with the lowest versions that setup.py allows
+# make lint   ruff, yamllint and codespell; make style fixes what ruff can fix
 # make coverage   the share of the package that unit tests run, at least 90 %
-# make docs   the documents as a web site in site/ (its packages: .[docs])
+# make docs   the documents as a website in build/site (installs .[docs])
 # make hparams   writes the recipes in hparams/ from hparams/templates/
 # make tables   writes the tables of the documents from benchmarks/records/
-# The first of them sets up .venv, which is made again when the requirements
+# The first of them creates .venv. It is created again when the requirements
 # change.
 
-# the first of these that runs
+# the first of these commands that works
 first_python = $(firstword $(foreach name,$(1),$(shell $(name) --version >/dev/null 2>&1 && command -v $(name))))
 PYTHON ?= $(call first_python,python3.11 python3.12 python3.13 python3.10 python3)
 PY := $(CURDIR)/.venv/bin/python
@@ -50,9 +50,10 @@ demo: venv
 		--cohort_manifest=$(RUN)/save/train.csv \
 		--output_folder=$(RUN)/verification
 	$(PY) $(RECIPE)/verify_files.py $(RUN)/pretrained \
-		$(DEMO)/corpus/wav/id20001/s01/00001.wav \
-		$(DEMO)/corpus/wav/id20001/s02/00001.wav
-	@echo "All voices are synthetic: these figures say nothing of real speech."
+		$(DEMO)/corpus/wav/id20002/s01/00001.wav \
+		$(DEMO)/corpus/wav/id20002/s02/00001.wav
+	@echo "Both files are of one speaker. The EER above says how often such a decision is wrong."
+	@echo "All voices are synthetic: these results say nothing about real speech."
 	@echo "The DET plot: $(RUN)/verification/det.png"
 
 # One thread a process: two processes share the cores

@@ -72,8 +72,8 @@ def source(name):
     file = f"Record: `benchmarks/records/{name}.json`"
     if name in OLDER:
         return (
-            f"{file}, written at commit {OLDER[name]}, before rows said where "
-            "they come from."
+            f"{file}, written at commit {OLDER[name]}, before each row named "
+            "its commit and command."
         )
     held = rows(name).values()
     parts = [sorted({one["commit"][:12] for one in held})]

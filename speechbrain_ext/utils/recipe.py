@@ -251,11 +251,17 @@ class RecipeText:
         Raises
         ------
         ValueError
-            If the seed, the classes, the network, the loss or the optimiser
-            has changed.
+            If the seed, the classes, the labels, the network, the loss or the
+            optimiser has changed.
         """
         for change in self.changes(path):
             key, _, values = change.partition(": ")
+            if key.partition(".")[0] == "label_noise":
+                raise ValueError(
+                    f"{pathlib.Path(path).parent} was trained with another "
+                    f"`label_noise` ({change}); use the same labels to resume "
+                    "it, or pass another --output_folder."
+                )
             if key in FIXED:
                 old, _, new = values.partition(" -> ")
                 key = key.removesuffix(" tag")
@@ -306,7 +312,7 @@ def require_resumable(folder, text):
     ------
     ValueError
         If a checkpoint was trained with another seed, network, loss or
-        optimiser, or with other classes.
+        optimiser, or with other classes or labels.
 
     Example
     -------

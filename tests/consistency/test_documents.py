@@ -17,6 +17,10 @@ import ruamel.yaml
 from conftest import RECIPE, ROOT
 from speechbrain.utils.run_opts import RunOptions
 
+from speechbrain_ext.utils.command_line import parse_command_line
+from speechbrain_ext.utils.overrides import apply_overrides
+from speechbrain_ext.utils.recipe import read_recipe
+
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     RECIPE / "README.md",
@@ -140,8 +144,37 @@ def keys_of(recipe):
     return keys | set(RunOptions().as_dict()) | {"help"}
 
 
+def refused_values(recipe, options):
+    """Why a recipe refuses the values of some options, if it does."""
+    try:
+        _, _, overrides = parse_command_line([str(recipe), *options], "x.py")
+        apply_overrides(read_recipe(recipe), overrides, recipe)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def faults_of_options(text):
+    """Values of options in sentences that no recipe accepts."""
+    found = []
+    recipes = [
+        find(f"hparams/{name}.yaml")
+        for name in ("resnet_aam", "verification_resnet")
+    ]
+    for code in inline(text):
+        if not re.match(r"--\w+=.*[^.]$", code):
+            continue  # not an option, or one that is cut short by dots
+        options = shlex.split(code)
+        names = {option[2:].split("=")[0] for option in options}
+        known = [path for path in recipes if names <= keys_of(path)]
+        refused = [refused_values(path, options) for path in known]
+        if refused and all(refused):
+            found += refused[0]
+    return found
+
+
 def faults_of_command(words):
-    """What a command names that is not there."""
+    """What a command names that is not there, and values that are refused."""
     parsed = script_and_options(words)
     tools = ("-m build", "-m pip", "-m pytest", "-m venv")
     if parsed is None or parsed[0] in tools:
@@ -162,9 +195,13 @@ def faults_of_command(words):
         if find(recipe) is None:
             return [recipe]
         known = keys_of(find(recipe))
+        given = words[words.index(recipe) + 1 :]
+        given = [word for word in given if word not in ("--help", "...")]
+        refused = refused_values(find(recipe), given)
     else:
-        known = options_of(script)
-    return [f"{script} --{name}" for name in options if name not in known]
+        known, refused = options_of(script), []
+    missing = [f"{script} --{name}" for name in options if name not in known]
+    return missing or refused
 
 
 def faults_of_names(text):
@@ -225,6 +262,9 @@ class TestDocument:
         ]
         assert found == []
 
+    def test_values_of_options_are_accepted(self, path):
+        assert faults_of_options(path.read_text("utf-8")) == []
+
     def test_names_in_code_exist(self, path):
         assert faults_of_names(path.read_text("utf-8")) == []
 
@@ -284,6 +324,8 @@ class TestOfTheTests:
             "    --no_such_key=1",
             "torchrun --standalone train_speaker_embeddings.py "
             "hparams/resnet_aam.yaml --no_such_key=1",
+            "python train_speaker_embeddings.py hparams/resnet_aam.yaml \\\n"
+            "    --batch_size=many",
             "python -m pytest tests/no_such_file.py",
             "python -m pip install -r requirements-no-such.txt",
         ],
@@ -304,6 +346,11 @@ class TestOfTheTests:
     def test_commands_that_are_right(self, line):
         (words,) = commands(f"See `{line}`.\n")
         assert faults_of_command(words) == []
+
+    def test_options_in_sentences(self):
+        assert faults_of_options('See `--augment="{babble: 3}"`.') == []
+        (fault,) = faults_of_options("See `--top_n=many` and `--speeds=1.0`.")
+        assert "`top_n`" in fault
 
     def test_links_and_anchors(self):
         text = "# Its title\n[a](no.md) [b](#its-title) [c](#no) [d](http://x)"

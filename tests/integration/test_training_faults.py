@@ -13,6 +13,7 @@ import sys
 
 import pytest
 from recipe_runs import TINY
+from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.seed import seed_everything
 
 from speechbrain_ext.nnet.losses import SphereFace2
@@ -74,6 +75,15 @@ def test_values_that_would_fail_or_do_nothing_are_refused(train, tmp_path):
     said = sentence(train, opt_class="{lr: 0.5}")
     assert "learning rate 0.5" in said and "`initial_lr`" in said
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_without_a_device_the_best_one_is_used(script, corpus, tmp_path):
+    places = {"data_folder": corpus, "output_folder": tmp_path / "out"}
+    options = {**TINY, **places}
+    flags = [f"--{key}={value}" for key, value in options.items()]
+    script.main([YAML, "--noprogressbar", *flags])
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert f"Device {infer_device()}, precision" in log
 
 
 def test_a_loss_without_distributed_code_cannot_be_sharded(train, monkeypatch):

@@ -19,7 +19,11 @@ import time
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils.distributed import (
+    if_main_process,
+    infer_device,
+    main_process_only,
+)
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
@@ -293,7 +297,7 @@ def prepare(hparams):
 def train(recipe, run_opts, hparams, text):
     """Trains, exports, and returns the pretrained folder."""
     main_process_first(prepare, hparams, once_per_node=True)
-    device = run_opts.get("device", "cpu")
+    device = run_opts["device"] or infer_device()
     manifest, cohort = main_process_first(
         training_manifest,
         hparams["save_folder"],

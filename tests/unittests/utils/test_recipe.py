@@ -185,6 +185,8 @@ def test_the_command_line_may_leave_a_key_without_use(write):
         (("[1.0]", "[1.0, 0.9]"), r"`speeds` \[1.0\], but this run has"),
         (("channels: 4", "channels: 8"), "`embedding_model.channels` 4, but"),
         (("Adam", "SGD"), "`opt_class` !new:x.Adam, but this run has !new:x.S"),
+        (("{rate: 0.3}", "null"), r"another `label_noise` \(.*rate: 0.3 -> n"),
+        (("{rate: 0.3}", "{rate: 0.1}"), "another `label_noise` .*0.3 -> 0.1"),
     ],
 )
 def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
@@ -192,6 +194,7 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
     saved.parent.mkdir()
     text = "seed: 1\nrate: 0.1\nspeeds: [1.0]\nopt_class: !new:x.Adam {}\n"
     text += "embedding_model: !new:x.Y\n  channels: 4\n"
+    text += "label_noise: {rate: 0.3}\n"
     RecipeText(text)._save(saved)
     require_resumable(tmp_path, text.replace("rate: 0.1", "rate: 0.2"))
     require_resumable(tmp_path / "none", text)

@@ -46,6 +46,13 @@ setup(
         "tensorboard": ["tensorboard"],
         "safetensors": ["safetensors>=0.4"],  # weights beside the .ckpt
         "shards": ["webdataset"],  # to read them elsewhere; ours need none
+        "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
+        # other runtimes, for their tests and benchmarks/interop.py
+        "interop": [
+            "sherpa-onnx>=1.12",
+            "wespeakerruntime>=1.0",
+            "pyannote.audio>=4.0",
+        ],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
         "test": [
             *("pytest", "pytest-xdist", "pytest-cov", "hypothesis"),

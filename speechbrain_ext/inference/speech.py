@@ -9,11 +9,12 @@ LEAST_CHANGE = 1e-6
 SHOWN = 20
 
 
-class NoSpeechError(ValueError):
+class NoSpeechError(ValueError, RuntimeError):
     """Utterances have no speech, so their embeddings would be meaningless.
 
     All silent files have the same embedding, so two of them would count as
-    the same speaker.
+    the same speaker. It is a RuntimeError too: pyannote.audio catches those
+    when it looks for the shortest signal that an encoder accepts.
 
     Arguments
     ---------

@@ -1,1 +1,1 @@
-"""Readers of published checkpoints, one file per family."""
+"""Readers of published checkpoints, and export to other runtimes."""

@@ -25,8 +25,9 @@ class KaldiFbank(torch.nn.Module):
 
     The result equals torchaudio.compliance.kaldi.fbank(wav * 2**15, ...) of
     each utterance, with Kaldi's other defaults: 25 ms frames every 10 ms,
-    edges snipped, pre-emphasis 0.97, mean of the frame removed, 20 Hz to the
-    Nyquist frequency. It is always computed in float32 or better.
+    pre-emphasis 0.97, mean of the frame removed. It is always computed in
+    float32 or better. sherpa-onnx computes ``window="povey"``,
+    ``high_freq=-400`` and ``snip_edges=False``.
 
     Dither is added to the waveform only in training mode, like dropout. Its
     noise depends on ``seeds`` (one per utterance), not on the batch or the
@@ -45,6 +46,16 @@ class KaldiFbank(torch.nn.Module):
         Standard deviation of the noise, in units of a 16-bit sample.
     sample_rate : int
         Sample rate, Hz.
+    low_freq : float
+        Lower edge of the first filter, Hz.
+    high_freq : float
+        Upper edge of the last filter, Hz; 0 or less is added to the Nyquist
+        frequency.
+    snip_edges : bool
+        Whether only whole frames count. If not, there is a frame for every
+        10 ms, and the waveform is reflected at its ends. In a padded batch,
+        the last frames of a shorter utterance then include padding instead
+        of the reflection.
 
     Raises
     ------
@@ -66,6 +77,9 @@ class KaldiFbank(torch.nn.Module):
         window="hamming",
         dither=0.0,
         sample_rate=16000,
+        low_freq=20.0,
+        high_freq=0.0,
+        snip_edges=True,
     ):
         super().__init__()
         if n_mels < 4:
@@ -80,13 +94,32 @@ class KaldiFbank(torch.nn.Module):
             raise ValueError(
                 f"`sample_rate` must be at least 1000 Hz, got {sample_rate}."
             )
+        nyquist = sample_rate / 2
+        upper = high_freq if high_freq > 0 else nyquist + high_freq
+        if not 0 <= low_freq < upper <= nyquist:
+            raise ValueError(
+                "`low_freq` and `high_freq` must be in order between 0 and "
+                f"{nyquist:g} Hz, half the sample rate, got {low_freq:g} and "
+                f"{high_freq:g}."
+            )
         self.use_energy = use_energy
         self.dither = dither
+        self.snip_edges = snip_edges
         self.window_size = int(sample_rate * 0.025)
         self.shift = int(sample_rate * 0.010)
+        self.least = self.window_size  # samples for one frame
+        if not snip_edges:
+            self.least = self.shift - self.shift // 2
         self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
         filters, _ = get_mel_banks(
-            n_mels, self.fft_size, sample_rate, 20.0, 0.0, 100.0, -500.0, 1.0
+            n_mels,
+            self.fft_size,
+            sample_rate,
+            low_freq,
+            high_freq,
+            100.0,
+            -500.0,
+            1.0,
         )
         # the filters lack the bin of the Nyquist frequency
         filters = torch.nn.functional.pad(filters.float(), (0, 1))
@@ -122,7 +155,7 @@ class KaldiFbank(torch.nn.Module):
         wavs = wavs * 2**15
         if self.training and self.dither > 0:
             wavs = wavs + self.dither * _noise_like(wavs, seeds)
-        frames = wavs.unfold(1, self.window_size, self.shift)
+        frames = self._frames(wavs)
         frames = frames - frames.mean(dim=2, keepdim=True)
         epsilon = torch.finfo(torch.float32).eps
         if self.use_energy:
@@ -136,7 +169,16 @@ class KaldiFbank(torch.nn.Module):
         features = (power @ self.filters).clamp(min=epsilon).log()
         if self.use_energy:
             features = torch.cat([energy.log(), features], dim=2)
-        return note_framing(features, samples, self.window_size, self.shift)
+        return note_framing(features, samples, self.least, self.shift)
+
+    def _frames(self, wavs):
+        """Overlapping frames of shape [batch, time, window]."""
+        if not self.snip_edges:
+            before = self.window_size // 2 - self.shift // 2
+            after = self.window_size - before - self.least
+            ends = wavs[:, :before].flip(1), wavs[:, -after:].flip(1)
+            wavs = torch.cat([ends[0], wavs, ends[1]], dim=1)
+        return wavs.unfold(1, self.window_size, self.shift)
 
 
 def _noise_like(wavs, seeds):

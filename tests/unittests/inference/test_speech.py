@@ -63,6 +63,8 @@ def test_message_names_twenty_and_counts_all():
     assert "23 utterances have no speech: u00 (digital silence)" in str(error)
     assert "u19" in str(error) and "u20" not in str(error)
     assert "and 3 more; restore the audio" in str(error)
+    assert isinstance(error, ValueError)
+    assert isinstance(error, RuntimeError)  # which pyannote.audio catches
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error) and copy.reasons == error.reasons
 

@@ -54,6 +54,35 @@ def test_every_length_matches_torchaudio(samples):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("samples", [400, 479, 480, 559, 560, 16000, 32001])
+@pytest.mark.parametrize("sample_rate", [8000, 11025, 16000])
+def test_edges_that_are_not_snipped_match_torchaudio(samples, sample_rate):
+    # what sherpa-onnx computes
+    options = {"low_freq": 60.0, "high_freq": -400.0, "snip_edges": False}
+    fbank = KaldiFbank(23, True, "povey", 0.0, sample_rate, **options)
+    signal = speechlike(samples, seed=samples)
+    expected = kaldi.fbank(
+        signal.unsqueeze(0) * 2**15,
+        num_mel_bins=23,
+        use_energy=True,
+        sample_frequency=sample_rate,
+        **options,
+    )
+    found = fbank(signal.unsqueeze(0)).squeeze(0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("samples", [15919, 15920, 15990])
+def test_padding_adds_no_frames_to_edges_that_are_not_snipped(samples):
+    fbank, norm = KaldiFbank(n_mels=40, snip_edges=False), SentenceMeanNorm()
+    wavs = torch.stack([speechlike(32000), speechlike(32000, seed=1)])
+    wavs[1, samples:] = 0
+    both = norm(fbank(wavs), torch.tensor([1.0, samples / 32000]))
+    frames = fbank(wavs[1:, :samples]).shape[1]
+    assert both[1, frames - 1].any()
+    assert not both[1, frames:].any()
+
+
 def test_silence_is_finite():
     features = KaldiFbank(use_energy=True)(torch.zeros(1, 16000))
     assert features.isfinite().all()
@@ -111,6 +140,9 @@ def test_mean_norm_of_a_padded_batch_is_that_of_each_alone():
         (lambda: KaldiFbank(window="hann"), "got 'hann'"),
         (lambda: KaldiFbank(dither=-1), "got -1"),
         (lambda: KaldiFbank(sample_rate=16), "got 16"),
+        (lambda: KaldiFbank(low_freq=-1), "got -1 and 0"),
+        (lambda: KaldiFbank(high_freq=8001), "got 20 and 8001"),
+        (lambda: KaldiFbank(low_freq=500, high_freq=-7600), "got 500 and -7"),
         (lambda: KaldiFbank()(torch.zeros(1, 399)), r"got \[1, 399\]"),
         (
             lambda: KaldiFbank(dither=1.0)(torch.zeros(2, 400), seeds=[1]),

@@ -105,16 +105,29 @@ class Enrolments:
 
         def added(kept):
             for name, embedding in speakers.items():
-                _require_name(name)
-                if name in kept and not replace:
-                    raise ValueError(
-                        f"{name!r} is enrolled already; pass replace=True to "
-                        "replace the enrolment, or choose another name."
-                    )
+                _require_new(name, kept, replace)
                 kept[name] = _row(name, embedding, kept)
             return kept
 
         self._change(added)
+
+    def require_new(self, name, replace=False):
+        """Raises if a speaker cannot be added under a name.
+
+        Arguments
+        ---------
+        name : str
+            The name.
+        replace : bool
+            As in ``add``.
+
+        Raises
+        ------
+        ValueError
+            If the name is enrolled already, is empty, or has control
+            characters.
+        """
+        _require_new(name, self.read(), replace)
 
     def remove(self, name):
         """Removes a speaker and saves the others.
@@ -213,12 +226,17 @@ def require_enrolled(name, enrolled, path=None):
     )
 
 
-def _require_name(name):
-    """Raises if a string cannot be the name of a speaker."""
+def _require_new(name, kept, replace):
+    """Raises if a name is not valid, or taken."""
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ValueError(
             "A name must be a string with a visible character and without "
             f"control characters, got {name!r}."
+        )
+    if name in kept and not replace:
+        raise ValueError(
+            f"{name!r} is enrolled already; pass replace=True to replace the "
+            "enrolment, or choose another name."
         )
 
 

@@ -6,7 +6,11 @@ import pathlib
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from speechbrain_ext.dataio.audio import read_audio
+from speechbrain_ext.dataio.audio import (
+    explain_reading,
+    file_header,
+    read_audio,
+)
 from speechbrain_ext.inference.embedding import encoder_rate
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.enrolments import Enrolments
@@ -14,8 +18,6 @@ from speechbrain_ext.inference.loading import HUB, pretrained_folder
 from speechbrain_ext.inference.speech import require_speech
 from speechbrain_ext.inference.streaming import (
     can_stream,
-    explain_reading,
-    file_header,
     piecewise_embedding,
     stream_embedding,
 )
@@ -354,10 +356,10 @@ class SpeakerVerifier(SpeakerRecognition):
         """
         if isinstance(files, (str, os.PathLike)):
             files = [files]
-        if not len(files):
+        files = list(files)
+        if not files:
             raise ValueError(f"{name!r} needs one file or more, got none.")
-        if name in self.enrolments.read() and not replace:
-            files = files[:1]  # an error follows: do not encode all of them
+        self.enrolments.require_new(name, replace)  # before files are read
         rows = torch.cat([self._embedding(path) for path in files])
         mean = enrolment_embeddings(rows, [range(len(rows))])[0]
         self.enrolments.add({name: mean.numpy()}, replace)
@@ -395,7 +397,9 @@ class SpeakerVerifier(SpeakerRecognition):
         scoring = self.decisions.scoring(scoring)
         self.decisions.threshold(scoring, p_target)  # before the file is read
         test = self._embedding(file)
-        return self.decisions.verify(name, enrolled, test, p_target, scoring)
+        return self.decisions.verify(
+            name, enrolled, test[0].numpy(), p_target, scoring
+        )
 
     def identify(self, file, top=5, p_known=None, scoring=None):
         """Finds the speaker of a file among the enrolled ones, or nobody.
@@ -434,7 +438,9 @@ class SpeakerVerifier(SpeakerRecognition):
         scoring = self.decisions.scoring(scoring)
         self.decisions.require_candidates(enrolled, top, p_known, scoring)
         test = self._embedding(file)
-        return self.decisions.identify(enrolled, test, top, p_known, scoring)
+        return self.decisions.identify(
+            enrolled, test[0].numpy(), top, p_known, scoring
+        )
 
     def _embedding(self, path):
         """The embedding of a file, float32 on the CPU, [1, embedding]."""

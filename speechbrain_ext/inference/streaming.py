@@ -6,14 +6,11 @@ convolutions see beyond the block. The normalisation over the whole file takes
 a pass of its own. The pooling over time is accumulated from block to block.
 """
 
-import contextlib
 import math
-import os
 
 import torch
 
-from speechbrain_ext.dataio.audio import REMEDY, AudioError, read_audio
-from speechbrain_ext.dataio.audio_headers import read_header
+from speechbrain_ext.dataio.audio import read_audio
 from speechbrain_ext.inference.speech import (
     LEAST_SECONDS,
     NoSpeechError,
@@ -183,8 +180,7 @@ def can_stream(modules):
     norm = modules["mean_var_norm"]
     return (
         isinstance(modules["compute_features"], SpeechFeatures)
-        and type(norm)
-        in (torch.nn.Identity, SentenceMeanNorm, SentenceMeanVarNorm)
+        and type(norm) in (SentenceMeanNorm, SentenceMeanVarNorm)
         and isinstance(model, Encoder)
         and all(map(is_running, _poolings(model)))
     )
@@ -342,69 +338,6 @@ def piecewise_embedding(encode, path, frames, file_rate, rate):
     return total
 
 
-def file_header(path):
-    """Length, sample rate and channels of one audio file.
-
-    Arguments
-    ---------
-    path : str
-        The file.
-
-    Returns
-    -------
-    tuple of int
-        As ``speechbrain_ext.dataio.audio_headers.read_header``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    AudioError
-        If it cannot be used.
-
-    Example
-    -------
-    >>> file_header("no.wav")
-    Traceback (most recent call last):
-    FileNotFoundError: no.wav does not exist; check its path.
-    """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path} does not exist; check its path.")
-    try:
-        return read_header(path)
-    except ValueError as error:
-        raise AudioError(
-            f"{path} cannot be used: {error}; give a file of speech."
-        ) from error
-
-
-@contextlib.contextmanager
-def explain_reading():
-    """Replaces the advice on prepared corpora in the errors of a reader.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    AudioError
-        If the block raises one.
-
-    Example
-    -------
-    >>> with explain_reading():
-    ...     raise AudioError(f"Cannot read a.wav; {REMEDY}.")
-    Traceback (most recent call last):
-    speechbrain_ext.dataio.audio.AudioError: Cannot read a.wav; give another...
-    """
-    try:
-        yield
-    except AudioError as error:
-        words = str(error).replace(REMEDY, "give another file")
-        raise AudioError(words) from error
-
-
 def _normalisation(norm, blocks, path, rate):
     """Shift and scale of a file's features by a sentence normalisation."""
     statistics = RunningPooling(
@@ -418,10 +351,9 @@ def _normalisation(norm, blocks, path, rate):
     if seconds < LEAST_SECONDS:
         raise NoSpeechError({str(path): f"{seconds:.3f} s of sound"})
     mean, deviation = found.chunk(2, dim=2)
-    one = torch.ones_like(mean)
     if isinstance(norm, SentenceMeanVarNorm):
         return mean, (deviation.square() + 1e-5).rsqrt()
-    return (0 * mean if isinstance(norm, torch.nn.Identity) else mean), one
+    return mean, torch.ones_like(mean)
 
 
 def _frames_per_second(features, rate):

@@ -250,7 +250,7 @@ def stream_embedding(modules, path, frames, file_rate, rate, device="cpu"):
         for _, features, first, last in blocks():
             kept[:] = first, last, features.shape[1]
             features = (features - shift) * scale
-            embedding = model(features, torch.ones(1, device=device))
+            embedding = model(features)  # no lengths: nothing is masked
     finally:
         for hook in hooks:
             hook.remove()

@@ -213,7 +213,7 @@ def test_pieces_are_averaged_by_duration(voice):
     found = piecewise_embedding(functools.partial(whole, modules), *voice)
     path, frames, rate, _ = voice
     expected = 0.0
-    for start, stop in ((0, 24), (24, 48), (48, 49.7)):
+    for start, stop in ((0, 24), (24, 49.7)):  # a short rest is added
         signal = read_audio(path, int(start * rate), int(stop * rate))
         unit = torch.nn.functional.normalize(
             whole(modules, signal[None]), dim=2

@@ -7,7 +7,7 @@ import torch
 from scipy.special import softmax
 
 from speechbrain_ext.processing.back_end import BackEnd
-from speechbrain_ext.processing.scoring import find_scoring
+from speechbrain_ext.processing.scoring import ALONE, find_scoring
 
 THRESHOLD = 0.25  # SpeechBrain's, on the cosine
 
@@ -129,21 +129,21 @@ class Decisions:
         Raises
         ------
         ValueError
-            If the scoring is unknown, is PLDA, or needs a cohort and there is
-            none.
+            If the scoring is unknown, is ``plda`` or ``crops``, or needs a
+            cohort and there is none.
         """
         cohort = self.back_end.cohort
         if name is None:
             if cohort is not None and "asnorm" in self.calibrations:
                 return "asnorm"
             return "cosine"
-        if name == "plda" or (
-            find_scoring(name).needs_cohort and cohort is None
-        ):
+        lacking = find_scoring(name).needs_cohort and cohort is None
+        if name in ALONE or lacking:
             raise ValueError(
                 f"The scoring {name} is not available: the pretrained folder "
                 "has no cohort for it; run speaker_verification_cosine.py, "
-                "which writes normalization.npz (not for plda), or use cosine."
+                "which writes normalization.npz (not for plda and crops), or "
+                "use cosine."
             )
         return name
 

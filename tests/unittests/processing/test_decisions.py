@@ -62,6 +62,7 @@ def test_scorings_that_are_not_available_are_rejected(cohort):
         (Decisions(), "asnorm"),
         (Decisions(), "cosine_mean"),
         (Decisions(cohort), "plda"),
+        (Decisions(cohort), "crops"),
     ):
         with pytest.raises(ValueError, match=f"{name} is not available"):
             decisions.verify("ada", ONE, OTHER, scoring=name)

@@ -377,8 +377,9 @@ class SpeakerVerifier(SpeakerRecognition):
             Prior probability of the same speaker; None for 0.5 with a
             calibration.
         scoring : str
-            A key of ``SCORINGS`` except ``plda`` and ``crops``. None for ``asnorm`` if the
-            folder has a cohort and a calibration of it, else ``cosine``.
+            A key of ``SCORINGS`` except ``plda`` and ``crops``. None for
+            ``asnorm`` if the folder has a cohort and a calibration of it,
+            else ``cosine``.
 
         Returns
         -------

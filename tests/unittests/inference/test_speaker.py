@@ -158,6 +158,10 @@ def test_verify_matches_scores_of_the_back_end(folder, files):
         assert found.same_speaker == (ratio > np.log(0.9 / 0.1))
         assert found.p_target == 0.1
     assert verifier.verify("ada", files[2]).scoring == "asnorm"
+    verifier.enrol("one", files[2])  # the mean is subtracted from both sides
+    found = verifier.verify("one", files[2], scoring="cosine_mean")
+    assert found.score == pytest.approx(1, abs=1e-5)
+    verifier.enrolments.remove("one")
     found = verifier.identify(files[2])
     assert found.candidates[0].name == "ada"
     odds = np.exp(found.candidates[0].log_likelihood_ratio)

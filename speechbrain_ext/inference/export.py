@@ -89,8 +89,8 @@ def export_pretrained(
     kept. A calibration, a cohort and a README.md that this project wrote are
     kept if the weights are the same. If nothing changes, nothing is written.
     The folder has no paths in its files, so it may be moved. Beside
-    SpeechBrain's files it gets the weights as safetensors (if that package is installed), the
-    recipe, checksums and a model card.
+    SpeechBrain's files it gets the weights as safetensors (if that package is
+    installed), the recipe, checksums and a model card.
 
     Arguments
     ---------

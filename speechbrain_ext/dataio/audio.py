@@ -1,6 +1,8 @@
 """Reading speech: a piece of a file, as one channel at one rate."""
 
+import contextlib
 import math
+import os
 from fractions import Fraction
 from functools import cache
 
@@ -9,7 +11,7 @@ from scipy.signal import resample_poly
 from speechbrain.dataio import audio_io
 from speechbrain.dataio.preprocess import AudioNormalizer
 
-from speechbrain_ext.dataio.audio_headers import RATES
+from speechbrain_ext.dataio.audio_headers import RATES, read_header
 from speechbrain_ext.dataio.input_files import require_regular
 from speechbrain_ext.dataio.shards import open_member
 
@@ -135,6 +137,69 @@ def read_audio(
     if speed == 1:
         return signal
     return _resampled(signal, Fraction(speed).limit_denominator(1000))
+
+
+def file_header(path):
+    """Length, sample rate and channels of one audio file.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+
+    Returns
+    -------
+    tuple of int
+        Samples per channel, samples per second, channels.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    AudioError
+        If it cannot be used.
+
+    Example
+    -------
+    >>> file_header("no.wav")
+    Traceback (most recent call last):
+    FileNotFoundError: no.wav does not exist; check its path.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} does not exist; check its path.")
+    try:
+        return read_header(path)
+    except ValueError as error:
+        raise AudioError(
+            f"{path} cannot be used: {error}; give a file of speech."
+        ) from error
+
+
+@contextlib.contextmanager
+def explain_reading():
+    """Replaces the advice on prepared corpora in the errors of a reader.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    AudioError
+        If the block raises one.
+
+    Example
+    -------
+    >>> with explain_reading():
+    ...     raise AudioError(f"Cannot read a.wav; {REMEDY}.")
+    Traceback (most recent call last):
+    speechbrain_ext.dataio.audio.AudioError: Cannot read a.wav; give another...
+    """
+    try:
+        yield
+    except AudioError as error:
+        words = str(error).replace(REMEDY, "give another file")
+        raise AudioError(words) from error
 
 
 def _load(path, start, frames):

@@ -33,6 +33,7 @@ APART = {
     "loss.ckpt",
     "loss.safetensors",
     "calibration.json",
+    "normalization.npz",
 }
 PART_SECONDS = 60.0  # a killed run loses about this much work at most
 DIGITS = 24  # of a file name

@@ -31,7 +31,7 @@ from speechbrain_ext.utils.tensors import require_no_nan
 logger = get_logger(__name__)
 
 # Files that belong to the weights; they are kept if the weights are the same
-KEPT = ("calibration.json", "README.md")
+KEPT = ("calibration.json", "normalization.npz", "README.md")
 
 HEADER = """\
 # A speaker encoder. This folder may be moved. Load it with
@@ -86,11 +86,11 @@ def export_pretrained(
     """Writes a folder for SpeechBrain's ``from_hparams``.
 
     An existing folder is replaced atomically. The user's own files in it are
-    kept. A calibration and a README.md that this project wrote are kept if the
-    weights are the same. If nothing changes, nothing is written. The folder
-    has no paths in its files, so it may be moved. Beside SpeechBrain's files
-    it gets the weights as safetensors (if that package is installed), the
-    recipe, checksums and a model card.
+    kept. A calibration, a cohort and a README.md that this project wrote are
+    kept if the weights are the same. If nothing changes, nothing is written.
+    The folder has no paths in its files, so it may be moved. Beside
+    SpeechBrain's files it gets the weights as safetensors (if that package is
+    installed), the recipe, checksums and a model card.
 
     Arguments
     ---------
@@ -236,7 +236,7 @@ def require_exportable(folder, card=False):
     FileExistsError: ...embedding_model.ckpt was not written by this program...
     """
     names = ["hyperparams.yaml", "calibration.json", "*.ckpt"]
-    names += ["recipe.yaml", SUMS, "*.safetensors"]
+    names += ["normalization.npz", "recipe.yaml", SUMS, "*.safetensors"]
     require_replaceable(folder, names + ["README.md"] * card)
 
 

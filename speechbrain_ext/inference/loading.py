@@ -29,6 +29,7 @@ logger = get_logger(__name__)
 HUB = "hf:"
 # Files to download from the Hub
 FETCHED = ["*.yaml", "*.ckpt", "*.safetensors", "*.txt", "*.json", "*.py"]
+FETCHED.append("*.npz")  # the cohort
 SPEED = re.compile(r"#speed[\d.]+$")  # suffix of a speed-perturbed speaker
 # What an unusable hyperparams.yaml raises
 YAML_ERRORS = (

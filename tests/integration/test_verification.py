@@ -10,11 +10,14 @@ import pytest
 import soundfile
 import torch
 from recipe_runs import run
+from scipy.signal import resample_poly
+from speechbrain.inference.speaker import SpeakerRecognition
 
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.loading import load_encoder
+from speechbrain_ext.inference.speaker import SpeakerVerifier
 from speechbrain_ext.processing.calibration import load_calibrations
 from speechbrain_ext.utils.metrics import EER
 
@@ -258,3 +261,56 @@ def test_files_are_verified_by_the_calibrated_threshold(
     assert done.returncode == 0, done.stderr
     calibration = load_calibrations(folder / "calibration.json")["cosine"]
     assert f"threshold {calibration.threshold(0.01):.4f}" in done.stdout
+
+
+def test_verifier_gives_the_scores_of_the_recipe(first, trained, corpus):
+    folder, pretrained = first[0], str(trained[0] / "pretrained")
+    verifier = SpeakerVerifier.from_hparams(source=pretrained)
+    plain = SpeakerRecognition.from_hparams(source=pretrained)
+    slope = verifier.decisions.calibrations["cosine"].weights[0]
+    scores = {}
+    for kind in ("cosine", "cosine_calibrated", "asnorm_calibrated"):
+        written = folder / f"scores_veri_toy_{kind}.txt"
+        enrol, test, found, _ = read_scores(written)
+        scores[kind] = found.tolist()
+    for row in range(0, len(enrol), 8):
+        one, other = (
+            str(corpus / "wav" / f"{name[row]}.wav") for name in (enrol, test)
+        )
+        cosine, ratio, normalized = (found[row] for found in scores.values())
+        found, _ = plain.verify_files(one, other)
+        assert found.item() == pytest.approx(cosine, abs=1e-4)
+        found, same = verifier.verify_files(one, other)
+        assert found.item() == pytest.approx(cosine, abs=1e-4)
+        assert same.item() == (ratio > 0)
+        verifier.enrol("one", one, replace=True)
+        found = verifier.verify("one", other, 0.01, "cosine")
+        assert found.score == pytest.approx(cosine, abs=1e-4)
+        error = 1e-4 * max(slope, 1)
+        assert found.log_likelihood_ratio == pytest.approx(ratio, abs=error)
+        found = verifier.verify("one", other)
+        assert found.scoring == "asnorm"
+        assert found.log_likelihood_ratio == pytest.approx(
+            normalized, rel=1e-3, abs=1e-3
+        )
+
+
+def test_formats_of_the_same_speech_are_alike(trained, corpus, tmp_path):
+    verifier = SpeakerVerifier.from_hparams(
+        source=str(trained[0] / "pretrained")
+    )
+    for number, path in enumerate(sorted(corpus.rglob("*.wav"))[::9]):
+        wave, _ = soundfile.read(path)
+        made = {
+            "44100.wav": resample_poly(wave, 441, 160),
+            "24000.flac": resample_poly(wave, 3, 2),
+            "16000.ogg": wave,
+        }
+        made["44100.wav"] = np.stack([made["44100.wav"]] * 2, 1)
+        verifier.enrol(f"{number}", path)
+        for name, samples in made.items():
+            soundfile.write(tmp_path / name, samples, int(name.split(".")[0]))
+            found = verifier.verify(
+                f"{number}", tmp_path / name, scoring="cosine"
+            )
+            assert found.score > 0.95, (path, name)

@@ -9,7 +9,12 @@ import torch
 from speechbrain.dataio import audio_io
 from speechbrain.dataio.preprocess import AudioNormalizer
 
-from speechbrain_ext.dataio.audio import read_audio
+from speechbrain_ext.dataio.audio import (
+    AudioError,
+    explain_reading,
+    file_header,
+    read_audio,
+)
 
 
 def write(path, rate=16000, channels=1, seconds=1.0, **options):
@@ -120,3 +125,23 @@ def test_read_audio_rejects_unreadable_file(tmp_path, name):
     os.truncate(cut, os.path.getsize(cut) // 2)
     with pytest.raises(RuntimeError, match=f"{name} .* rejected.csv"):
         read_audio(tmp_path / name, 50000)
+
+
+def test_header_of_a_file_or_an_error_with_its_name(tmp_path):
+    path = write(tmp_path / "a.wav", 8000, 2)
+    assert file_header(path) == (8000, 8000, 2)
+    (tmp_path / "b.wav").write_text("no audio" * 100)
+    with pytest.raises(AudioError, match="b.wav cannot be used: .*; give a"):
+        file_header(str(tmp_path / "b.wav"))
+    with pytest.raises(FileNotFoundError, match="c.wav does not exist"):
+        file_header(str(tmp_path / "c.wav"))
+
+
+def test_errors_of_single_files_have_no_advice_on_a_corpus(tmp_path):
+    path = str(tmp_path / "gone.wav")
+    with pytest.raises(AudioError, match="prepare.json"):
+        read_audio(path)
+    with pytest.raises(AudioError, match="give another file") as caught:
+        with explain_reading():
+            read_audio(path)
+    assert "prepare.json" not in str(caught.value)

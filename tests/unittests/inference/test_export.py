@@ -27,11 +27,13 @@ from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import SoftmaxAngularPrototypical, SphereFace2
+from speechbrain_ext.processing.back_end import BackEnd
 from speechbrain_ext.processing.calibration import (
     Calibration,
     load_calibrations,
     save_calibrations,
 )
+from speechbrain_ext.processing.cohort_file import load_cohort, save_cohort
 from speechbrain_ext.utils import folders
 
 RECIPE = """\
@@ -228,6 +230,9 @@ def exported(tmp_path, parts):
     folder = tmp_path / "pretrained"
     export_pretrained(folder, RECIPE, *parts, 8, card="what it is")
     save_calibrations(folder / "calibration.json", CALIBRATION)
+    back_end = BackEnd(torch.eye(8), list("abcdefgh"))
+    path = folder / "normalization.npz"
+    save_cohort(path, back_end, model_fingerprint(folder))
     return folder
 
 
@@ -306,14 +311,17 @@ def test_what_belongs_to_the_same_weights_is_kept(exported, parts, caplog):
     assert (exported / "README.md").read_text() == "what it is"
     found = load_calibrations(exported / "calibration.json")
     assert found["cosine"].bias == 0.5
+    fingerprint = model_fingerprint(exported)
+    load_cohort(exported / "normalization.npz", fingerprint)
     # and they can be written again
     save_calibrations(exported / "calibration.json", CALIBRATION)
     export_pretrained(exported, RECIPE, *parts, 8, card="other words")
     assert (exported / "README.md").read_text() == "other words"
     with caplog.at_level(logging.INFO):
         export_pretrained(exported, RECIPE, *changed(parts), 8)
-    assert "new weights, so calibration.json and RE" in caplog.text
+    assert "new weights, so calibration.json and normalization" in caplog.text
     assert not (exported / "calibration.json").exists()
+    assert not (exported / "normalization.npz").exists()
     card = (exported / "README.md").read_text()  # a new one
     assert "other words" not in card and "# ResNet" in card
 

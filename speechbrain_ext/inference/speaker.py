@@ -15,6 +15,7 @@ from speechbrain_ext.inference.embedding import encoder_rate
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.enrolments import Enrolments
 from speechbrain_ext.inference.loading import HUB, pretrained_folder
+from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.inference.speech import require_speech
 from speechbrain_ext.inference.streaming import (
     can_stream,
@@ -37,9 +38,9 @@ class SpeakerVerifier(SpeakerRecognition):
     threshold at a prior of 0.5 replaces SpeechBrain's 0.25. Files may have any
     format that libsndfile reads, any sample rate and any number of channels.
 
-    Create it with ``from_hparams(source=folder)``. As in SpeechBrain, this
-    builds the classes that hyperparams.yaml names, so load only folders that
-    you trust.
+    Create it with ``from_folder(folder)``, which runs no code of the folder.
+    ``from_hparams(source=folder)`` builds any class that hyperparams.yaml
+    names, as in SpeechBrain: use it only for folders that you trust.
 
     Arguments
     ---------
@@ -134,6 +135,43 @@ class SpeakerVerifier(SpeakerRecognition):
             return verifier
         if os.path.isfile(os.path.join(source, "hyperparams.yaml")):
             verifier.use_folder(source)
+        return verifier
+
+    @classmethod
+    def from_folder(cls, path, run_opts=None):
+        """Loads a pretrained folder without trust, see ``load_folder``.
+
+        Arguments
+        ---------
+        path : str | pathlib.Path
+            A folder, or ``hf:owner/name``.
+        run_opts : dict | speechbrain.utils.run_opts.RunOptions
+            SpeechBrain's options, such as ``{"device": "cuda"}``.
+
+        Returns
+        -------
+        SpeakerVerifier
+            The verifier, with the folder's calibration and cohort.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder or one of its files is missing.
+        OSError
+            If a file cannot be read.
+        ValueError
+            If something is refused or does not fit. The message says what.
+
+        Example
+        -------
+        >>> SpeakerVerifier.from_folder("no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: The pretrained folder no/such/folder has no...
+        """
+        folder = pretrained_folder(path)
+        loaded = load_folder(folder, needed=cls.MODULES_NEEDED)
+        verifier = cls(loaded.modules, loaded.hparams, run_opts)
+        verifier.use_folder(folder)
         return verifier
 
     def use_folder(self, folder):

@@ -316,3 +316,28 @@ def test_formats_and_rates_are_read(verifier, tmp_path):
     for kind in ("aiff", "ogg", "flac"):
         found = verifier.verify("a", tmp_path / f"a.{kind}")
         assert found.score > 0.9, kind
+
+
+def test_a_folder_loads_without_trust_as_by_from_hparams(folder, files):
+    describe(folder)
+    trusted = SpeakerVerifier.from_hparams(source=str(folder))
+    verifier = SpeakerVerifier.from_folder(folder)
+    assert verifier.fingerprint == trusted.fingerprint
+    for one in (verifier, trusted):
+        one.enrol("ada", files[:2])
+    for scoring in ("asnorm", "cosine", "cosine_mean"):
+        found = verifier.verify("ada", files[2], scoring=scoring)
+        assert found == trusted.verify("ada", files[2], scoring=scoring)
+    wavs = verifier.load_audio(files[0])[None]
+    for normalize in (False, True):
+        assert torch.equal(
+            verifier.encode_batch(wavs, normalize=normalize),
+            trusted.encode_batch(wavs, normalize=normalize),
+        )
+
+
+def test_a_folder_that_calls_a_function_is_refused(folder):
+    with open(folder / "hyperparams.yaml", "a") as file:
+        file.write("more: !apply:os.getcwd []\n")
+    with pytest.raises(ValueError, match="os.getcwd is refused"):
+        SpeakerVerifier.from_folder(folder)

@@ -170,7 +170,7 @@ def test_what_is_missing_or_no_weights_is_said(speechbrain_folder, labels):
     with pytest.raises(ValueError, match="label_encoder.ckpt does not exist"):
         load_pretrained(folder, modules, labels)
     torch.save([encoder], folder / "encoder.pt")
-    with pytest.raises(ValueError, match="must have a state dict, got a list"):
+    with pytest.raises(ValueError, match="must be a state dict, got a list"):
         load_pretrained(folder, modules, labels)
     torch.save({"weight": FloatingPointError}, folder / "encoder.pt")
     with pytest.raises(ValueError, match="no code was run"):

@@ -33,9 +33,9 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     path : str
         Where the run keeps its label map.
     start_from : str
-        A folder that training exported. Its map is used, so that its head
-        fits, also if it has more speakers; new speakers are added. A map
-        that has none of the speakers is ignored.
+        A pretrained folder, such as training exports. Its map is used, so
+        that its head fits, also if it has more speakers; new speakers are
+        added. A map that has none of the speakers is ignored.
     speeds : list of float
         The speeds; 1 is the original one.
 
@@ -46,15 +46,14 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
 
     Raises
     ------
-    FileNotFoundError
-        If ``start_from`` lacks its label map.
     FileExistsError
         If ``path`` has a file that this project did not write.
     OSError
         If a label map cannot be read or written.
     ValueError
-        If there are fewer than two speakers, a name cannot be a label, or
-        the label map that is there is broken or has other speakers.
+        If there are fewer than two speakers, a name cannot be a label,
+        ``start_from`` lacks its label map, or the label map that is there is
+        broken or has other speakers.
 
     Example
     -------
@@ -149,6 +148,43 @@ def read_label_map(path):
     return list(labels)
 
 
+def label_map_path(folder):
+    """The file of the label map in a pretrained folder.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    pathlib.Path
+        ``label_encoder.ckpt``, or ``label_encoder.txt`` as in SpeechBrain's
+        own pretrained folders.
+
+    Raises
+    ------
+    ValueError
+        If the folder has neither.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "label_encoder.txt").write_text("")
+    >>> label_map_path(folder).name
+    'label_encoder.txt'
+    """
+    path = pathlib.Path(folder, "label_encoder.ckpt")
+    for found in (path, path.with_suffix(".txt")):
+        if found.exists():
+            return found
+    raise ValueError(
+        f"`start_from` must be a pretrained folder with a label map, but "
+        f"{path} does not exist; train the first stage first, or pass "
+        "--head_from=means or --head_from=random."
+    )
+
+
 @checkpoints.register_checkpoint_hooks
 class LabelMapCheck:
     """Stores a digest of the label map in checkpoints, and checks it.
@@ -227,14 +263,8 @@ def _check_labels(names, labels):
 
 
 def _started(folder, labels):
-    """The labels of an exported folder, if it has any of ours, and new ones."""
-    path = pathlib.Path(folder, "label_encoder.ckpt")
-    if not path.exists():
-        raise ValueError(
-            f"`start_from` must be a folder that training exported, but "
-            f"{path} does not exist; train the first stage first."
-        )
-    known = read_label_map(path)
+    """The labels of a folder, if it has any of ours, and the new ones."""
+    known = read_label_map(label_map_path(folder))
     taken = set(known)
     if taken.isdisjoint(labels):
         return labels

@@ -8,15 +8,12 @@ import pathlib
 
 import ruamel.yaml
 import torch
-from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.inference.embedding_store import model_fingerprint
-from speechbrain_ext.inference.folder_checks import check_files
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.safe_weights import (
     has_safetensors,
-    read_untrusted_tensors,
 )
 from speechbrain_ext.utils.files import atomic_path, atomic_write
 from speechbrain_ext.utils.folders import (
@@ -26,7 +23,6 @@ from speechbrain_ext.utils.folders import (
 )
 from speechbrain_ext.utils.journal import is_own, record_file
 from speechbrain_ext.utils.seals import SUMS, checksums
-from speechbrain_ext.utils.tensors import require_no_nan
 
 logger = get_logger(__name__)
 
@@ -259,86 +255,6 @@ def _keep(folder, made):
         f"{folder} has new weights, so {' and '.join(names)} of the old ones "
         "are removed."
     )
-
-
-def load_pretrained(folder, modules, label_encoder):
-    """Loads exported modules for fine-tuning, without trust in the folder.
-
-    The rows of a head are matched by the speakers' names. A speaker that is
-    missing in the exported head keeps its initial row.
-
-    Arguments
-    ---------
-    folder : str
-        Folder written by ``export_pretrained``.
-    modules : dict of torch.nn.Module
-        The modules to load, by their names in the folder.
-    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        The label map of the modules.
-
-    Returns
-    -------
-    int
-        Number of speakers whose rows were loaded.
-
-    Raises
-    ------
-    ValueError
-        If a module does not fit the exported one, or contains NaN, or the
-        folder has something that is refused without trust.
-    """
-    check_files(pathlib.Path(folder))
-    known = CategoricalEncoder()
-    known.load(pathlib.Path(folder, "label_encoder.ckpt"))
-    for name, module in modules.items():
-        path = pathlib.Path(folder, f"{name}.ckpt")
-        state = read_untrusted_tensors(path)
-        require_no_nan(state, path)
-        if known.lab2ind != label_encoder.lab2ind:
-            own = module.state_dict()
-            for key in state.keys() & own.keys():
-                if name == "classifier" or key.startswith("classifier."):
-                    state[key] = _by_speaker(
-                        state[key],
-                        own[key],
-                        known,
-                        label_encoder,
-                        shard=getattr(module, "shard", None),
-                    )
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{path} does not fit the recipe's {name}: "
-                f"{' '.join(str(error).split())} Start from a run of the same "
-                "network and loss."
-            ) from error
-    found = len(known.lab2ind.keys() & label_encoder.lab2ind.keys())
-    logger.info(
-        f"Starting from {folder}: its classifier knows {found} of "
-        f"{len(label_encoder)} classes."
-    )
-    return found
-
-
-def _by_speaker(old, own, known, label_encoder, shard=None):
-    """Rows of a new head, with the old rows of known speakers."""
-    if old.shape[1:] != own.shape[1:]:
-        return old  # loading it raises an error
-    first, stop = 0, len(label_encoder)
-    if shard is not None:
-        first, stop = shard.first, shard.stop
-    pairs = [
-        (number - first, known.lab2ind[label_encoder.ind2lab[number]])
-        for number in range(first, stop)
-        if label_encoder.ind2lab[number] in known.lab2ind
-    ]
-    # [classes, rows of a class, ...]
-    matched = own.detach().cpu().clone().unflatten(0, (stop - first, -1))
-    if pairs:
-        here, there = torch.tensor(pairs).T
-        matched[here] = old.unflatten(0, (len(known), -1))[there]
-    return matched.flatten(0, 1)
 
 
 def _modules_yaml(recipe, classes):

@@ -4,6 +4,7 @@ import pandas as pd
 import torch
 
 from speechbrain_ext.processing.cosine import cosine_scores
+from speechbrain_ext.utils.distributed import all_reduce_sum
 from speechbrain_ext.utils.metrics import EER
 
 
@@ -16,6 +17,8 @@ class DevelopmentTrials:
         Column ID.
     trials : pandas.DataFrame
         Columns enrol and test, which are IDs of the manifest, and target.
+    embedding_size : int
+        Size of the embeddings that ``keep`` takes.
 
     Example
     -------
@@ -27,8 +30,9 @@ class DevelopmentTrials:
     0.0
     """
 
-    def __init__(self, manifest, trials):
+    def __init__(self, manifest, trials, embedding_size=0):
         self.utterances = len(manifest)
+        self.embeddings = torch.zeros(self.utterances, embedding_size)
         rows = pd.Series(range(self.utterances), index=manifest["ID"])
         self.enrol, self.test = (
             torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
@@ -53,3 +57,33 @@ class DevelopmentTrials:
         """
         scores = cosine_scores(embeddings, self.enrol, self.test)
         return EER(scores[self.target], scores[~self.target])[0]
+
+    def keep(self, rows, embeddings):
+        """Keeps embeddings of a batch for ``kept_eer``.
+
+        Arguments
+        ---------
+        rows : torch.Tensor
+            Their rows in the manifest, shape [batch].
+        embeddings : torch.Tensor
+            Shape [batch, 1, embedding].
+        """
+        self.embeddings[rows.cpu()] = embeddings.squeeze(1).float().cpu()
+
+    def kept_eer(self, device="cpu"):
+        """Computes the equal error rate of the embeddings that were kept.
+
+        All processes must call this. Each of them keeps the embeddings of its
+        own batches, always of the same rows.
+
+        Arguments
+        ---------
+        device : torch.device
+            Where the embeddings of the processes are collected.
+
+        Returns
+        -------
+        float
+            The EER, a fraction.
+        """
+        return self.eer(all_reduce_sum(self.embeddings.to(device)).cpu())

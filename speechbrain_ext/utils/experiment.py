@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from speechbrain.utils.logger import (
 )
 from speechbrain.utils.quirks import log_applied_quirks
 
+from speechbrain_ext.utils.distributed import world_size
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
 from speechbrain_ext.utils.journal import continue_file
 from speechbrain_ext.utils.recipe import write_recipe
@@ -137,6 +139,55 @@ def git_commit():
         )
         commit = git.stdout.strip() or commit
     return commit
+
+
+def log_training(brain, manifest, classes, batch_size):
+    """Logs data, batches, highest learning rate and device of a training.
+
+    Arguments
+    ---------
+    brain : speechbrain_ext.core.ResumableBrain
+        The Brain, with its ``train_sampler``. Its hparams have
+        ``epoch_counter``, ``lr_schedule`` and ``train_dataloader_opts``.
+    manifest : pandas.DataFrame
+        The training utterances; columns duration and spk_id.
+    classes : int
+        Number of classes.
+    batch_size : int
+        Utterances in a global batch.
+    """
+    updates = len(brain.train_sampler)
+    epochs = brain.hparams.epoch_counter.limit
+    steps = torch.arange(0, epochs, 1 / updates, dtype=torch.float64)
+    highest = max(map(brain.hparams.lr_schedule, steps.tolist()))
+    workers = brain.hparams.train_dataloader_opts.get("num_workers", 0)
+    logger.info(
+        f"{len(manifest)} utterances ({manifest['duration'].sum():.0f} s of "
+        f"speech) of {manifest['spk_id'].nunique()} speakers ({classes} "
+        f"classes), {updates} updates an epoch at a global batch of "
+        f"{batch_size} on {world_size()} process(es); highest learning rate "
+        f"{highest:.4g}."
+    )
+    logger.info(
+        f"Device {brain.device}, precision {brain.precision}, {workers} "
+        "DataLoader worker(s) a process."
+    )
+
+
+def log_command(script, recipe, options):
+    """Logs a command for a shell.
+
+    Arguments
+    ---------
+    script : str
+        The Python script.
+    recipe : str | pathlib.Path
+        Its YAML.
+    options : dict
+        Values by option; those that are None are left out.
+    """
+    flags = [f"--{k}={v}" for k, v in options.items() if v is not None]
+    logger.info(shlex.join(["python", script, str(recipe), *flags]))
 
 
 def _log_exception(kind, error, traceback):

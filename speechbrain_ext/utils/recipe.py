@@ -229,8 +229,8 @@ class RecipeText:
             ``key: old -> new``; keys inside a block are joined by dots.
         """
         with open(path, encoding="utf-8") as file:
-            old = dict(_leaves(ruamel.yaml.YAML().load(file)))
-        new = dict(_leaves(ruamel.yaml.YAML().load(io.StringIO(self.text))))
+            old = dict(yaml_leaves(ruamel.yaml.YAML().load(file)))
+        new = dict(yaml_leaves(ruamel.yaml.YAML().load(io.StringIO(self.text))))
         return [
             f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
             for key in dict.fromkeys([*old, *new])
@@ -284,14 +284,34 @@ class RecipeText:
             )
 
 
-def _leaves(node, name=""):
-    """The values and tags of a YAML, with their dotted keys."""
+def yaml_leaves(node, name=""):
+    """The values and tags of a YAML, with their dotted keys.
+
+    Arguments
+    ---------
+    node : object
+        A value that ruamel.yaml has read, such as a whole recipe.
+    name : str
+        Dotted key of the value.
+
+    Yields
+    ------
+    name : str
+        The dotted key; it ends with `` tag`` for a tag.
+    value : str
+        The value or the tag, as text.
+
+    Example
+    -------
+    >>> dict(yaml_leaves({"a": {"b": 1, "c": [2]}}))
+    {'a.b': '1', 'a.c': '[2]'}
+    """
     tag = getattr(getattr(node, "tag", None), "value", None)
     if tag:
         yield f"{name} tag", tag
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+            yield from yaml_leaves(value, f"{name}.{key}" if name else str(key))
     elif isinstance(node, list):
         yield name, str(list(node))
     else:

@@ -23,6 +23,7 @@ LAYERS = (
     "integrations",
     "synthetic",
     "core",
+    "fine_tuning",
 )
 # A fixed name of version 0.1, which re-exports the readers of checkpoints
 UPWARD = {("speechbrain_ext.utils.conversion", "integrations")}

@@ -13,7 +13,6 @@ that verifies trials.
 import functools
 import logging
 import pathlib
-import shlex
 import sys
 import time
 
@@ -27,27 +26,26 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 from voxceleb_prepare import prepare_voxceleb
 
-from speechbrain_ext.core import ResumableBrain
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches, crop_loader
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.speaker_labels import LabelMapCheck, speaker_classes
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.fine_tuning import FineTuningBrain
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import (
     export_pretrained,
-    load_pretrained,
     require_exportable,
 )
 from speechbrain_ext.inference.model_card import data_sentence
 from speechbrain_ext.inference.noisy_labels import training_manifest
+from speechbrain_ext.inference.start_from import head_folder, load_pretrained
 from speechbrain_ext.nnet.schedulers import check_schedules
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.development import DevelopmentTrials
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
-    all_reduce_sum,
     init_processes,
     main_process_first,
     raise_on_all,
@@ -55,7 +53,11 @@ from speechbrain_ext.utils.distributed import (
     shut_down_processes,
     world_size,
 )
-from speechbrain_ext.utils.experiment import start_experiment
+from speechbrain_ext.utils.experiment import (
+    log_command,
+    log_training,
+    start_experiment,
+)
 from speechbrain_ext.utils.failures import one_sentence
 from speechbrain_ext.utils.files import explain_disk_full, refuse_links
 from speechbrain_ext.utils.model_selection import check_select, load_selected
@@ -83,21 +85,23 @@ KEYS = (
     "dev_trials", "label_noise", "shards", "sample_rate", "sentence_len",
     "batch_size", "sampler", "speeds", "augment", "spec_augment",
     "train_dataloader_opts", "dev_batch_seconds", "embedding_size", "modules",
-    "classifier", "shard_classifier", "start_from", "label_encoder",
-    "margin_schedule", "opt_class", "lr_schedule", "epoch_counter", "precision",
-    "max_grad_norm", "skip_nonfinite_grads", "checkpointer",
-    "ckpt_interval_minutes", "train_logger", "select", "average_checkpoints",
-    "verification_recipe", "weights_license",
+    "classifier", "shard_classifier", "start_from", "head_from",
+    "frozen_epochs", "encoder_lr_scale", "label_encoder", "margin_schedule",
+    "opt_class", "lr_schedule", "epoch_counter", "precision", "max_grad_norm",
+    "skip_nonfinite_grads", "checkpointer", "ckpt_interval_minutes",
+    "train_logger", "select", "average_checkpoints", "verification_recipe",
+    "weights_license",
 )  # fmt: skip
 
 
-class SpeakerBrain(ResumableBrain):
+class SpeakerBrain(FineTuningBrain):
     """Trains an encoder and follows its EER on held-out speakers."""
 
-    def __init__(self, train_loggers, dev_trials=None, **brain_arguments):
+    def __init__(self, train_loggers, dev=None, means=None, **brain_arguments):
         super().__init__(**brain_arguments)
         self.train_loggers = train_loggers
-        self.dev_trials = dev_trials
+        self.dev_set, self.dev_trials = dev or (None, None)
+        self.means = means  # what a head from mean embeddings is made of
         # not wrapped for several processes, as those in self.modules will be
         self.trained = {name: self.modules[name] for name in TRAINED}
 
@@ -119,33 +123,35 @@ class SpeakerBrain(ResumableBrain):
         features = self.modules.mean_var_norm(features, lengths)
         if train and self.hparams.spec_augment is not None:
             features = self.hparams.spec_augment(features, seeds)
-        embeddings = self.modules.embedding_model(features, lengths)
+        embeddings = self.encode(features, lengths)
         return self.modules.classifier(embeddings) if train else embeddings
 
     def compute_objectives(self, predictions, batch, stage):
         """Computes the loss (training) or keeps embeddings (validation)."""
         if stage == sb.Stage.TRAIN:
             return self.modules.loss(predictions, batch.spk_id_encoded.data)
-        self.embeddings[batch.row.cpu()] = predictions.squeeze(1).float().cpu()
+        self.dev_trials.keep(batch.row, predictions)
         return torch.zeros(1)
+
+    def on_fit_start(self):
+        """Sets a new head and logs the EER of an encoder started from."""
+        super().on_fit_start()
+        if self.optimizer_step or not self.hparams.start_from:
+            return
+        if self.means is not None:
+            self.start_from_means(*self.means)
+        if self.dev_set is not None:
+            self.validate(self.dev_set)
+            meta = {"epoch": 0, "epochs": self.hparams.epoch_counter.limit}
+            self.log(meta, None, self.dev_trials.kept_eer(self.device))
 
     def on_fit_batch_start(self, batch, should_step):
         """Sets the learning rate and the margin of this batch."""
         super().on_fit_batch_start(batch, should_step)
-        done = self.hparams.epoch_counter.current - 1
-        done += (self.step - 1) / len(self.train_sampler)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.hparams.lr_schedule(done)
+        done = self.epochs_done()
+        self.set_learning_rate(self.hparams.lr_schedule(done))
         if hasattr(self.trained["loss"], "margin"):
             self.trained["loss"].margin = self.hparams.margin_schedule(done)
-
-    def on_stage_start(self, stage, epoch=None):
-        """Starts the statistics of an epoch."""
-        super().on_stage_start(stage, epoch)
-        if stage == sb.Stage.VALID:
-            self.embeddings = torch.zeros(
-                self.dev_trials.utterances, self.hparams.embedding_size
-            )
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs an epoch and saves its checkpoint."""
@@ -155,13 +161,7 @@ class SpeakerBrain(ResumableBrain):
             if self.dev_trials is None:
                 self.end_epoch(epoch)
         elif stage == sb.Stage.VALID:
-            self.end_epoch(epoch, self.dev_eer())
-
-    def dev_eer(self):
-        """The EER of the development trials."""
-        # each process has the embeddings of its own batches
-        embeddings = all_reduce_sum(self.embeddings.to(self.device)).cpu()
-        return self.dev_trials.eer(embeddings)
+            self.end_epoch(epoch, self.dev_trials.kept_eer(self.device))
 
     def end_epoch(self, epoch, eer=None):
         """Logs an epoch and saves its checkpoint."""
@@ -170,6 +170,12 @@ class SpeakerBrain(ResumableBrain):
         self.save_epoch(kept, self.hparams.average_checkpoints)
 
     @main_process_only
+    def log(self, meta, train_stats, eer):
+        """Writes a line to every log."""
+        valid = None if eer is None else {"EER": 100 * eer}
+        for train_logger in self.train_loggers:
+            train_logger.log_stats(meta, train_stats, valid)
+
     def log_epoch(self, epoch, eer):
         """Writes the log line of an epoch."""
         epochs = self.hparams.epoch_counter.limit
@@ -180,12 +186,10 @@ class SpeakerBrain(ResumableBrain):
         if hasattr(self.trained["loss"], "margin"):
             meta["margin"] = float(self.trained["loss"].margin)
         meta["seconds left"] = seconds * (epochs - epoch)
-        valid = None if eer is None else {"EER": 100 * eer}
-        for train_logger in self.train_loggers:
-            train_logger.log_stats(meta, self.train_stats, valid)
+        self.log(meta, self.train_stats, eer)
 
 
-def make_modules(hparams):
+def make_modules(hparams, text):
     """The modules of the Brain; the classifier has the classes of the data."""
     labels, classifier = hparams["label_encoder"], hparams["classifier"]
     if hparams["shard_classifier"]:
@@ -196,13 +200,14 @@ def make_modules(hparams):
             modules[name] = module(out_neurons=len(labels))
     modules["loss"].shard = getattr(modules["classifier"], "shard", None)
     if start := hparams["start_from"]:
-        load_pretrained(start, {n: modules[n] for n in TRAINED}, labels)
+        loaded = {name: modules[name] for name in TRAINED}
+        load_pretrained(start, loaded, labels, hparams["head_from"], text)
     return modules
 
 
-def make_brain(hparams, text, run_opts, train_set, dev_trials):
+def make_brain(hparams, text, run_opts, train_set, dev, means):
     """The Brain with what it saves and where it logs."""
-    modules, checkpointer = make_modules(hparams), hparams["checkpointer"]
+    modules, checkpointer = make_modules(hparams, text), hparams["checkpointer"]
     checkpointer.add_recoverables({name: modules[name] for name in TRAINED})
     checkpointer.add_recoverable("recipe", RecipeText(text))
     label_map = LabelMapCheck(hparams["label_encoder"])
@@ -214,13 +219,16 @@ def make_brain(hparams, text, run_opts, train_set, dev_trials):
             logger.info(f"No augmentation with {name}: no folder is given.")
     return SpeakerBrain(
         open_loggers(hparams["output_folder"], hparams["train_logger"]),
-        dev_trials,
+        dev,
+        means,
         modules=modules,
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=checkpointer,
         train_sampler=train_set.batch_sampler,
+        frozen_epochs=hparams["frozen_epochs"],
+        encoder_lr_scale=hparams["encoder_lr_scale"],
     )
 
 
@@ -244,13 +252,9 @@ def train_loader(hparams, device, manifest, labels):
     return crop_loader(dataset, ResumableBatches(sampler), options)
 
 
-def dev_loader(hparams):
-    """Whole utterances of the held-out speakers, and their trials."""
-    if not hparams["dev_speakers"]:
-        return None, None
-    save_folder = pathlib.Path(hparams["save_folder"])
-    manifest = read_manifest(save_folder / "dev.csv")
-    loader = utterance_loader(
+def whole_utterances(hparams, manifest):
+    """Utterances in padded batches; each process gets its part of them."""
+    return utterance_loader(
         manifest,
         hparams["dev_batch_seconds"],
         hparams["train_dataloader_opts"].get("num_workers", 0),
@@ -258,22 +262,32 @@ def dev_loader(hparams):
         world_size(),
         hparams["sample_rate"],
     )
+
+
+def dev_loader(hparams):
+    """Whole utterances of the held-out speakers, and their trials."""
+    if not hparams["dev_speakers"]:
+        return None
+    save_folder = pathlib.Path(hparams["save_folder"])
+    manifest = read_manifest(save_folder / "dev.csv")
     trials = read_trials(save_folder / "dev_trials.txt")
-    return loader, DevelopmentTrials(manifest, trials)
+    trials = DevelopmentTrials(manifest, trials, hparams["embedding_size"])
+    return whole_utterances(hparams, manifest), trials
 
 
-def finish(hparams, brain, dev_set):
+def finish(hparams, brain):
     """The modules to export, with the weights that `select` asks for."""
     exported, classes = dict(brain.trained), len(hparams["label_encoder"])
     if hparams["shard_classifier"]:  # exported whole
         exported["classifier"] = hparams["classifier"](out_neurons=classes)
     select, count = hparams["select"], hparams["average_checkpoints"]
     best = load_selected(hparams["checkpointer"], exported, select, count)
-    if select == "average" and dev_set is not None and best is not None:
-        brain.validate(dev_set)
+    if select == "average" and brain.dev_set is not None and best is not None:
+        brain.validate(brain.dev_set)
+        eer = brain.dev_trials.kept_eer(brain.device)
         logger.info(
-            f"Development EER: {100 * brain.dev_eer():.2f} % for "
-            f"this average, {100 * best.meta['EER']:.2f} % for the best epoch, "
+            f"Development EER: {100 * eer:.2f} % for this average, "
+            f"{100 * best.meta['EER']:.2f} % for the best epoch, "
             f"{best.meta['epoch']}. --select=lowest_eer exports the best epoch."
         )
     return exported
@@ -297,6 +311,7 @@ def prepare(hparams):
 
 def train(recipe, run_opts, hparams, text):
     """Trains, exports, and returns the pretrained folder."""
+    map_folder = head_folder(hparams["start_from"], hparams["head_from"])
     main_process_first(prepare, hparams, once_per_node=True)
     device = run_opts["device"] or infer_device()
     manifest, cohort = main_process_first(
@@ -313,7 +328,7 @@ def train(recipe, run_opts, hparams, text):
         manifest["spk_id"],
         hparams["label_encoder"],
         pathlib.Path(hparams["save_folder"], "label_encoder.txt"),
-        hparams["start_from"],
+        map_folder,
         hparams["speeds"],
     )
     output_folder = pathlib.Path(hparams["output_folder"])
@@ -321,13 +336,16 @@ def train(recipe, run_opts, hparams, text):
     main_process_first(start_experiment, output_folder, text, __file__, logs)
     main_process_first(require_exportable, output_folder / "pretrained")
     train_set = raise_on_all(train_loader, hparams, device, manifest, labels)
-    dev_set, dev_trials = raise_on_all(dev_loader, hparams)
+    dev, means = raise_on_all(dev_loader, hparams), None
+    if hparams["head_from"] == "means":
+        means = whole_utterances(hparams, manifest), labels
     brain = raise_on_all(
-        make_brain, hparams, text, run_opts, train_set, dev_trials
+        make_brain, hparams, text, run_opts, train_set, dev, means
     )
-    describe(hparams, brain, manifest)
-    brain.fit(hparams["epoch_counter"], train_set, dev_set)
-    exported = finish(hparams, brain, dev_set)
+    classes = len(hparams["label_encoder"])
+    log_training(brain, manifest, classes, hparams["batch_size"])
+    brain.fit(hparams["epoch_counter"], train_set, brain.dev_set)
+    exported = finish(hparams, brain)
     folder = output_folder / "pretrained"
     if if_main_process():
         encoder, size = hparams["label_encoder"], hparams["embedding_size"]
@@ -347,25 +365,6 @@ def train(recipe, run_opts, hparams, text):
     return folder
 
 
-def describe(hparams, brain, manifest):
-    """Logs the data, the batches, the device and the highest rate."""
-    epochs, updates = hparams["epoch_counter"].limit, len(brain.train_sampler)
-    steps = torch.arange(0, epochs, 1 / updates, dtype=torch.float64)
-    highest = max(map(hparams["lr_schedule"], steps.tolist()))
-    workers = hparams["train_dataloader_opts"].get("num_workers", 0)
-    logger.info(
-        f"{len(manifest)} utterances ({manifest['duration'].sum():.0f} s of "
-        f"speech) of {manifest['spk_id'].nunique()} speakers "
-        f"({len(hparams['label_encoder'])} classes), {updates} updates an "
-        f"epoch at a global batch of {hparams['batch_size']} on "
-        f"{world_size()} process(es); highest learning rate {highest:.4g}."
-    )
-    logger.info(
-        f"Device {brain.device}, precision {brain.precision}, {workers} "
-        "DataLoader worker(s) a process."
-    )
-
-
 def offer_verification(hparams, recipe, folder, cohort):
     """Logs the command that verifies trials with this encoder."""
     verification = pathlib.Path(recipe).parent / hparams["verification_recipe"]
@@ -377,10 +376,8 @@ def offer_verification(hparams, recipe, folder, cohort):
         "layout": hparams["layout"],
         "trial_lists": hparams["trial_lists"],
     }
-    flags = [f"--{k}={v}" for k, v in options.items() if v is not None]
-    command = ["python", "speaker_verification_cosine.py", str(verification)]
     logger.info(f"The encoder is in {folder}. To verify trials:")
-    logger.info(shlex.join(command + flags))
+    log_command("speaker_verification_cosine.py", verification, options)
 
 
 def main(argv):

@@ -18,12 +18,12 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.export import (
     export_pretrained,
-    load_pretrained,
     require_exportable,
 )
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.inference.safe_weights import has_safetensors
 from speechbrain_ext.inference.speech import NoSpeechError
+from speechbrain_ext.inference.start_from import load_pretrained
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import SoftmaxAngularPrototypical, SphereFace2

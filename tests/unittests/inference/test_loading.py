@@ -12,7 +12,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 
-from speechbrain_ext.inference.export import export_pretrained, load_pretrained
+from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.inference.loading import (
     load_encoder,
     pretrained_folder,
@@ -20,6 +20,7 @@ from speechbrain_ext.inference.loading import (
     require_device,
     training_speakers,
 )
+from speechbrain_ext.inference.start_from import load_pretrained
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 

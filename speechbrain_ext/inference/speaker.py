@@ -400,8 +400,6 @@ class SpeakerVerifier(SpeakerRecognition):
         self.enrolments.require_new(name, replace)  # before files are read
         rows = torch.cat([self._embedding(path) for path in files])
         mean = enrolment_embeddings(rows, [range(len(rows))])[0]
-        # at the files' length again, so that a mean can be subtracted
-        mean = mean * rows.norm(dim=1).mean()
         self.enrolments.add({name: mean.numpy()}, replace)
 
     def verify(self, name, file, p_target=None, scoring=None):

@@ -110,8 +110,10 @@ def enrolment_embeddings(embeddings, models):
     """The embedding of each speaker enrolled with several utterances.
 
     It is the mean of the utterances' embeddings, each brought to length 1
-    first, so that none outweighs the others. Its cosine with a test utterance
-    is the mean of the utterances' cosines, times one factor per model.
+    first, so that none outweighs the others, times the mean of their lengths,
+    so that a training mean can be subtracted from it. Its cosine with a test
+    utterance is the mean of the utterances' cosines, times one factor per
+    model.
 
     Arguments
     ---------
@@ -134,8 +136,8 @@ def enrolment_embeddings(embeddings, models):
     -------
     >>> embeddings = torch.tensor([[2.0, 0.0], [0.0, 5.0]])
     >>> enrolment_embeddings(embeddings, [[0, 1], [1]])
-    tensor([[0.5000, 0.5000],
-            [0.0000, 1.0000]])
+    tensor([[1.7500, 1.7500],
+            [0.0000, 5.0000]])
     """
     for number, rows in enumerate(models):
         if not len(rows):
@@ -146,10 +148,14 @@ def enrolment_embeddings(embeddings, models):
     rows = torch.cat([torch.as_tensor(rows) for rows in models])
     which = torch.repeat_interleave(torch.tensor([len(r) for r in models]))
     unit = unit_length("embeddings", embeddings[rows], rows)
-    sums = unit.new_zeros(len(models), unit.shape[1], dtype=torch.float64)
-    sums.index_add_(0, which.to(unit.device), unit.double())
-    counts = which.bincount().to(sums).unsqueeze(1)
-    return (sums / counts).to(unit.dtype)
+    lengths = embeddings[rows].double().norm(dim=1, keepdim=True)
+    counts = which.bincount().to(lengths).unsqueeze(1)
+
+    def mean(values):
+        sums = values.new_zeros(len(models), values.shape[1])
+        return sums.index_add_(0, which.to(sums.device), values) / counts
+
+    return (mean(unit.double()) * mean(lengths)).to(unit.dtype)
 
 
 def unit_trials(embeddings, enrol, test):

@@ -104,20 +104,9 @@ class SpeakerVerifier(SpeakerRecognition):
     def from_hparams(cls, source, hparams_file="hyperparams.yaml", **kwargs):
         """Loads a pretrained folder with its calibration and cohort.
 
-        Arguments
-        ---------
-        source : str
-            A folder, ``hf:owner/name``, or what SpeechBrain takes. Without a
-            folder there is no fingerprint, calibration or cohort.
-        hparams_file : str
-            The YAML in the folder.
-        **kwargs : dict
-            Arguments of SpeechBrain's ``from_hparams``.
-
-        Returns
-        -------
-        SpeakerVerifier
-            The verifier; None with ``download_only=True``.
+        Overrides ``speechbrain.inference.interfaces.Pretrained.from_hparams``;
+        see there. ``hf:owner/name`` is a source too. Without a folder there is
+        no fingerprint, calibration or cohort.
 
         Raises
         ------
@@ -193,12 +182,10 @@ class SpeakerVerifier(SpeakerRecognition):
         self.folder, self.fingerprint = folder, model_fingerprint(folder)
         self.enrolments = Enrolments(self.fingerprint)
         calibrations, back_end = {}, None
-        if os.path.lexists(folder / "calibration.json"):
-            calibrations = load_calibrations(folder / "calibration.json")
-        if os.path.lexists(folder / "normalization.npz"):
-            back_end = load_cohort(
-                folder / "normalization.npz", self.fingerprint
-            )
+        if os.path.lexists(path := folder / "calibration.json"):
+            calibrations = load_calibrations(path)
+        if os.path.lexists(path := folder / "normalization.npz"):
+            back_end = load_cohort(path, self.fingerprint)
         self.decisions = Decisions(back_end, calibrations)
 
     def use_enrolments(self, path):
@@ -236,15 +223,9 @@ class SpeakerVerifier(SpeakerRecognition):
     def load_audio(self, path, savedir=None):
         """Reads an audio file as one channel at the encoder's sample rate.
 
-        A missing file raises an error; only URLs (``https://...``) are
-        downloaded.
-
-        Arguments
-        ---------
-        path : str | pathlib.Path
-            The file.
-        savedir : str
-            Folder for a downloaded file.
+        Overrides ``speechbrain.inference.interfaces.Pretrained.load_audio``;
+        see there. A missing file raises an error; only URLs (``https://...``)
+        are downloaded.
 
         Returns
         -------
@@ -286,6 +267,8 @@ class SpeakerVerifier(SpeakerRecognition):
           with global context: the mean of the blocks' embeddings, each of
           length 1. Each block is normalised by itself.
 
+        The errors are those of ``load_audio``.
+
         Arguments
         ---------
         path : str | pathlib.Path
@@ -295,15 +278,6 @@ class SpeakerVerifier(SpeakerRecognition):
         -------
         torch.Tensor
             Shape [1, 1, embedding], as from ``encode_batch``.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the file does not exist.
-        AudioError
-            If the file cannot be read, or has samples that are not finite.
-        NoSpeechError
-            If it is silent or has less than 0.1 s of sound.
         """
         path = os.fspath(path)
         frames, file_rate, _ = file_header(path)
@@ -320,20 +294,9 @@ class SpeakerVerifier(SpeakerRecognition):
     ):
         """Compares waveforms by the cosine of their embeddings.
 
-        Same as in SpeechBrain, except for the default threshold.
-
-        Arguments
-        ---------
-        wavs1 : torch.Tensor
-            Waveforms at the encoder's sample rate, [batch, time].
-        wavs2 : torch.Tensor
-            The other waveforms, [batch, time].
-        wav1_lens : torch.Tensor
-            Relative lengths, [batch], or None.
-        wav2_lens : torch.Tensor
-            Relative lengths, [batch], or None.
-        threshold : float
-            Threshold on the cosine; None for ``cosine_threshold()``.
+        Overrides
+        ``speechbrain.inference.speaker.SpeakerRecognition.verify_batch``; see
+        there. The default threshold is ``cosine_threshold()``.
 
         Returns
         -------

@@ -108,4 +108,4 @@ def test_encoders_of_other_speakers_are_said(
         yaml.replace(f"out_neurons: {len(train)}", "out_neurons: 2")
     )
     said = error_of(main, mixed, written, tmp_path / "out")
-    assert "has 6 speakers, but its classifier 2 classes" in said
+    assert "has 6 speakers, but its head has 2 classes" in said

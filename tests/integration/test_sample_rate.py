@@ -23,6 +23,7 @@ from speechbrain_ext.inference.embedding_store import (
     model_fingerprint,
     utterance_keys,
 )
+from speechbrain_ext.processing.development import DevelopmentTrials
 
 RATE = 8000
 
@@ -40,12 +41,12 @@ def trained_at_8_khz(recipe_folder, corpus, tmp_path, monkeypatch, caplog):
 
     kept = []
 
-    def dev_eer(brain):
-        kept.append(brain.embeddings.clone())
-        return real(brain)
+    def eer(trials, embeddings):
+        kept.append(embeddings.clone())
+        return real(trials, embeddings)
 
-    real = recipe.SpeakerBrain.dev_eer
-    monkeypatch.setattr(recipe.SpeakerBrain, "dev_eer", dev_eer)
+    real = DevelopmentTrials.eer
+    monkeypatch.setattr(DevelopmentTrials, "eer", eer)
     with caplog.at_level(logging.INFO):
         folder = recipe.main(
             argv(

@@ -98,13 +98,13 @@ def test_audio_that_is_gone_is_one_sentence(
     workers, train, script, corpus, tmp_path, monkeypatch
 ):
     moving = shutil.copytree(corpus, tmp_path / "corpus")
-    describe = script.describe
+    log_training = script.log_training
 
     def remove(*arguments):
-        describe(*arguments)
+        log_training(*arguments)
         shutil.rmtree(moving / "wav")
 
-    monkeypatch.setattr(script, "describe", remove)
+    monkeypatch.setattr(script, "log_training", remove)
     options = f"{{num_workers: {workers}, persistent_workers: True}}"
     said = sentence(train, data_folder=moving, train_dataloader_opts=options)
     assert "Cannot read" in said and str(moving / "wav") in said

@@ -44,6 +44,7 @@ from speechbrain_ext.inference.embedding_store import (
     model_fingerprint,
     stored_embeddings,
 )
+from speechbrain_ext.inference.export import keep_cohort
 from speechbrain_ext.inference.loading import (
     HUB,
     explain_torch_errors,
@@ -60,7 +61,6 @@ from speechbrain_ext.processing.back_end import (
     scores_by_name,
 )
 from speechbrain_ext.processing.calibration import save_calibrations
-from speechbrain_ext.processing.cohort_file import save_cohort
 from speechbrain_ext.processing.score_matrix import write_trial_matrix
 from speechbrain_ext.processing.scoring import (
     find_calibrated_scoring,
@@ -88,7 +88,6 @@ from speechbrain_ext.utils.files import (
     atomic_write,
     explain_disk_full,
     refuse_links,
-    remove_own,
 )
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import results_table, write_report
@@ -280,8 +279,11 @@ def calibrations(hparams, back_end, manifest, speakers):
                 save_calibrations(f"{folder}/calibration.json", found)
         except OSError as error:
             logger.warning(f"{folder} gets no calibration.json: {error}")
-    if found and not str(hparams["pretrained_folder"]).startswith(HUB):
-        keep_cohort(hparams, back_end)
+    if found and not str(folder).startswith(HUB):
+        try:
+            keep_cohort(folder, back_end, hparams["cohort_by"])
+        except OSError as error:
+            logger.warning(f"{folder} gets no normalization.npz: {error}")
     return found
 
 
@@ -300,23 +302,6 @@ def describe_encoder(hparams, reports):
         add_figures(folder, rows, tables)
     except OSError as error:
         logger.warning(f"{folder} gets no figures in its README.md: {error}")
-
-
-def keep_cohort(hparams, back_end):
-    """Saves the cohort of the calibrations in the pretrained folder.
-
-    A cohort of utterances can be as large as the training set, so only one of
-    speakers is saved.
-    """
-    folder = hparams["pretrained_folder"]
-    path = pathlib.Path(folder, "normalization.npz")
-    try:
-        if hparams["cohort_by"] == "speaker":
-            save_cohort(path, back_end, model_fingerprint(folder))
-        else:  # the new calibrations do not belong to an older cohort
-            remove_own(path)
-    except OSError as error:
-        logger.warning(f"{folder} gets no normalization.npz: {error}")
 
 
 def start_report(hparams, path, trials, speakers, trained, cohort):

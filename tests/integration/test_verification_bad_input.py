@@ -131,9 +131,9 @@ def test_speakers_of_training_and_cohort_are_remarked_on(
 def test_lists_are_resolved_once_and_prepare_json_is_not_read(
     module, options, corpus, monkeypatch
 ):
-    import voxceleb_prepare
-
-    found, resolved = voxceleb_prepare.resolve_trial_lists, []
+    # the script's own copy: other tests may have imported another one
+    prepare = module.prepare_voxceleb.__globals__
+    found, resolved = prepare["resolve_trial_lists"], []
 
     def counting(*arguments):
         lists = found(*arguments)
@@ -143,9 +143,9 @@ def test_lists_are_resolved_once_and_prepare_json_is_not_read(
     def refuse(*_):
         raise AssertionError("prepare.json is read")
 
-    for script in (module, voxceleb_prepare):
-        monkeypatch.setattr(script, "resolve_trial_lists", counting)
-    monkeypatch.setattr(voxceleb_prepare, "read_prepared", refuse)
+    for names in (vars(module), prepare):
+        monkeypatch.setitem(names, "resolve_trial_lists", counting)
+    monkeypatch.setitem(prepare, "read_prepared", refuse)
     (row,) = module.main(options())
     assert row["trials"] == "veri_toy"
     assert resolved == [[str(corpus / "meta" / "veri_toy.txt")]]

@@ -351,7 +351,7 @@ class SpeakerVerifier(SpeakerRecognition):
         ------
         ValueError
             If the name is enrolled already or not valid, a file cannot be
-            used, or there is no file. Nothing is enrolled then.
+            used, or no file is given. Nothing is enrolled then.
         OSError
             If a file does not exist, or the enrolments cannot be saved.
         """

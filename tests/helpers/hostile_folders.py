@@ -14,8 +14,7 @@ import zipfile
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-YAML = "hyperparams.yaml"
-MODEL = "embedding_model.ckpt"
+YAML, MODEL = "hyperparams.yaml", "embedding_model.ckpt"
 TAG = "is refused; only !new, !name and !ref"
 CLASS = "is not a class that may be built without trust"
 PLACE = "only files beside it are read without trust"
@@ -77,8 +76,7 @@ def weights(change_state):
     """Changes the tensors of the encoder."""
 
     def change(folder, outside):
-        state = torch.load(folder / MODEL)
-        torch.save(change_state(dict(state)), folder / MODEL)
+        torch.save(change_state(torch.load(folder / MODEL)), folder / MODEL)
 
     return change
 
@@ -450,11 +448,3 @@ HOSTILE = {
         "a module of torch",
     ),
 }
-# Run in a process of their own, whose memory is measured
-DANGEROUS = [
-    *("anchor bomb", "reference bomb", "deep nesting", "large YAML"),
-    *("huge shape", "many blocks", "huge filterbank", "huge extra module"),
-    *("many modules", "huge weights", "huge folder", "huge card"),
-    *("huge calibration", "huge label map", "zip bomb", "bytearray bomb"),
-    *("values that are not there", "header of safetensors"),
-]

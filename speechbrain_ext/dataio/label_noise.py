@@ -142,7 +142,8 @@ def corrupt_labels(manifest, kind, rate=None, seed=0, **options):
         own |= {"rate": rate, "seed": seed}
     noisy = FUNCTIONS[kind](clean.loc[confined].copy(), **own)
     if least > 1:
-        labels = clean["spk_id"].to_numpy(dtype=object, copy=True)
+        # pandas 3.1 ignores to_numpy(copy=True) for unpickled texts
+        labels = clean["spk_id"].to_numpy(dtype=object).copy()
         labels[confined] = noisy["spk_id"]
         noisy = clean.assign(spk_id=labels)
     return noisy, noise_report(
@@ -184,7 +185,7 @@ def _mixture(clean, seed, parts):
         part = {"seed": stable_seed(seed, "mixture", place), **part}
         left = mixed[free].drop(columns="spk_id_clean")
         noisy, report = corrupt_labels(left, **part)
-        labels = mixed["spk_id"].to_numpy(dtype=object, copy=True)
+        labels = mixed["spk_id"].to_numpy(dtype=object).copy()
         labels[free] = noisy["spk_id"][: len(left)]
         added = noisy[len(left) :]  # by open_set
         mixed = pd.concat(

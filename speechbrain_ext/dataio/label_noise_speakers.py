@@ -58,7 +58,7 @@ def split(manifest, rate, seed, parts=2, by="random"):
             f"{parts}; {len(small)} of the speakers to split have fewer, "
             f"{small[:3]}. Lower `parts`, or exclude them with `min_sessions`."
         )
-    labels = manifest["spk_id"].to_numpy(dtype=object, copy=True)
+    labels = manifest["spk_id"].to_numpy(dtype=object).copy()
     units = units.to_numpy(dtype=object)
     rows = manifest.groupby("spk_id").indices
     for name in sorted(chosen):

@@ -12,8 +12,8 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from speechbrain_ext.dataio.manifests import read_manifest
-from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.dataio.score_files import read_scores
+from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.yaml_files import read_yaml
 

@@ -261,6 +261,23 @@ def test_development_trials_are_made_from_the_noisy_labels(save, manifest):
         development_data(save, 0, 20, asked, seed=1)
 
 
+def test_the_suite_has_the_nearest_speakers_of_an_encoder(
+    encoder, save, manifest, recipe_folder, tmp_path, capsys
+):
+    from make_noisy_labels import main
+
+    arguments = [str(save / "train.csv"), str(tmp_path / "lists"), "--suite"]
+    main([*arguments, f"--embeddings_from={encoder}", "--workers=1"])
+    assert "42 lists" in capsys.readouterr().out
+    asked = json.loads((tmp_path / "lists" / "suite.json").read_text())
+    asked = asked["lists"]["nearest-40-seed43"]["label_noise"]
+    asked["embeddings_from"] = encoder
+    noisy, _ = noisy_manifest(manifest, asked, 1)
+    lines = sorted(noisy["ID"] + " " + noisy["spk_id"] + "\n")
+    found = (tmp_path / "lists" / "nearest-40-seed43.txt").read_text()
+    assert found == "".join(lines)
+
+
 def corrupted_on_a_process(save, asked):
     """What a process of a training reads."""
     train = main_process_first(training_manifest, save, asked, 1)[0]

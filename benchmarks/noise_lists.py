@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Digests of the noise suite of a corpus, and whether they are the same.
 
-    python benchmarks/noise_suite.py --data_folder=MINIVOX [--quick] \
+    python benchmarks/noise_lists.py --data_folder=MINIVOX [--quick] \
         [--json FILE]
 
 The manifest is that of the recipes for small corpora: all training speakers

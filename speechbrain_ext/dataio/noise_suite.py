@@ -19,6 +19,7 @@ from speechbrain_ext.utils.files import atomic_write, locked_folder
 
 SEEDS = (42, 43, 44)
 HASHES = "SHA256SUMS"
+COLUMNS = ("ID", "spk_id", "wav", "spk_id_clean")
 # Name, rates in percent, and the options of `label_noise`
 LISTS = (
     (
@@ -139,6 +140,9 @@ def write_suite(
         "left_out": {},
     }
     loaded = {"embeddings": embeddings, "outside": outside}
+    manifest = _needed(manifest)
+    if outside is not None:
+        loaded["outside"] = outside = _needed(outside)
     wanted = {}
     for name, options in suite_settings(min_sessions).items():
         option, reason = NEEDED.get(name.partition("-")[0], (None, None))
@@ -195,6 +199,11 @@ def _list(manifest, loaded, options):
         "classes": report["classes_after"],
     }
     return "".join(sorted(lines)), figures
+
+
+def _needed(manifest):
+    """The columns that the lists need; all are copied to each process."""
+    return manifest[[name for name in COLUMNS if name in manifest]]
 
 
 def _write(folder, name, text):

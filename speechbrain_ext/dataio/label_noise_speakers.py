@@ -143,7 +143,7 @@ def from_clusters(manifest, clusters):
     Raises
     ------
     ValueError
-        If an utterance has no cluster.
+        If ``clusters`` is not a dict, or an utterance has no cluster.
 
     Example
     -------
@@ -154,6 +154,11 @@ def from_clusters(manifest, clusters):
     >>> from_clusters(table, clusters)["spk_id"].tolist()
     ['a', 'a', 'a', 'b', 'b', 'b', 'b#9', 'b#9']
     """
+    if not isinstance(clusters, dict):
+        raise ValueError(
+            "`clusters` must map the ID of each utterance to a cluster, got "
+            f"{clusters!r}; clusters.read_clusters reads a file."
+        )
     missing = manifest["ID"][~manifest["ID"].isin(clusters)]
     if len(missing):
         raise ValueError(

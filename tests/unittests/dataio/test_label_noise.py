@@ -194,6 +194,7 @@ def test_a_mixture_changes_an_utterance_once():
         ("symmetric", 0.1, {"parts": 2}, "`parts` does not go with kind"),
         ("open_set", 0.1, {}, "`outside` must be a manifest .* without it"),
         ("clusters", None, {}, "`clusters` must be the cluster of each"),
+        ("clusters", None, {"clusters": "a.txt"}, "must map the ID .*'a.txt'"),
         ("clusters", 0.1, {"clusters": {}}, "`rate` does not go with kind"),
         ("clusters", None, {"clusters": {"a": "1"}}, "lacks 90 of 90 utter"),
         ("mixture", None, {}, "`kinds` must be a list of kinds"),

@@ -32,7 +32,8 @@ def list_named(source, folders):
     a file ``*.csv``               a table with ID, wav and spk_id, and
                                    start and stop (samples) where rows are
                                    pieces of files, as SpeechBrain's
-                                   recipes write it
+                                   recipes write it; spk_id_clean (the true
+                                   speakers) of a noisy manifest is kept
     any other file                 lines ``speaker path``, as Clova's
                                    trainer and Open Speaker Verification do
     ============================== ========================================
@@ -53,7 +54,8 @@ def list_named(source, folders):
     -------
     pandas.DataFrame
         Columns ID, wav (absolute), spk_id and official_test (False), and
-        start and stop (-1: the end) of a CSV that has them; sorted by ID.
+        start, stop (-1: the end) and spk_id_clean of a CSV that has them;
+        sorted by ID.
 
     Raises
     ------
@@ -149,6 +151,9 @@ def list_utterances(folders, sources=(), test_ids=(), layout=None):
     if "start" in files:
         files = files.fillna({"start": 0, "stop": -1})
         files = files.astype({"start": int, "stop": int})
+    if "spk_id_clean" in files:
+        clean = files.spk_id_clean.replace("", None)
+        files["spk_id_clean"] = clean.fillna(files.spk_id)
     _check_ids(files, "Two files")
     return files, left_out
 
@@ -189,7 +194,8 @@ def _read_csv(source, folders):
             raise ValueError(
                 f"{source} is broken in line {empty[0]}: {column} is empty."
             )
-    files = table[needed].copy()
+    kept = [name for name in ("spk_id_clean",) if name in table]
+    files = table[needed + kept].copy()
     wavs = files.wav
     for root in ROOTS:
         wavs = wavs.str.replace(f"{root}/", "", regex=False)

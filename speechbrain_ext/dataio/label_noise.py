@@ -5,22 +5,42 @@ name). So the order of the rows, the machine and the number of processes have
 no effect.
 """
 
-import collections
-import hashlib
+import inspect
 import json
+import numbers
 import pathlib
 
-import numpy as np
 import pandas as pd
 
+from speechbrain_ext.dataio import label_noise_kinds, label_noise_speakers
+from speechbrain_ext.dataio.label_noise_report import noise_report
 from speechbrain_ext.dataio.manifests import write_manifest
 from speechbrain_ext.utils.files import atomic_write
 from speechbrain_ext.utils.seed import stable_seed
 
 NEEDED = ("ID", "spk_id", "wav")
+# The functions of the kinds. Their own arguments are the options of a kind.
+FUNCTIONS = {
+    "symmetric": label_noise_kinds.symmetric,
+    "pair": label_noise_kinds.pair,
+    "session": label_noise_kinds.session,
+    "open_set": label_noise_kinds.open_set,
+    "split": label_noise_speakers.split,
+    "merge": label_noise_speakers.merge,
+    "clusters": label_noise_speakers.from_clusters,
+}
+KINDS = (*FUNCTIONS, "mixture")
+RATELESS = ("clusters", "mixture")  # their rate follows from other options
+# Kinds that can be confined to speakers with several sessions
+CONFINED = ("symmetric", "pair", "session", "split", "merge")
+REQUIRED = {
+    "open_set": ("outside", "a manifest of other speakers"),
+    "clusters": ("clusters", "the cluster of each utterance"),
+    "mixture": ("kinds", "a list of kinds with their options"),
+}
 
 
-def corrupt_labels(manifest, kind, rate, seed, **options):
+def corrupt_labels(manifest, kind, rate=None, seed=0, **options):
     """Corrupts a share of the labels in a manifest.
 
     =========== ==========================================================
@@ -32,35 +52,51 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
                 class_dataset.py)
     pair        each utterance, with this probability, gets the class that
                 its own is confused with: the next by name, or the nearest
+    session     of the sessions of each speaker, exactly this share (rounded)
+                gets one wrong speaker each
     open_set    utterances of outside speakers are added with labels drawn
                 from the manifest; ``rate`` is their share of the result
     split       this share of the speakers is split into several labels
     merge       this share of the speakers is merged into fewer labels
+    clusters    labels are those of a clustering; there is no rate
+    mixture     several kinds one after another. Each acts on the utterances
+                that the kinds before it have left unchanged, and its rate is
+                a share of these. So each utterance is changed at most once.
     =========== ==========================================================
 
     With ``exact`` (``symmetric`` and ``pair``) exactly this share of every
     class, rounded, is corrupted, and never keeps its true label.
+
+    With ``min_sessions`` (all kinds but ``open_set``, ``clusters`` and
+    ``mixture``), only speakers with that many sessions are corrupted. ``rate``
+    is a share of these, and wrong labels are drawn among them. Nothing
+    changes in the classes of other speakers. A session is the folder of an
+    utterance's ID.
 
     Arguments
     ---------
     manifest : pandas.DataFrame
         Columns ID, spk_id and wav; others are kept.
     kind : str
-        ``symmetric``, ``pair``, ``open_set``, ``split`` or ``merge``.
+        One of the kinds above.
     rate : float
-        Share in [0, 1].
+        Share in [0, 1]; None for ``clusters`` and ``mixture``.
     seed : int
         Another seed draws other labels.
     **options : dict
-        ``exact`` (bool, False); ``embeddings`` (dict from speaker to vector,
+        ``exact`` (bool, False); ``min_sessions`` (int, 1);
+        ``embeddings`` (dict from speaker to vector,
         for ``pair`` by ``nearest``, see
-        ``speechbrain_ext.inference.embedding.speaker_means``);
+        ``speechbrain_ext.inference.noisy_labels.speaker_means``);
         ``outside`` (manifest of other speakers, for ``open_set``); ``parts``
         (int, 2: labels of a split speaker, speakers of a merged label);
         ``by`` (for ``split``: ``random`` or ``session``, the folder of the
         utterance; for ``pair``: ``name``, the next speaker by name, or
         ``nearest``, the speaker with the highest cosine, which is the default
-        if ``embeddings`` are given).
+        if ``embeddings`` are given); ``clusters`` (dict from ID to cluster,
+        see ``clusters.read_clusters``); ``kinds`` (for ``mixture``: list of
+        dicts with kind, rate and options; each has a seed of its own, derived
+        from ``seed`` unless it is given).
 
     Returns
     -------
@@ -68,10 +104,8 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
         The same rows in the same order (``open_set`` adds rows at the end),
         with the given labels in spk_id and the true ones in spk_id_clean.
     report : dict
-        Content of ``label_noise.json``: kind, rates asked for and reached
-        (share of utterances with a wrong label), options, counts per class,
-        transitions [true, given, utterances], seed, and a fingerprint of the
-        labels.
+        Content of ``label_noise.json``, see
+        ``label_noise_report.noise_report``.
 
     Raises
     ------
@@ -87,39 +121,37 @@ def corrupt_labels(manifest, kind, rate, seed, **options):
     >>> report["rate_reached"], report["transitions"]
     (0.5, [['a', 'b', 2], ['b', 'c', 2], ['c', 'a', 2]])
     """
-    kinds = {
-        "symmetric": (_symmetric, {"exact"}),
-        "pair": (_pair, {"exact", "by", "embeddings"}),
-        "open_set": (_open_set, {"outside"}),
-        "split": (_split, {"parts", "by"}),
-        "merge": (_merge, {"parts"}),
-    }
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(f"`kind` must be one of {list(kinds)}, got {kind!r}.")
-    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-    if not number or not 0 <= rate <= 1:
-        raise ValueError(
-            f"`rate` must be a share in [0, 1], got {rate!r}; 30 % is 0.3."
-        )
-    function, known = kinds[kind]
-    for name in options:
-        if name not in known:
-            raise ValueError(
-                f"`{name}` does not go with kind {kind!r}, which takes "
-                f"{sorted(known)}."
-            )
-    if not isinstance(options.get("exact", False), bool):
-        raise ValueError(
-            f"`exact` must be True or False, got {options['exact']!r}."
-        )
+    _check_options(kind, rate, seed, options)
     _check(manifest, "manifest")
-    manifest = manifest.copy()
-    manifest["spk_id_clean"] = manifest["spk_id"]
-    manifest = function(manifest, rate, seed, **options)
-    return manifest, _report(manifest, kind, rate, seed, options)
+    clean = manifest.assign(spk_id_clean=manifest["spk_id"])
+    if kind == "mixture":
+        return _mixture(clean, seed, options["kinds"])
+    if kind == "open_set":
+        _check(options["outside"], "outside")
+    own, confined = dict(options), slice(None)
+    least = own.pop("min_sessions", 1)
+    if least > 1:
+        confined = label_noise_kinds.several_sessions(clean, least)
+        if clean.loc[confined, "spk_id"].nunique() < 2:
+            raise ValueError(
+                f"`min_sessions` {least} leaves fewer than two speakers; "
+                "lower it, or pass a manifest with IDs such as "
+                "speaker/session/utterance."
+            )
+    if kind not in RATELESS:
+        own |= {"rate": rate, "seed": seed}
+    noisy = FUNCTIONS[kind](clean.loc[confined].copy(), **own)
+    if least > 1:
+        # pandas 3.1 ignores to_numpy(copy=True) for unpickled texts
+        labels = clean["spk_id"].to_numpy(dtype=object).copy()
+        labels[confined] = noisy["spk_id"]
+        noisy = clean.assign(spk_id=labels)
+    return noisy, noise_report(
+        noisy, kind, rate, seed, options, confined if least > 1 else None
+    )
 
 
-def write_corrupted(manifest, report, path):
+def write_corrupted(manifest, report, path, report_name="label_noise.json"):
     """Writes a corrupted manifest, and its report into the same folder.
 
     Arguments
@@ -130,17 +162,113 @@ def write_corrupted(manifest, report, path):
         The report of ``corrupt_labels``.
     path : str
         The manifest's file.
+    report_name : str
+        Name of the report's file.
 
     Returns
     -------
     pathlib.Path
-        The report's file, ``label_noise.json`` in the same folder.
+        The report's file.
     """
     write_manifest(manifest, path)
-    beside = pathlib.Path(path).with_name("label_noise.json")
+    beside = pathlib.Path(path).with_name(report_name)
     with atomic_write(beside) as file:
         json.dump(report, file, indent=2)
     return beside
+
+
+def _mixture(clean, seed, parts):
+    """Applies several kinds, each to what those before it left unchanged."""
+    mixed, reports = clean, []
+    for place, part in enumerate(parts, start=1):
+        free = mixed["spk_id"] == mixed["spk_id_clean"]
+        part = {"seed": stable_seed(seed, "mixture", place), **part}
+        left = mixed[free].drop(columns="spk_id_clean")
+        noisy, report = corrupt_labels(left, **part)
+        labels = mixed["spk_id"].to_numpy(dtype=object).copy()
+        labels[free] = noisy["spk_id"][: len(left)]
+        added = noisy[len(left) :]  # by open_set
+        mixed = pd.concat(
+            [mixed.assign(spk_id=labels), added], ignore_index=True
+        )
+        _check_unique(mixed, f"{part['kind']} of `kinds`")
+        del report["transitions"], report["corrupted_by_class"]
+        reports.append(report)
+    report = noise_report(mixed, "mixture", None, seed, {})
+    return mixed, {**report, "kinds": reports}
+
+
+def _check_options(kind, rate, seed, options):
+    """Raises where an option does not go with the kind or is not valid."""
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {list(KINDS)}, got {kind!r}.")
+    if kind in RATELESS:
+        if rate is not None:
+            raise ValueError(
+                f"`rate` does not go with kind {kind!r}; leave it out."
+            )
+    elif not _is_share(rate):
+        raise ValueError(
+            f"`rate` must be a share in [0, 1], got {rate!r}; 30 % is 0.3."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise ValueError(f"`seed` must be an integer, got {seed!r}.")
+    known = {"kinds"}
+    if kind != "mixture":
+        known = set(inspect.signature(FUNCTIONS[kind]).parameters)
+        known -= {"manifest", "rate", "seed"}
+    if kind in CONFINED:
+        known.add("min_sessions")
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"`{name}` does not go with kind {kind!r}, which takes "
+                f"{sorted(known)}."
+            )
+    name, what = REQUIRED.get(kind, (None, None))
+    if name is not None and options.get(name) is None:
+        raise ValueError(
+            f"`{name}` must be {what}; kind {kind!r} does not work without it."
+        )
+    if not isinstance(options.get("exact", False), bool):
+        raise ValueError(
+            f"`exact` must be True or False, got {options['exact']!r}."
+        )
+    least = options.get("min_sessions", 1)
+    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
+        raise ValueError(
+            f"`min_sessions` must be an integer of 1 or more, got {least!r}."
+        )
+    if kind == "mixture":
+        _check_parts_of_mixture(options["kinds"])
+
+
+def _check_parts_of_mixture(parts):
+    if not isinstance(parts, (list, tuple)) or not parts:
+        raise ValueError(
+            "`kinds` must be a list such as [{kind: session, rate: 0.1}, "
+            f"{{kind: symmetric, rate: 0.2}}], got {parts!r}."
+        )
+    for part in parts:
+        if not isinstance(part, dict) or "kind" not in part:
+            raise ValueError(
+                "`kinds` must hold blocks such as {kind: session, rate: 0.1}, "
+                f"got {part!r}."
+            )
+        if part["kind"] in RATELESS:
+            raise ValueError(
+                f"`kinds` must not hold kind {part['kind']!r}; the kinds of a "
+                "mixture have rates."
+            )
+        options = {k: v for k, v in part.items() if k not in ("kind", "rate")}
+        seed = options.pop("seed", 0)
+        _check_options(part["kind"], part.get("rate"), seed, options)
+
+
+def _is_share(rate):
+    """Whether a rate is a number in [0, 1]."""
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    return number and 0 <= rate <= 1
 
 
 def _check(manifest, name):
@@ -150,231 +278,15 @@ def _check(manifest, name):
     if "spk_id_clean" in manifest:
         raise ValueError(
             f"`{name}` has a column spk_id_clean: it is corrupted already; "
-            "start from the clean one."
+            "start from the clean one. To simulate several kinds of noise, "
+            "use kind 'mixture'."
         )
-    twice = manifest["ID"][manifest["ID"].duplicated()]
-    if len(twice):
-        raise ValueError(f"`{name}` has the ID {twice.iloc[0]} twice.")
+    _check_unique(manifest, f"`{name}`")
     if not len(manifest):
         raise ValueError(f"`{name}` has no rows.")
 
 
-def _uniform(names, *what):
-    """A number in [0, 1) for each name and purpose."""
-    # 53 bits, all of which a float holds
-    drawn = [(stable_seed(*what, name) >> 10) / 2**53 for name in names]
-    return np.array(drawn)
-
-
-def _chosen(manifest, rate, seed, kind, exact):
-    """Which utterances are corrupted: by chance, or a count of each class."""
-    drawn = _uniform(manifest["ID"], seed, kind, "whether")
-    if not exact:
-        return drawn < rate
-    order = pd.DataFrame(
-        {"class": manifest["spk_id"], "drawn": drawn, "ID": manifest["ID"]}
-    )
-    order = order.reset_index(drop=True).sort_values(["drawn", "ID"])
-    place = order.groupby("class").cumcount()
-    count = order["class"].map(order["class"].value_counts())
-    chosen = place < np.floor(rate * count + 0.5)
-    return chosen.sort_index().to_numpy()
-
-
-def _symmetric(manifest, rate, seed, exact=False):
-    classes = np.array(sorted(set(manifest["spk_id"])))
-    if exact and len(classes) < 2:
-        raise ValueError("`manifest` must have two speakers, got 1.")
-    chosen = _chosen(manifest, rate, seed, "symmetric", exact)
-    drawn = _uniform(manifest["ID"], seed, "symmetric", "class")
-    true = np.searchsorted(classes, manifest["spk_id"].to_numpy(dtype=str))
-    if exact:  # among the others
-        given = (drawn * (len(classes) - 1)).astype(int)
-        given += given >= true
-    else:
-        given = (drawn * len(classes)).astype(int)
-    labels = np.where(chosen, classes[given], classes[true])
-    manifest["spk_id"] = labels.astype(object)
-    return manifest
-
-
-def _pair(manifest, rate, seed, exact=False, by=None, embeddings=None):
-    by = by or ("name" if embeddings is None else "nearest")
-    if by not in ("name", "nearest"):
-        raise ValueError(f"`by` must be 'name' or 'nearest', got {by!r}.")
-    if (by == "nearest") != (embeddings is not None):
-        raise ValueError(
-            "`by: nearest` and the speakers' embeddings go together; give "
-            "`embeddings_from`, the pretrained folder of an encoder (on the "
-            "command line --embeddings_from), or leave both out."
-        )
-    classes = sorted(set(manifest["spk_id"]))
-    if len(classes) < 2:
-        raise ValueError("`manifest` must have two speakers, got 1.")
-    if embeddings is None:
-        confused = dict(zip(classes, classes[1:] + classes[:1], strict=True))
-    else:
-        missing = [name for name in classes if name not in embeddings]
-        if missing:
-            raise ValueError(
-                f"`embeddings` lacks {len(missing)} speakers, {missing[:3]}."
-            )
-        vectors = np.stack([np.asarray(embeddings[c], float) for c in classes])
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        odd = [
-            c for c, n in zip(classes, norms[:, 0], strict=True) if not n > 0
-        ]
-        if odd or not np.isfinite(vectors).all():
-            raise ValueError(
-                f"`embeddings` must be finite and not zero; {odd[:3]} are not."
-            )
-        vectors /= norms
-        cosines = vectors @ vectors.T
-        np.fill_diagonal(cosines, -np.inf)
-        nearest = cosines.argmax(axis=1)
-        confused = {
-            c: classes[n] for c, n in zip(classes, nearest, strict=True)
-        }
-    chosen = _chosen(manifest, rate, seed, "pair", exact)
-    given = manifest["spk_id"].map(confused)
-    manifest["spk_id"] = manifest["spk_id"].where(~chosen, given)
-    return manifest
-
-
-def _open_set(manifest, rate, seed, outside=None):
-    if outside is None:
-        raise ValueError("`outside` must be a manifest of other speakers.")
-    _check(outside, "outside")
-    if rate == 1:
-        raise ValueError("`rate` must be below 1 for 'open_set', got 1.")
-    inside = set(manifest["spk_id"])
-    both = inside & set(outside["spk_id"])
-    if both:
-        raise ValueError(
-            f"`outside` has {len(both)} speakers of the training set, "
-            f"{sorted(both)[:3]}."
-        )
-    shared = set(manifest["ID"]) & set(outside["ID"])
-    if shared:
-        raise ValueError(
-            f"`outside` has {len(shared)} IDs of the training set, "
-            f"{sorted(shared)[:3]}."
-        )
-    wanted = int(np.floor(rate / (1 - rate) * len(manifest) + 0.5))
-    if wanted > len(outside):
-        raise ValueError(
-            f"`outside` must have {wanted} utterances for a rate of {rate}, "
-            f"got {len(outside)}."
-        )
-    classes = np.array(sorted(inside), dtype=object)
-    outside = outside.copy()
-    outside["spk_id_clean"] = outside["spk_id"]
-    outside["drawn"] = _uniform(outside["ID"], seed, "open_set", "whether")
-    outside = outside.sort_values(["drawn", "ID"]).head(wanted)
-    drawn = _uniform(outside["ID"], seed, "open_set", "class")
-    outside["spk_id"] = classes[(drawn * len(classes)).astype(int)]
-    outside = outside.drop(columns="drawn")
-    return pd.concat([manifest, outside], ignore_index=True)
-
-
-def _speakers(names, rate, seed, kind):
-    """Draws a share of some speakers."""
-    names = np.array(sorted(names), dtype=object)
-    order = np.lexsort((names, _uniform(names, seed, kind, "whether")))
-    return list(names[order[: int(np.floor(rate * len(names) + 0.5))]])
-
-
-def _check_parts(parts):
-    if not isinstance(parts, int) or parts < 2:
-        raise ValueError(f"`parts` must be 2 or more, got {parts!r}.")
-
-
-def _split(manifest, rate, seed, parts=2, by="random"):
-    _check_parts(parts)
-    if by not in ("random", "session"):
-        raise ValueError(f"`by` must be 'random' or 'session', got {by!r}.")
-    if by == "session":
-        units = manifest["ID"].str.rpartition("/")[0]
-    else:
-        units = manifest["ID"]
-    enough = units.groupby(manifest["spk_id"]).nunique() >= parts
-    speakers = set(manifest["spk_id"])
-    chosen = set(_speakers(speakers, rate, seed, "split"))
-    small = sorted(name for name in chosen if not enough[name])
-    if small:
-        raise ValueError(
-            f"`parts` must be at most the {by} units of a speaker, got "
-            f"{parts}; {len(small)} of the speakers to split have fewer, "
-            f"{small[:3]}."
-        )
-    labels = manifest["spk_id"].copy()
-    for name in sorted(chosen):
-        own = manifest["spk_id"] == name
-        mine = sorted(set(units[own]))
-        drawn = _uniform(mine, seed, "split", "part")
-        # by rank, so that no part is left empty
-        rank = np.empty(len(mine), dtype=int)
-        rank[np.argsort(drawn, kind="stable")] = np.arange(len(mine))
-        part = dict(zip(mine, rank % parts, strict=True))
-        given = [
-            name if part[unit] == 0 else f"{name}#{part[unit]}"
-            for unit in units[own]
-        ]
-        labels[own] = given
-    manifest["spk_id"] = labels
-    return manifest
-
-
-def _merge(manifest, rate, seed, parts=2):
-    _check_parts(parts)
-    speakers = set(manifest["spk_id"])
-    if parts > len(speakers):
-        raise ValueError(
-            f"`parts` must be at most the {len(speakers)} speakers, "
-            f"got {parts}."
-        )
-    chosen = _speakers(speakers, rate, seed, "merge")
-    given = {}
-    for start in range(0, len(chosen) - parts + 1, parts):
-        group = chosen[start : start + parts]
-        given |= dict.fromkeys(group, min(group))
-    manifest["spk_id"] = manifest["spk_id"].map(
-        lambda name: given.get(name, name)
-    )
-    return manifest
-
-
-def _report(manifest, kind, rate, seed, options):
-    true, given = manifest["spk_id_clean"], manifest["spk_id"]
-    wrong = (true != given).to_numpy()
-    moved = collections.Counter(zip(true[wrong], given[wrong], strict=True))
-    counts = pd.DataFrame({"class": true, "wrong": wrong}).groupby("class")
-    lines = sorted(
-        f"{i}\t{g}\n" for i, g in zip(manifest["ID"], given, strict=True)
-    )
-    told = {
-        name: value
-        for name, value in options.items()
-        if isinstance(value, (bool, int, float, str))
-    }
-    return {
-        "kind": kind,
-        "rate_asked": float(rate),
-        "rate_reached": float(wrong.mean()),
-        "seed": seed,
-        "options": told,
-        "utterances": len(manifest),
-        "corrupted": int(wrong.sum()),
-        "classes_before": int(true.nunique()),
-        "classes_after": int(given.nunique()),
-        "corrupted_by_class": {
-            name: [int(group["wrong"].sum()), len(group)]
-            for name, group in counts
-        },
-        "transitions": [
-            [one, other, count] for (one, other), count in sorted(moved.items())
-        ],
-        "fingerprint": hashlib.blake2b(
-            "".join(lines).encode(), digest_size=16
-        ).hexdigest(),
-    }
+def _check_unique(manifest, what):
+    twice = manifest["ID"][manifest["ID"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{what} has the ID {twice.iloc[0]} twice.")

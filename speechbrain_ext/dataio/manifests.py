@@ -160,7 +160,8 @@ def scan_files(files, left_out, workers=None, journal=None):
     ---------
     files : pandas.DataFrame
         What ``list_corpus`` found. Pieces of files have columns start and
-        stop, in samples (a stop of -1 is the end).
+        stop, in samples (a stop of -1 is the end). A column spk_id_clean is
+        kept.
     left_out : dict
         What ``list_corpus`` left out; becomes part of the summary.
     workers : int or None
@@ -216,6 +217,8 @@ def scan_files(files, left_out, workers=None, journal=None):
             "official_test": kept.official_test,
         }
     )
+    if "spk_id_clean" in kept:
+        manifest["spk_id_clean"] = kept.spk_id_clean
     rejected = pd.DataFrame(
         {"wav": files.wav[~good], "reason": reasons[~good]}
     ).reset_index(drop=True)

@@ -7,8 +7,18 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.label_noise import corrupt_labels, write_corrupted
+from speechbrain_ext.dataio.clusters import read_clusters
+from speechbrain_ext.dataio.label_noise import (
+    RATELESS,
+    corrupt_labels,
+    write_corrupted,
+)
 from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.trials import (
+    make_trials,
+    read_trials,
+    write_trials,
+)
 from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.loading import load_encoder
 from speechbrain_ext.inference.speech import NoSpeechError
@@ -18,21 +28,26 @@ logger = get_logger(__name__)
 
 # Valid keys of a recipe's `label_noise`
 KEYS = ["kind", "rate", "seed", "exact", "outside", "parts", "by"]
-KEYS += ["embeddings_from"]
+KEYS += ["embeddings_from", "min_sessions", "clusters", "kinds"]
+PATHS = ("outside", "embeddings_from", "clusters")
+EXAMPLE = "{kind: symmetric, rate: 0.3}"
 
 
-def noise_options(options, seed):
+def noise_options(options, seed, key="label_noise"):
     """Checks the options of label noise from a YAML or the command line.
 
     Arguments
     ---------
     options : dict
-        ``kind`` and ``rate``, optionally ``seed`` and the options of
-        ``corrupt_labels``. Paths replace two of them: ``outside`` is a
-        manifest, and ``embeddings_from`` is a pretrained folder whose
+        ``kind``, ``rate``, optionally ``seed``, and the options of
+        ``corrupt_labels``. Paths replace three of them: ``outside`` is a
+        manifest, ``clusters`` is a file of ``utterance cluster`` lines, and
+        ``embeddings_from`` is a pretrained folder (or ``hf:owner/name``) whose
         embeddings determine the nearest speakers.
     seed : int
         Seed of the run, the default for ``seed``.
+    key : str
+        The key of the YAML, for errors.
 
     Returns
     -------
@@ -54,38 +69,47 @@ def noise_options(options, seed):
     ValueError: `label_noise` must be a mapping such as {kind: symmetric, \
 rate: 0.3}, got 5.
     """
+    _check_block(options, key)
+    if options["kind"] == "mixture" and isinstance(options.get("kinds"), list):
+        for part in options["kinds"]:
+            _check_block(part, f"kinds` of `{key}")
+    return {"seed": seed, **options}
+
+
+def _check_block(options, key):
+    """Raises where a block of options is not valid."""
     if not isinstance(options, dict):
         raise ValueError(
-            "`label_noise` must be a mapping such as {kind: symmetric, rate: "
-            f"0.3}}, got {options!r}."
+            f"`{key}` must be a mapping such as {EXAMPLE}, got {options!r}."
         )
-    for key in options:
-        if key not in KEYS:
+    for name in options:
+        if name not in KEYS:
             raise ValueError(
-                f"`label_noise` has an unknown key {key!r}; valid keys are "
+                f"`{key}` has an unknown key {name!r}; valid keys are "
                 f"{', '.join(KEYS)}."
             )
-    for key in ("kind", "rate"):
-        if key not in options:
+    rateless = options.get("kind") in RATELESS
+    for name in ("kind",) if rateless else ("kind", "rate"):
+        if name not in options:
             raise ValueError(
-                f"`label_noise` lacks '{key}'; it must be a mapping such as "
-                "{kind: symmetric, rate: 0.3}."
+                f"`{key}` lacks '{name}'; it must be a mapping such as "
+                f"{EXAMPLE}."
             )
-    for key in ("outside", "embeddings_from"):
-        if not isinstance(options.get(key, ""), (str, pathlib.PurePath)):
+    for name in PATHS:
+        if not isinstance(options.get(name, ""), (str, pathlib.PurePath)):
             raise ValueError(
-                f"`{key}` of `label_noise` must be a path, got "
-                f"{options[key]!r}."
+                f"`{name}` of `{key}` must be a path, got {options[name]!r}."
             )
     if "embeddings_from" in options and options["kind"] != "pair":
         raise ValueError(
             "`embeddings_from` is valid only with kind 'pair', got kind "
             f"{options['kind']!r}; leave it out."
         )
-    return {"seed": seed, **options}
 
 
-def noisy_manifest(manifest, label_noise, seed, device="cpu"):
+def noisy_manifest(
+    manifest, label_noise, seed, device="cpu", key="label_noise"
+):
     """Corrupts the labels of a manifest with the options of a YAML.
 
     Arguments
@@ -98,6 +122,8 @@ def noisy_manifest(manifest, label_noise, seed, device="cpu"):
         Seed of the run.
     device : str
         Device of the encoder of ``embeddings_from``.
+    key : str
+        The key of the YAML, for errors.
 
     Returns
     -------
@@ -109,7 +135,8 @@ def noisy_manifest(manifest, label_noise, seed, device="cpu"):
     Raises
     ------
     FileNotFoundError
-        If a manifest or a pretrained folder does not exist.
+        If a manifest, a file of clusters or a pretrained folder does not
+        exist.
     ValueError
         If an option is unknown, missing or not valid.
 
@@ -122,16 +149,36 @@ def noisy_manifest(manifest, label_noise, seed, device="cpu"):
     >>> noisy_manifest(table, {"kind": "merge", "rate": 1}, 1)[1]["corrupted"]
     4
     """
-    options = noise_options(label_noise, seed)
-    encoder = options.pop("embeddings_from", None)
-    if encoder is not None:
+    options = noise_options(label_noise, seed, key)
+    loaded = _loaded(options, manifest, device)
+    noisy, report = corrupt_labels(manifest, **loaded)
+    parts = zip(
+        [report, *report.get("kinds", ())],
+        [options, *(options.get("kinds") or ())],
+        strict=True,
+    )
+    for made, asked in parts:
+        for name in PATHS:
+            if name in asked:
+                made["options"][name] = str(asked[name])
+    return noisy, report
+
+
+def _loaded(options, manifest, device):
+    """The options of ``corrupt_labels``, with files read and embeddings."""
+    options = dict(options)
+    if "embeddings_from" in options:
+        encoder = options.pop("embeddings_from")
         options["embeddings"] = speaker_means(encoder, manifest, device)
     if "outside" in options:
         options["outside"] = read_manifest(options["outside"])
-    noisy, report = corrupt_labels(manifest, **options)
-    if encoder is not None:
-        report["options"]["embeddings_from"] = str(encoder)
-    return noisy, report
+    if "clusters" in options:
+        options["clusters"] = read_clusters(options["clusters"])
+    if isinstance(options.get("kinds"), list):
+        options["kinds"] = [
+            _loaded(part, manifest, device) for part in options["kinds"]
+        ]
+    return options
 
 
 def training_manifest(save_folder, label_noise, seed, device="cpu"):
@@ -166,20 +213,83 @@ def training_manifest(save_folder, label_noise, seed, device="cpu"):
         If an option is unknown, missing, out of range or does not fit.
     """
     path = pathlib.Path(save_folder, "train.csv")
-    manifest = read_manifest(path)
+    return _corrupted(path, label_noise, seed, device, "label_noise")
+
+
+def development_data(
+    save_folder, speakers, trials, label_noise, seed, device="cpu"
+):
+    """Reads the development utterances and trials, with noise if asked to.
+
+    With noise, the trials are drawn anew from the noisy labels, as a person
+    would who does not know the true ones. The main process writes them; it
+    must return before other processes call this.
+
+    Arguments
+    ---------
+    save_folder : str | pathlib.Path
+        The folder of ``dev.csv`` and ``dev_trials.txt``.
+    speakers : int
+        Number of development speakers; 0 for none.
+    trials : int
+        Number of development trials.
+    label_noise : dict
+        The recipe's ``dev_label_noise``, see ``noise_options``; None for no
+        noise.
+    seed : int
+        Seed of the run.
+    device : str
+        Where the encoder of ``embeddings_from`` runs.
+
+    Returns
+    -------
+    manifest : pandas.DataFrame
+        The development utterances.
+    trials : pandas.DataFrame
+        Columns enrol, test and target.
+
+    None, without development speakers.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a manifest or pretrained folder that is named does not exist.
+    ValueError
+        If an option is unknown, missing, out of range or does not fit.
+    """
+    noisy = label_noise is not None and label_noise is not False
+    if not speakers:
+        if noisy:
+            raise ValueError(
+                "`dev_label_noise` needs development speakers, but "
+                "`dev_speakers` is 0; set it, or leave `dev_label_noise` out."
+            )
+        return None
+    path = pathlib.Path(save_folder, "dev.csv")
+    manifest, _ = _corrupted(path, label_noise, seed, device, "dev_label_noise")
+    path = path.with_name("dev_trials.txt")
+    if noisy:
+        path = path.with_name("dev_trials_noisy.txt")
+        if if_main_process():
+            write_trials(make_trials(manifest, trials, seed), path)
+    return manifest, read_trials(path)
+
+
+def _corrupted(path, label_noise, seed, device, key):
+    """A manifest, corrupted if asked to, and the file that it is in."""
     if label_noise is None or label_noise is False:
-        return manifest, path
-    manifest, report = noisy_manifest(manifest, label_noise, seed, device)
-    path = path.with_name("train_noisy.csv")
-    if if_main_process():
-        write_corrupted(manifest, report, path)
-    else:  # rounding on a GPU may change which speaker is the nearest
-        manifest["spk_id"] = read_manifest(path)["spk_id"].to_numpy()
+        return read_manifest(path), path
+    noisy = path.with_name(f"{path.stem}_noisy.csv")
+    if not if_main_process():
+        return read_manifest(noisy), noisy
+    manifest = read_manifest(path)
+    manifest, report = noisy_manifest(manifest, label_noise, seed, device, key)
+    write_corrupted(manifest, report, noisy, f"{key}.json")
     logger.info(
-        f"Label noise: {report['corrupted']} of {report['utterances']} labels "
-        f"are wrong ({100 * report['rate_reached']:.2f} %)."
+        f"`{key}`: {report['corrupted']} of {report['utterances']} labels "
+        f"in {noisy.name} are wrong ({100 * report['rate_reached']:.2f} %)."
     )
-    return manifest, path
+    return manifest, noisy
 
 
 def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):
@@ -188,7 +298,8 @@ def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):
     Arguments
     ---------
     folder : str
-        Pretrained folder of the encoder.
+        Pretrained folder of the encoder, or ``hf:owner/name``. No code of the
+        folder is run, see ``loading.load_encoder``.
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start, stop and spk_id.
     device : str
@@ -209,12 +320,11 @@ def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):
     ------
     FileNotFoundError
         If the folder is not a pretrained folder.
+    OSError
+        If a model on the Hub cannot be downloaded.
+    ValueError
+        If the folder needs code that is not trusted, or does not fit.
     """
-    if not pathlib.Path(folder, "hyperparams.yaml").is_file():
-        raise FileNotFoundError(
-            f"{folder} has no hyperparams.yaml; pass the pretrained folder of "
-            "an encoder."
-        )
     drawn = [stable_seed("speaker mean", name) for name in manifest["ID"]]
     few = manifest.assign(drawn=drawn).sort_values(["drawn", "ID"])
     few = few.groupby("spk_id").head(utterances).reset_index(drop=True)

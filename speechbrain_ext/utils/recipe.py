@@ -256,10 +256,13 @@ class RecipeText:
         """
         for change in self.changes(path):
             key, _, values = change.partition(": ")
-            if key.partition(".")[0] == "label_noise":
+            name = key.partition(".")[0]
+            noise = name in ("label_noise", "dev_label_noise")
+            # older checkpoints lack the key of noise that they do not have
+            if noise and values != "nothing -> None":
                 raise ValueError(
                     f"{pathlib.Path(path).parent} was trained with another "
-                    f"`label_noise` ({change}); use the same labels to resume "
+                    f"`{name}` ({change}); use the same labels to resume "
                     "it, or pass another --output_folder."
                 )
             if key in FIXED:

@@ -91,8 +91,9 @@ def _training(blocks):
             parts = str(blocks[key] or "").split(",")
             names = [pathlib.PurePath(part.strip()).name for part in parts]
             found[name] = _shortened(", ".join(names) or "none")
-    if "label_noise" in blocks:
-        found["label noise"] = _words(blocks["label_noise"])
+    for key in ("label_noise", "dev_label_noise"):
+        if key in blocks:
+            found[key.replace("_", " ")] = _words(blocks[key])
     return found
 
 

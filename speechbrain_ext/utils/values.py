@@ -287,6 +287,10 @@ def _draws(value):
     return value
 
 
+LABEL_NOISE = _optional(_block(rate=_number(0, 1)))._replace(
+    remedy="e.g. {kind: symmetric, rate: 0.3}"
+)
+
 # Rules by key, for the recipes and for SpeechBrain's run options
 RULES = {
     # both scripts
@@ -310,9 +314,8 @@ RULES = {
     "verification_recipe": PATH,
     "dev_speakers": _integer(0),
     "dev_trials": _integer(0),
-    "label_noise": _optional(_block(rate=_number(0, 1)))._replace(
-        remedy="e.g. {kind: symmetric, rate: 0.3}"
-    ),
+    "label_noise": LABEL_NOISE,
+    "dev_label_noise": LABEL_NOISE,
     "sample_rate": _integer(1000, 384000),
     "n_mels": _integer(1, 4096),
     "dither": _number(0),

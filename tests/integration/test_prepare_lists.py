@@ -3,7 +3,12 @@
 import pytest
 from small_corpus import contents, write
 
-from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.label_noise import corrupt_labels
+from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
+from speechbrain_ext.inference.noisy_labels import (
+    development_data,
+    training_manifest,
+)
 
 
 def names_of(tree):
@@ -44,6 +49,29 @@ def write_csv(tree, folder):
     path = folder / "list.csv"
     path.write_text("ID,duration,wav,spk_id\n" + "".join(lines))
     return path
+
+
+def test_a_noisy_list_keeps_its_true_speakers(prepare, tree, tmp_path):
+    prepare(str(tree), str(tmp_path / "clean"))
+    clean = read_manifest(tmp_path / "clean" / "train.csv")
+    noisy, _ = corrupt_labels(clean, "merge", 0.5, seed=1)
+    (tmp_path / "made").mkdir()
+    listed = tmp_path / "made" / "noisy.csv"
+    write_manifest(noisy, listed)
+    save = tmp_path / "save"
+    prepare(str(tree), str(save), file_list=listed, dev_speakers=2)
+    for name in ("train", "dev"):
+        found = read_manifest(save / f"{name}.csv")
+        expected = noisy.set_index("ID").loc[found.ID]
+        for column in ("spk_id", "spk_id_clean"):
+            assert found[column].tolist() == expected[column].tolist()
+    test = read_manifest(save / "test.csv")  # the list does not have these
+    assert (test.spk_id == test.spk_id_clean).all()
+    asked = {"kind": "merge", "rate": 0.5}
+    with pytest.raises(ValueError, match="corrupted already; start from the c"):
+        training_manifest(save, asked, seed=1)
+    with pytest.raises(ValueError, match="corrupted already"):
+        development_data(save, 2, 10, asked, seed=1)
 
 
 @pytest.mark.parametrize("make", [write_clova, write_scp, write_csv])

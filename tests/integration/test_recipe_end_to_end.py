@@ -13,6 +13,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
+from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.yaml_files import read_yaml
 
@@ -232,7 +233,12 @@ def test_label_noise_is_simulated_recorded_and_trained_on(
 ):
     noise = "{kind: split, rate: 1.0, parts: 2, by: session, seed: 3}"
     done = train(
-        *(recipe, corpus, tmp_path), number_of_epochs=1, label_noise=noise
+        recipe,
+        corpus,
+        tmp_path,
+        number_of_epochs=1,
+        label_noise=noise,
+        dev_label_noise="{kind: session, rate: 0.5}",
     )
     assert done.returncode == 0, done.stderr
     save = tmp_path / "save"
@@ -248,6 +254,14 @@ def test_label_noise_is_simulated_recorded_and_trained_on(
     # what development is measured on stays as it was
     dev = read_manifest(save / "dev.csv")
     assert not set(dev["spk_id"]) & set(noisy["spk_id"])
+    # but for its trials, which have noise of their own
+    report = json.loads((save / "dev_label_noise.json").read_text())
+    assert (report["sessions"], report["sessions_corrupted"]) == (4, 2)
+    given = read_manifest(save / "dev_noisy.csv").set_index("ID")["spk_id"]
+    trials = read_trials(save / "dev_trials_noisy.txt")
+    same = trials["enrol"].map(given) == trials["test"].map(given)
+    assert list(same) == list(trials["target"])
+    report = json.loads((save / "label_noise.json").read_text())
     out = tmp_path / "labels"
     command = [sys.executable, "noisy_label_report.py", "--drop=0.25"]
     command += [tmp_path / "pretrained", save / "train_noisy.csv", out]

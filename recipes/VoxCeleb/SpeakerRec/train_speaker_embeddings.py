@@ -28,10 +28,8 @@ from voxceleb_prepare import prepare_voxceleb
 
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches, crop_loader
-from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.speaker_labels import LabelMapCheck, speaker_classes
-from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.fine_tuning import FineTuningBrain
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import (
@@ -39,7 +37,10 @@ from speechbrain_ext.inference.export import (
     require_exportable,
 )
 from speechbrain_ext.inference.model_card import data_sentence
-from speechbrain_ext.inference.noisy_labels import training_manifest
+from speechbrain_ext.inference.noisy_labels import (
+    development_data,
+    training_manifest,
+)
 from speechbrain_ext.inference.start_from import head_folder, load_pretrained
 from speechbrain_ext.nnet.schedulers import check_schedules
 from speechbrain_ext.nnet.sharded import sharded
@@ -82,15 +83,15 @@ TRAINED = ("embedding_model", "classifier", "loss")
 KEYS = (
     "seed", "output_folder", "save_folder", "data_folder", "trial_lists",
     "file_list", "layout", "skip_prep", "max_unreadable", "dev_speakers",
-    "dev_trials", "label_noise", "shards", "sample_rate", "sentence_len",
-    "batch_size", "sampler", "speeds", "augment", "spec_augment",
-    "train_dataloader_opts", "dev_batch_seconds", "embedding_size", "modules",
-    "classifier", "shard_classifier", "start_from", "head_from",
-    "frozen_epochs", "encoder_lr_scale", "label_encoder", "margin_schedule",
-    "opt_class", "lr_schedule", "epoch_counter", "precision", "max_grad_norm",
-    "skip_nonfinite_grads", "checkpointer", "ckpt_interval_minutes",
-    "train_logger", "select", "average_checkpoints", "verification_recipe",
-    "weights_license",
+    "dev_trials", "label_noise", "dev_label_noise", "shards", "sample_rate",
+    "sentence_len", "batch_size", "sampler", "speeds", "augment",
+    "spec_augment", "train_dataloader_opts", "dev_batch_seconds",
+    "embedding_size", "modules", "classifier", "shard_classifier", "start_from",
+    "head_from", "frozen_epochs", "encoder_lr_scale", "label_encoder",
+    "margin_schedule", "opt_class", "lr_schedule", "epoch_counter", "precision",
+    "max_grad_norm", "skip_nonfinite_grads", "checkpointer",
+    "ckpt_interval_minutes", "train_logger", "select", "average_checkpoints",
+    "verification_recipe", "weights_license",
 )  # fmt: skip
 
 
@@ -264,13 +265,11 @@ def whole_utterances(hparams, manifest):
     )
 
 
-def dev_loader(hparams):
+def dev_loader(hparams, data):
     """Whole utterances of the held-out speakers, and their trials."""
-    if not hparams["dev_speakers"]:
+    if data is None:
         return None
-    save_folder = pathlib.Path(hparams["save_folder"])
-    manifest = read_manifest(save_folder / "dev.csv")
-    trials = read_trials(save_folder / "dev_trials.txt")
+    manifest, trials = data
     trials = DevelopmentTrials(manifest, trials, hparams["embedding_size"])
     return whole_utterances(hparams, manifest), trials
 
@@ -321,6 +320,15 @@ def train(recipe, run_opts, hparams, text):
         hparams["seed"],
         device,
     )
+    dev_data = main_process_first(
+        development_data,
+        hparams["save_folder"],
+        hparams["dev_speakers"],
+        hparams["dev_trials"],
+        hparams["dev_label_noise"],
+        hparams["seed"],
+        device,
+    )
     if hparams["shards"]:  # written once, for any labels
         manifest = main_process_first(write_shards, manifest, hparams["shards"])
     labels = main_process_first(
@@ -336,7 +344,7 @@ def train(recipe, run_opts, hparams, text):
     main_process_first(start_experiment, output_folder, text, __file__, logs)
     main_process_first(require_exportable, output_folder / "pretrained")
     train_set = raise_on_all(train_loader, hparams, device, manifest, labels)
-    dev, means = raise_on_all(dev_loader, hparams), None
+    dev, means = raise_on_all(dev_loader, hparams, dev_data), None
     if hparams["head_from"] == "means":
         means = whole_utterances(hparams, manifest), labels
     brain = raise_on_all(

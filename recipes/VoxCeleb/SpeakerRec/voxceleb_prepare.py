@@ -340,7 +340,9 @@ def _write(files_of, tables, summary):
             for part, manifest in table.items():
                 write_kaldi(manifest, os.path.join(path, part))
         else:
-            write_manifest(table[COLUMNS], path)
+            # the true speakers of a noisy list stay beside the given ones
+            columns = [*COLUMNS, "spk_id_clean"]
+            write_manifest(table[[c for c in columns if c in table]], path)
     files_of.mark_done(OUTPUTS["done"], summary)
     files_of.link([OUTPUTS[name] for name in [*tables, "done"]])
 

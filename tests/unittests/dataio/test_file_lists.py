@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechbrain_ext.dataio.file_lists import list_named
+from speechbrain_ext.dataio.file_lists import list_named, list_utterances
 
 
 def test_paths_are_looked_for_in_the_folders(tmp_path):
@@ -34,6 +34,16 @@ def test_csv_keeps_text_and_pieces(tmp_path):
         "start": 0,
         "stop": 16000,
     }
+
+
+def test_true_speakers_of_a_noisy_csv_are_kept(tmp_path):
+    noisy, other = tmp_path / "noisy.csv", tmp_path / "other.csv"
+    noisy.write_text("ID,wav,spk_id,spk_id_clean\n1,1.wav,a,b\n2,2.wav,a,\n")
+    other.write_text("ID,wav,spk_id\n3,3.wav,c\n")
+    files, _ = list_utterances(["/d"], [noisy, other])
+    assert files["spk_id"].tolist() == ["a", "a", "c"]
+    assert files["spk_id_clean"].tolist() == ["b", "a", "c"]
+    assert "spk_id_clean" not in list_utterances(["/d"], [other])[0]
 
 
 def test_a_csv_of_another_order_keeps_its_rows_together(tmp_path):

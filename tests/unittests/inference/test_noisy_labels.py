@@ -6,14 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from processes import on_processes
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 from test_export import RECIPE
 
+from speechbrain_ext.dataio.label_noise_report import labels_fingerprint
 from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
+from speechbrain_ext.dataio.trials import make_trials, write_trials
 from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.inference.noisy_labels import (
+    development_data,
     noise_options,
     noisy_manifest,
     speaker_means,
@@ -21,6 +25,7 @@ from speechbrain_ext.inference.noisy_labels import (
 )
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier
+from speechbrain_ext.utils.distributed import main_process_first
 
 
 @pytest.fixture
@@ -132,6 +137,15 @@ def test_command_confuses_with_the_nearest(
             {"kind": "split", "rate": 0.3, "embeddings_from": "a"},
             "is valid only with kind 'pair', got kind 'split'",
         ),
+        ({"kind": "clusters", "clusters": 7}, "a path, got 7"),
+        (
+            {"kind": "mixture", "kinds": [{"kind": "pair"}]},
+            "`kinds` of `label_noise` lacks 'rate'",
+        ),
+        (
+            {"kind": "mixture", "kinds": [{"kind": "pair", "rate": 0, "x": 1}]},
+            "`kinds` of `label_noise` has an unknown key 'x'",
+        ),
     ],
 )
 def test_noise_options_rejects(asked, message):
@@ -157,6 +171,125 @@ def test_training_confuses_with_the_nearest(encoder, manifest, tmp_path):
     assert found.spk_id.tolist() == expected.spk_id.tolist()
     assert path == save / "train_noisy.csv"
     assert json.loads((save / "label_noise.json").read_text()) == report
+
+
+@pytest.mark.parametrize("asked", [5, {"kind": "pair"}])
+def test_an_error_names_the_key(asked, manifest, tmp_path):
+    write_manifest(manifest, tmp_path / "dev.csv")
+    with pytest.raises(ValueError, match="^`dev_label_noise` .* a mapping"):
+        development_data(tmp_path, 2, 10, asked, seed=1)
+
+
+def test_a_folder_that_needs_trust_is_refused(encoder, manifest):
+    with open(f"{encoder}/hyperparams.yaml", "a") as file:
+        file.write("run: !apply:os.getcwd []\n")
+    asked = {"kind": "pair", "rate": 1.0, "embeddings_from": encoder}
+    with pytest.raises(ValueError, match="!apply:os.getcwd is refused"):
+        noisy_manifest(manifest, asked, 1986)
+
+
+def test_clusters_are_read_from_a_file(manifest, tmp_path):
+    path = tmp_path / "clusters.txt"
+    lines = [f"wav/{name}.wav c{name[1]}\n" for name in manifest["ID"]]
+    path.write_text("".join(lines[:-1]))
+    asked = {"kind": "clusters", "clusters": str(path)}
+    with pytest.raises(ValueError, match="lacks 1 of 20 .*'s4/x/3'"):
+        noisy_manifest(manifest, asked, 1986)
+    path.write_text("".join(lines))
+    noisy, report = noisy_manifest(manifest, asked, 1986)
+    assert noisy.spk_id.tolist() == manifest.spk_id.tolist()
+    assert report["options"] == {"clusters": str(path)}
+    assert report["clustering"]["clusters"] == 5
+
+
+def test_a_mixture_reads_the_files_of_its_parts(encoder, manifest, tmp_path):
+    outside = manifest.copy()
+    for column in ("ID", "spk_id"):
+        outside[column] = "x" + outside[column]
+    write_manifest(outside, tmp_path / "outside.csv")
+    parts = [
+        {
+            "kind": "pair",
+            "rate": 0.5,
+            "exact": True,
+            "embeddings_from": encoder,
+        },
+        {"kind": "open_set", "rate": 0.1, "outside": tmp_path / "outside.csv"},
+    ]
+    asked = {"kind": "mixture", "kinds": parts}
+    noisy, report = noisy_manifest(manifest, asked, 1986)
+    pair, added = report["kinds"]
+    assert (pair["corrupted"], added["corrupted"]) == (10, 1)
+    assert pair["options"] == {"exact": True, "embeddings_from": encoder}
+    assert added["options"] == {"outside": str(tmp_path / "outside.csv")}
+    assert len(noisy) == 21
+    json.dumps(report)
+
+
+@pytest.fixture
+def save(manifest, tmp_path):
+    """The folder of a preparation: each tone is a session of its own."""
+    manifest["ID"] = [f"{n[:2]}/v{n[-1]}/1" for n in manifest["ID"]]
+    save = tmp_path / "save"
+    save.mkdir()
+    write_manifest(manifest, save / "train.csv")
+    write_manifest(manifest, save / "dev.csv")
+    write_trials(make_trials(manifest, 20, seed=1), save / "dev_trials.txt")
+    return save
+
+
+def test_development_trials_are_made_from_the_noisy_labels(save, manifest):
+    assert development_data(save, 0, 20, None, seed=1) is None
+    found, clean = development_data(save, 5, 20, None, seed=1)
+    assert found.spk_id.tolist() == manifest.spk_id.tolist()
+    assert clean.equals(make_trials(manifest, 20, seed=1))
+    asked = {"kind": "session", "rate": 0.5}
+    found, trials = development_data(save, 5, 20, asked, seed=1)
+    expected, report = noisy_manifest(manifest, asked, 1)
+    assert found.spk_id.tolist() == expected.spk_id.tolist()
+    given = dict(zip(expected.ID, expected.spk_id, strict=True))
+    same = trials.enrol.map(given) == trials.test.map(given)
+    assert same.tolist() == trials.target.tolist()
+    assert trials.equals(make_trials(expected, 20, seed=1))
+    assert not trials.equals(clean)
+    written = json.loads((save / "dev_label_noise.json").read_text())
+    assert written == report and report["sessions_corrupted"] == 10
+    assert read_manifest(save / "dev_noisy.csv").spk_id_clean.tolist() == (
+        manifest.spk_id.tolist()
+    )
+    with pytest.raises(ValueError, match="needs development speakers, but"):
+        development_data(save, 0, 20, asked, seed=1)
+
+
+def test_the_suite_has_the_nearest_speakers_of_an_encoder(
+    encoder, save, manifest, recipe_folder, tmp_path, capsys
+):
+    from make_noisy_labels import main
+
+    arguments = [str(save / "train.csv"), str(tmp_path / "lists"), "--suite"]
+    main([*arguments, f"--embeddings_from={encoder}", "--workers=1"])
+    assert "42 lists" in capsys.readouterr().out
+    asked = json.loads((tmp_path / "lists" / "suite.json").read_text())
+    asked = asked["lists"]["nearest-40-seed43"]["label_noise"]
+    asked["embeddings_from"] = encoder
+    noisy, _ = noisy_manifest(manifest, asked, 1)
+    lines = sorted(noisy["ID"] + " " + noisy["spk_id"] + "\n")
+    found = (tmp_path / "lists" / "nearest-40-seed43.txt").read_text()
+    assert found == "".join(lines)
+
+
+def corrupted_on_a_process(save, asked):
+    """What a process of a training reads."""
+    train = main_process_first(training_manifest, save, asked, 1)[0]
+    dev = main_process_first(development_data, save, 5, 20, asked, 1)
+    return [labels_fingerprint(m["ID"], m["spk_id"]) for m in (train, dev[0])]
+
+
+def test_three_processes_train_on_the_labels_of_one(save, manifest):
+    asked = {"kind": "symmetric", "rate": 0.4, "exact": True}
+    report = noisy_manifest(manifest, asked, 1)[1]
+    found = on_processes(corrupted_on_a_process, 3, str(save), asked)
+    assert found == 3 * [2 * [report["fingerprint"]]]
 
 
 def test_noise_options_takes_the_seed_of_the_run_or_its_own():

@@ -76,6 +76,7 @@ REFUSED = [
     (TRAIN, ["--dev_speakers=2.5"], "`dev_speakers` must be an integer"),
     (TRAIN, ["--label_noise=5"], "{kind: symmetric, rate: 0.3}"),
     (TRAIN, ["--label_noise={rate: 7}"], "rate is a number from 0 to 1"),
+    (TRAIN, ["--dev_label_noise={rate: 7}"], "rate is a number from 0 to 1"),
     (TRAIN, ["--label_noise={rate: 0.1"], "--label_noise is not valid YAML"),
     (TRAIN, ["--number_of_epochs=0"], "`number_of_epochs` must be an integer"),
     (TRAIN, ["--sentence_len=nan"], "`sentence_len` must be a number above 0"),

@@ -187,6 +187,7 @@ def test_the_command_line_may_leave_a_key_without_use(write):
         (("Adam", "SGD"), "`opt_class` !new:x.Adam, but this run has !new:x.S"),
         (("{rate: 0.3}", "null"), r"another `label_noise` \(.*rate: 0.3 -> n"),
         (("{rate: 0.3}", "{rate: 0.1}"), "another `label_noise` .*0.3 -> 0.1"),
+        (("seed: 1", "seed: 1\ndev_label_noise: {rate: 1}"), "another `dev_la"),
     ],
 )
 def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
@@ -197,6 +198,7 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
     text += "label_noise: {rate: 0.3}\n"
     RecipeText(text)._save(saved)
     require_resumable(tmp_path, text.replace("rate: 0.1", "rate: 0.2"))
+    require_resumable(tmp_path, text + "dev_label_noise: null\n")
     require_resumable(tmp_path / "none", text)
     other = text.replace(*change)
     with pytest.raises(ValueError, match="was trained with " + said):

@@ -28,6 +28,7 @@ speeds: [1.0, 0.9, 1.1]
 noise_folder: /home/someone/musan
 rir_folder:
 label_noise: {kind: symmetric, rate: 0.3}
+dev_label_noise: {kind: session, rate: 0.2}
 precision: fp32
 final_margin: 0.2
 classifier: !name:speechbrain_ext.nnet.classifiers.CosineClassifier
@@ -67,6 +68,7 @@ def test_settings_come_from_both_files(folder):
         "reverberation": "none",
         "corpus": "VoxCeleb1, VoxCeleb2",
         "label noise": "kind symmetric, rate 0.3",
+        "dev label noise": "kind session, rate 0.2",
     }
 
 

@@ -1,7 +1,8 @@
 """The subcommands ``push`` and ``pull``."""
 
+import importlib
+
 from speechbrain_ext.cli.answer import Answer
-from speechbrain_ext.integrations import hub
 
 
 def push(arguments):
@@ -17,7 +18,7 @@ def push(arguments):
     Answer
         The address of the model.
     """
-    url = hub.push(
+    url = _hub().push(
         arguments.folder,
         arguments.repo_id,
         private=arguments.private,
@@ -43,7 +44,7 @@ def pull(arguments):
     Answer
         The folder.
     """
-    folder = hub.pull(
+    folder = _hub().pull(
         arguments.repo_id,
         arguments.folder,
         revision=arguments.revision,
@@ -53,3 +54,8 @@ def pull(arguments):
         f"{arguments.repo_id} is in {folder}",
         {"repo_id": arguments.repo_id, "folder": str(folder)},
     )
+
+
+def _hub():
+    """The module of the Hub, which needs huggingface_hub."""
+    return importlib.import_module("speechbrain_ext.integrations.hub")

@@ -29,7 +29,9 @@ def help_of(capsys, *words):
 def commands_in(text):
     """The words of each call of the command in a text."""
     text = text.replace("\\\n", " ")
-    lines = re.findall(r"^ *(?:\$ )?speechbrain-ext ([a-z].+)$", text, re.MULTILINE)
+    lines = re.findall(
+        r"^ *(?:\$ )?speechbrain-ext ([a-z].+)$", text, re.MULTILINE
+    )
     lines += re.findall(r"`speechbrain-ext ([a-z][^`\n]+)`", text)
     found = [shlex.split(line, comments=True) for line in lines]
     return [words for words in found if len(words) > 1 and "..." not in words]

@@ -72,15 +72,13 @@ def test_long_files_are_embedded_in_blocks(exported, audio, tmp_path):
     found, rows, failures = embed_files(verifier, list_audio([tmp_path]))
     assert max(seen) == 36 * rate
     assert found.ID.tolist() == ["long.wav"]
-    assert "silence" in failures["lost.wav"]
+    assert "0.000 s of sound" in failures["lost.wav"]
     expected = verifier.encode_stream(tmp_path / "long.wav").reshape(-1)
     assert np.array_equal(rows[0], expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_files_that_fail_are_named(
-    workers, exported, audio, tmp_path, capsys
-):
+def test_files_that_fail_are_named(workers, exported, audio, tmp_path, capsys):
     folder, out = tmp_path / "audio", tmp_path / "made.npz"
     shutil.copytree(audio, folder)
     bad = dict(unusable(folder))
@@ -102,9 +100,7 @@ def test_files_that_fail_are_named(
     assert "No file can be used" in refusal(capsys, *words, "--max-failed=99")
 
 
-def test_outputs_replace_no_file_of_the_user(
-    exported, audio, tmp_path, capsys
-):
+def test_outputs_replace_no_file_of_the_user(exported, audio, tmp_path, capsys):
     out = tmp_path / "made.npz"
     words = ["embed", audio, "--encoder", exported, "--out"]
     out.write_text("a thesis")

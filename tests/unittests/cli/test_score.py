@@ -38,7 +38,9 @@ def folder(exported, tmp_path):
 
 def embeddings_of(verifier, root, names):
     """One row for each name of a trial list."""
-    rows = [verifier.encode_stream(root / f"{n}.wav").reshape(-1) for n in names]
+    rows = [
+        verifier.encode_stream(root / f"{n}.wav").reshape(-1) for n in names
+    ]
     return torch.stack(rows)
 
 
@@ -49,9 +51,7 @@ def test_scores_are_those_of_the_back_end(
     verifier, root = open_verifier(folder), corpus / "wav"
     for scoring in ("cosine", "asnorm"):
         out = tmp_path / f"{scoring}.txt"
-        _, values = answer(
-            capsys, *words, "--out", out, f"--scoring={scoring}"
-        )
+        _, values = answer(capsys, *words, "--out", out, f"--scoring={scoring}")
         enrol, test, found, targets = read_scores(out)
         rows = embeddings_of(verifier, root, [*enrol, *test])
         expected = verifier.decisions.back_end.scores(
@@ -95,9 +95,7 @@ def test_models_are_the_mean_of_their_files(
     np.testing.assert_allclose(read_scores(out)[2], expected, atol=1e-4)
 
 
-def test_what_is_missing_is_named(
-    exported, corpus, trials, tmp_path, capsys
-):
+def test_what_is_missing_is_named(exported, corpus, trials, tmp_path, capsys):
     out = tmp_path / "scores.txt"
     words = ["score", trials, "--encoder", exported, "--out", out, "--audio"]
     one = next(iter((corpus / "wav").iterdir())).name

@@ -1,6 +1,7 @@
 """The subcommands ``convert``, ``export`` and ``info``."""
 
 import json
+import logging
 import pathlib
 import re
 
@@ -91,6 +92,7 @@ def export(arguments):
             raise ValueError(f"The name must end in {ending}, got {path}.")
         if path:
             require_own(path)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     encoder = load_encoder(arguments.folder, trust=arguments.trust)
     form = "features" if arguments.features else "waveform"
     cosines = {
@@ -213,9 +215,9 @@ def describe(verifier):
 
 
 def _thresholds(calibration):
-    """The thresholds of a calibration by prior; empty with more features."""
+    """The thresholds of a calibration by prior, or why there are none."""
     if len(calibration.features) != 1:
-        return {}
+        return "no single threshold: it uses quality measures too"
     return {str(prior): calibration.threshold(prior) for prior in PRIORS}
 
 

@@ -99,7 +99,8 @@ def test_documents_show_commands_that_are_valid():
     ]
     assert len(found) > 10
     for words in found:
-        make_parser().parse_args(words)
+        if "--help" not in words:
+            make_parser().parse_args(words)
 
 
 def test_environment_names_the_encoder(monkeypatch, capsys):

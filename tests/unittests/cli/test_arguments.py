@@ -118,7 +118,7 @@ def test_environment_names_the_encoder(monkeypatch, capsys):
     "words",
     [
         [],
-        ["verfy", "a", "b"],
+        ["verified", "a", "b"],
         ["verify", "a", "--encoder=e"],
         ["verify", "a", "b", "--enc=e"],
         ["identify", "a", "--encoder=e", "--enrolments=p", "--top=many"],

@@ -26,6 +26,11 @@ setup(
             "*/*/hparams/*.yaml",
         ]
     },
+    entry_points={
+        "console_scripts": [
+            "speechbrain-ext = speechbrain_ext.cli.main:main",
+        ]
+    },
     python_requires=">=3.10",
     # `make test-lowest` tests the lower bounds (requirements-lowest.txt)
     install_requires=[
@@ -47,6 +52,8 @@ setup(
         "safetensors": ["safetensors>=0.4"],  # weights beside the .ckpt
         "shards": ["webdataset"],  # to read them elsewhere; ours need none
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
+        # other formats of speechbrain-ext embed
+        "embed": ["pyarrow>=15", "kaldiio>=2.18"],
         # other runtimes, for their tests and benchmarks/interop.py
         "interop": [
             "sherpa-onnx>=1.12",

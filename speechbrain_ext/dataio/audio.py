@@ -171,7 +171,8 @@ def file_header(path):
         return read_header(path)
     except ValueError as error:
         raise AudioError(
-            f"{path} cannot be used: {error}; give a file of speech."
+            f"{path} cannot be used: {str(error).removesuffix('.')}; give a "
+            "file of speech."
         ) from error
 
 

@@ -83,7 +83,7 @@ def list_named(source, folders):
             "path` lines, a CSV, or a Kaldi data folder."
         )
     elif source.lower().endswith(".csv"):
-        files = _read_csv(source, folders)
+        files = read_csv_list(source, folders)
     else:
         files = _read_lines(source, folders)
     if files.empty:
@@ -185,8 +185,42 @@ def _read_lines(source, folders):
     return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
 
-def _read_csv(source, folders):
-    needed = ["ID", "wav", "spk_id"]
+def read_csv_list(source, folders, needed=("ID", "wav", "spk_id")):
+    """Reads a CSV of audio files, or of pieces of them.
+
+    Arguments
+    ---------
+    source : str
+        The CSV. ``start`` and ``stop`` (samples; a stop of -1 is the end) are
+        read if it has both.
+    folders : list of str
+        Folders from which relative paths and ``$data_root`` start.
+    needed : sequence of str
+        Columns that it must have, with a value in each row.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The needed columns, official_test (False), and start and stop of a CSV
+        that has them, in the order of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is not a table, a column is missing or a value is not valid.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "list.csv"
+    >>> _ = path.write_text("ID,wav\\nid1-a,$data_root/a.wav\\n")
+    >>> read_csv_list(path, ["/data"], ["ID", "wav"]).wav.tolist()
+    ['/data/a.wav']
+    """
+    needed = list(needed)
     table = read_table(source, "file list", needed)
     for column in needed:
         empty = table.index[table[column] == ""]

@@ -49,7 +49,7 @@ def read_kaldi(folder, root=""):
             f"{folder} has segments, which are not read; cut the recordings "
             "into one file an utterance, or give a CSV with start and stop."
         )
-    wavs = _read_pairs(os.path.join(folder, "wav.scp"))
+    wavs = read_scp(os.path.join(folder, "wav.scp"), root)
     speakers = _read_pairs(os.path.join(folder, "utt2spk"))
     rows = []
     for name in sorted(wavs):
@@ -58,15 +58,52 @@ def read_kaldi(folder, root=""):
                 f"{folder}/utt2spk has no speaker of {shorten(name)}, which "
                 "wav.scp names; add it."
             )
-        if wavs[name].endswith("|"):
+        rows.append((name, wavs[name], speakers[name], False))
+    return pd.DataFrame(rows, columns=FILE_COLUMNS)
+
+
+def read_scp(path, root=""):
+    """Reads a ``wav.scp``, without opening its files.
+
+    Arguments
+    ---------
+    path : str
+        Lines of an utterance and its file.
+    root : str
+        Folder from which relative paths start.
+
+    Returns
+    -------
+    dict
+        Maps each utterance to the absolute path of its file, in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the list is missing.
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is not text, a line is broken, an utterance occurs twice, or an
+        entry is a command instead of a file.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "wav.scp"
+    >>> _ = path.write_text("id1-a /data/a.wav\\n")
+    >>> read_scp(path)
+    {'id1-a': '/data/a.wav'}
+    """
+    wavs = _read_pairs(path)
+    for name, wav in wavs.items():
+        if wav.endswith("|"):
             raise ValueError(
-                f"{folder}/wav.scp gives a command for {shorten(name)}: "
-                f"{shorten(wavs[name])}; write the audio to files first "
+                f"{path} gives a command for {shorten(name)}: "
+                f"{shorten(wav)}; write the audio to files first "
                 "(Kaldi: wav-copy)."
             )
-        wav = os.path.join(root, wavs[name])
-        rows.append((name, os.path.abspath(wav), speakers[name], False))
-    return pd.DataFrame(rows, columns=FILE_COLUMNS)
+        wavs[name] = os.path.abspath(os.path.join(root, wav))
+    return wavs
 
 
 def _read_pairs(path):

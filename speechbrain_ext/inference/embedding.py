@@ -1,12 +1,17 @@
 """Embeddings of utterances: whole, in length-sorted batches, or in crops."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from speechbrain_ext.dataio.audio import read_audio
+from speechbrain_ext.dataio.audio import (
+    AudioError,
+    explain_reading,
+    read_audio,
+)
 from speechbrain_ext.dataio.crops import evenly_spaced_crops, wrap
 from speechbrain_ext.dataio.dataloader import (
     TIMEOUT,
@@ -32,10 +37,16 @@ class UtteranceDataset(torch.utils.data.Dataset):
         repeated up to that length.
     crops : speechbrain_ext.dataio.crops.Crops
         Which crops of each utterance to take; None for whole utterances.
+    skip_unreadable : bool
+        Whether an utterance that cannot be read gives the reason as
+        ``no_speech`` instead of an error.
     """
 
-    def __init__(self, manifest, sample_rate=16000, crops=None):
+    def __init__(
+        self, manifest, sample_rate=16000, crops=None, skip_unreadable=False
+    ):
         self.manifest = manifest
+        self.skip_unreadable = skip_unreadable
         self.crops = crops
         self.sample_rate = sample_rate
         self.min_samples = math.ceil(LEAST_SECONDS * sample_rate)
@@ -60,12 +71,13 @@ class UtteranceDataset(torch.utils.data.Dataset):
             speech, or ``""``.
         """
         entry = self.manifest.iloc[row]
-        signal = read_audio(
-            entry["wav"],
-            int(entry["start"]),
-            int(entry["stop"]),
-            sample_rate=self.sample_rate,
-        )
+        unreadable = ""
+        try:
+            signal = self._read(entry)
+        except AudioError as error:
+            if not self.skip_unreadable:
+                raise
+            signal, unreadable = torch.zeros(self.min_samples), str(error)
         if self.crops is None:
             (reason,) = no_speech_reasons(signal[None], self.sample_rate)
             if len(signal) < self.min_samples:
@@ -82,8 +94,18 @@ class UtteranceDataset(torch.utils.data.Dataset):
             "id": entry["ID"],
             "sig": signal,
             "row": row,
-            "no_speech": reason,
+            "no_speech": unreadable or reason,
         }
+
+    def _read(self, entry):
+        """The samples of one row of the manifest."""
+        with explain_reading() if self.skip_unreadable else nullcontext():
+            return read_audio(
+                entry["wav"],
+                int(entry["start"]),
+                int(entry["stop"]),
+                sample_rate=self.sample_rate,
+            )
 
 
 def length_sorted_batches(durations, batch_seconds):
@@ -125,6 +147,7 @@ def utterance_loader(
     world_size=1,
     sample_rate=16000,
     crops=None,
+    skip_unreadable=False,
 ):
     """Makes a DataLoader of utterances in length-sorted padded batches.
 
@@ -144,6 +167,8 @@ def utterance_loader(
         Sample rate that the model was trained with, Hz.
     crops : speechbrain_ext.dataio.crops.Crops
         Which crops of each utterance to take; None for whole utterances.
+    skip_unreadable : bool
+        See ``UtteranceDataset``.
 
     Returns
     -------
@@ -154,7 +179,7 @@ def utterance_loader(
     if crops is not None:
         durations = [crops.number * crops.seconds] * len(manifest)
     return torch.utils.data.DataLoader(
-        UtteranceDataset(manifest, sample_rate, crops),
+        UtteranceDataset(manifest, sample_rate, crops, skip_unreadable),
         batch_sampler=length_sorted_batches(durations, batch_seconds)[
             rank::world_size
         ],
@@ -193,6 +218,7 @@ def embed_batches(
     num_workers=0,
     share=(0, 1),
     crops=None,
+    failures=None,
 ):
     """Computes embeddings of utterances, or of their crops, batch by batch.
 
@@ -213,6 +239,9 @@ def embed_batches(
         ``(rank, world_size)``, see ``utterance_loader``.
     crops : speechbrain_ext.dataio.crops.Crops
         Which crops of each utterance to embed; None for whole utterances.
+    failures : dict
+        Gets the reason for each utterance, by its ID, that cannot be read or
+        has no speech, instead of an error. None for errors.
 
     Yields
     ------
@@ -232,9 +261,15 @@ def embed_batches(
     """
     rate = encoder_rate(encoder)
     loader = utterance_loader(
-        manifest, batch_seconds, num_workers, *share, rate, crops
+        manifest,
+        batch_seconds,
+        num_workers,
+        *share,
+        rate,
+        crops,
+        failures is not None,
     )
-    silent = {}
+    silent = {} if failures is None else failures
     for batch in ReadableBatches(loader):
         reasons = dict(zip(batch.id, batch.no_speech, strict=True))
         silent.update((name, why) for name, why in reasons.items() if why)
@@ -251,7 +286,7 @@ def embed_batches(
         if crops is not None:
             found = found.unflatten(0, (-1, crops.number))
         yield torch.as_tensor(batch.row)[spoken].tolist(), found
-    if silent:
+    if silent and failures is None:
         raise NoSpeechError(silent)
 
 

@@ -23,7 +23,7 @@ from speechbrain.processing.features import InputNormalization
 
 from speechbrain_ext.inference.speech import SpeechFeatures
 from speechbrain_ext.lobes.features import KaldiFbank
-from speechbrain_ext.utils.files import atomic_path, require_own
+from speechbrain_ext.utils.files import TEMPORARY, atomic_path, require_own
 
 FORMS = {"waveform": "wavs", "features": "feats"}
 LOWEST_OPSET = 18  # the exporter's own
@@ -169,8 +169,8 @@ def export_onnx(
     newest = onnx.defs.onnx_opset_version()
     if not LOWEST_OPSET <= opset <= newest:
         raise ValueError(
-            f"`opset` must be from {LOWEST_OPSET} to {newest} (the newest that "
-            f"onnx {onnx.__version__} knows), got {opset}."
+            f"`opset` of {path} must be from {LOWEST_OPSET} to {newest} (the "
+            f"newest that onnx {onnx.__version__} knows), got {opset}."
         )
     example = _example_maker(modules, form, sample_rate)
     axes = {0: "batch", 1: "samples" if form == "waveform" else "frames"}
@@ -305,9 +305,10 @@ def onnx_session(path):
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's classes have no common base
+        name = TEMPORARY.sub("", pathlib.Path(path).name)
         raise ValueError(
-            f"onnxruntime {onnxruntime.__version__} cannot load "
-            f"{pathlib.Path(path).name} ({' '.join(str(error).split())}); "
+            f"onnxruntime {onnxruntime.__version__} cannot load {name} "
+            f"({' '.join(str(error).split())}); "
             "export with an older opset, or install a newer onnxruntime."
         ) from error
 

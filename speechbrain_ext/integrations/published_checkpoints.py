@@ -323,6 +323,52 @@ def _config(path):
     return name, arguments.get("feat_dim", arguments.get("n_mels"))
 
 
+def export_published(
+    family,
+    checkpoint,
+    folder,
+    config=None,
+    architecture=None,
+    input_size=None,
+):
+    """Writes a pretrained folder by a published config, or by a name.
+
+    Arguments
+    ---------
+    family : str
+        Source of the checkpoint, see ``convert_checkpoint``.
+    checkpoint : str
+        The file. Only tensors are read.
+    folder : str
+        The folder to write.
+    config : str
+        The published YAML, which names the architecture; or None.
+    architecture : str
+        The published name, if there is no config.
+    input_size : int
+        Number of filterbanks; None for that of the config, or to infer it
+        from the tensors.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If the config or the file is not valid, or does not fit.
+    OSError
+        If a file cannot be read or written.
+    """
+    if config:
+        architecture, mels = _config(config)
+        input_size = mels if input_size is None else input_size
+    return export_checkpoint(
+        family, architecture, checkpoint, folder, input_size
+    )
+
+
 def main(argv=None):
     """Converts a checkpoint with options from the command line.
 
@@ -348,15 +394,13 @@ def main(argv=None):
     parser.add_argument("--input_size", type=int, help="filterbanks")
     arguments = parser.parse_args(argv)
     try:
-        architecture, mels = arguments.architecture, None
-        if arguments.config:
-            architecture, mels = _config(arguments.config)
-        folder = export_checkpoint(
+        folder = export_published(
             arguments.family,
-            architecture,
             arguments.checkpoint,
             arguments.output_folder,
-            mels if arguments.input_size is None else arguments.input_size,
+            arguments.config,
+            arguments.architecture,
+            arguments.input_size,
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -125,7 +125,10 @@ def options_of(script):
     if module == script:
         path = str(find(script))
     else:
-        path = importlib.util.find_spec(module).origin
+        spec = importlib.util.find_spec(module)
+        if spec.submodule_search_locations:  # a package
+            spec = importlib.util.find_spec(f"{module}.__main__")
+        path = spec.origin
     said, argv, paths = io.StringIO(), sys.argv, list(sys.path)
     try:
         sys.argv = [path, "--help"]
@@ -338,6 +341,7 @@ class TestOfTheTests:
         "line",
         [
             "python verify_files.py a b c --p_target=0.01",
+            "python -m speechbrain_ext --version",
             "python -m pip install --no-deps -e .",
             "torchrun --nproc_per_node=2 train_speaker_embeddings.py "
             "hparams/resnet_aam.yaml --data_folder=a --device=cpu",

@@ -24,6 +24,8 @@ LAYERS = (
     "synthetic",
     "core",
     "fine_tuning",
+    "cli",
+    "__main__",
 )
 # A fixed name of version 0.1, which re-exports the readers of checkpoints
 UPWARD = {("speechbrain_ext.utils.conversion", "integrations")}

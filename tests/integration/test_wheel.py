@@ -96,6 +96,22 @@ def test_wheel_carries_the_package_and_its_recipes(wheel):
     assert rest == package
 
 
+def test_installed_wheel_has_the_command(installed, tmp_path):
+    script = installed / "bin" / "speechbrain-ext"
+    done = subprocess.run(
+        [script, "info", tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"error: The pretrained folder {tmp_path} has no" in done.stderr
+    said = finish([script, "--version"], tmp_path, PYTHONPATH=str(installed))
+    assert said == "speechbrain-ext 0.1.0\n"
+
+
 def test_package_claims_no_types(wheel):
     # its signatures have no annotations
     assert not [name for name in contents(wheel) if "py.typed" in name]

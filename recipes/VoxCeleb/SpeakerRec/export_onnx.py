@@ -7,20 +7,17 @@ The file takes waveforms, or with --features Kaldi's filterbanks, as
 WeSpeaker's runtime, pyannote.audio and sherpa-onnx do. With --int8 the weights
 have 8 bits. A name that ends in .pt2 gives a file of torch.export instead.
 Before the file is put in place, it is compared with torch. No code of the
-folder is run, unless --trust is given. Needs the packages
-onnx, onnxscript and onnxruntime. On an error the exit code is 1.
+folder is run, unless --trust is given. Needs the packages onnx, onnxscript and
+onnxruntime. `speechbrain-ext export` does the same. On an error the exit code
+is 1.
 """
 
 import argparse
 import sys
 
-from speechbrain_ext.inference.embedding import encoder_rate
+from speechbrain_ext.cli.pretrained import write_exported
 from speechbrain_ext.inference.loading import load_encoder
-from speechbrain_ext.integrations.onnx import (
-    LOWEST_OPSET,
-    export_onnx,
-    export_program,
-)
+from speechbrain_ext.integrations.onnx import LOWEST_OPSET
 
 
 def main(argv=None):
@@ -51,19 +48,14 @@ def main(argv=None):
         encoder = load_encoder(
             arguments.pretrained_folder, trust=arguments.trust
         )
-        rate = encoder_rate(encoder)
-        if arguments.out.endswith(".pt2") and not arguments.int8:
-            cosine = export_program(encoder.mods, arguments.out, form, rate)
-        else:
-            cosine = export_onnx(
-                encoder.mods,
-                arguments.out,
-                form,
-                rate,
-                arguments.language,
-                arguments.int8,
-                arguments.opset,
-            )
+        cosine = write_exported(
+            encoder,
+            arguments.out,
+            form,
+            arguments.language,
+            arguments.int8,
+            arguments.opset,
+        )
     except (ValueError, OSError, ImportError) as error:
         print("error:", *str(error).split(), file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """Front ends: filterbanks, spectrograms and their normalisation."""
 
+import contextlib
 import math
 
 import torch
@@ -111,19 +112,24 @@ class KaldiFbank(torch.nn.Module):
         if not snip_edges:
             self.least = self.shift - self.shift // 2
         self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
-        filters, _ = get_mel_banks(
-            n_mels,
-            self.fft_size,
-            sample_rate,
-            low_freq,
-            high_freq,
-            100.0,
-            -500.0,
-            1.0,
-        )
-        # the filters lack the bin of the Nyquist frequency
-        filters = torch.nn.functional.pad(filters.float(), (0, 1))
-        taper = WINDOWS[window](self.window_size)
+        # small ones on the CPU: for the meta device torch imports its compiler
+        device = torch.get_default_device()
+        small = n_mels * self.fft_size < 2**20
+        with torch.device("cpu") if small else contextlib.nullcontext():
+            filters, _ = get_mel_banks(
+                n_mels,
+                self.fft_size,
+                sample_rate,
+                low_freq,
+                high_freq,
+                100.0,
+                -500.0,
+                1.0,
+            )
+            # the filters lack the bin of the Nyquist frequency
+            filters = torch.nn.functional.pad(filters.float(), (0, 1))
+            taper = WINDOWS[window](self.window_size)
+        filters, taper = filters.to(device), taper.to(device)
         self.register_buffer("filters", filters.T, persistent=False)
         self.register_buffer("taper", taper, persistent=False)
 

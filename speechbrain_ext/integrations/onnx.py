@@ -275,13 +275,15 @@ def export_program(modules, path, form="waveform", sample_rate=16000):
         )
 
 
-def onnx_session(path):
-    """Loads an ONNX file for the CPU, on one thread.
+def onnx_session(path, threads=1):
+    """Loads an ONNX file for the CPU.
 
     Arguments
     ---------
     path : str | pathlib.Path
         The file.
+    threads : int
+        Number of threads that compute an operator.
 
     Returns
     -------
@@ -298,7 +300,7 @@ def onnx_session(path):
     """
     onnxruntime = _require("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(

@@ -1,6 +1,5 @@
 """Front ends: filterbanks, spectrograms and their normalisation."""
 
-import contextlib
 import math
 
 import torch
@@ -112,26 +111,19 @@ class KaldiFbank(torch.nn.Module):
         if not snip_edges:
             self.least = self.shift - self.shift // 2
         self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
-        # small ones on the CPU: for the meta device torch imports its compiler
-        device = torch.get_default_device()
+        edges = sample_rate, low_freq, high_freq
+        # on the CPU if small: on the meta device torch imports its compiler
         small = n_mels * self.fft_size < 2**20
-        with torch.device("cpu") if small else contextlib.nullcontext():
+        device = torch.get_default_device()
+        with torch.device("cpu") if small else device:
             filters, _ = get_mel_banks(
-                n_mels,
-                self.fft_size,
-                sample_rate,
-                low_freq,
-                high_freq,
-                100.0,
-                -500.0,
-                1.0,
+                n_mels, self.fft_size, *edges, 100.0, -500.0, 1.0
             )
             # the filters lack the bin of the Nyquist frequency
-            filters = torch.nn.functional.pad(filters.float(), (0, 1))
+            filters = torch.nn.functional.pad(filters.float(), (0, 1)).T
             taper = WINDOWS[window](self.window_size)
-        filters, taper = filters.to(device), taper.to(device)
-        self.register_buffer("filters", filters.T, persistent=False)
-        self.register_buffer("taper", taper, persistent=False)
+        self.register_buffer("filters", filters.to(device), persistent=False)
+        self.register_buffer("taper", taper.to(device), persistent=False)
 
     @fwd_default_precision
     def forward(self, wavs, seeds=None):

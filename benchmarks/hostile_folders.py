@@ -31,7 +31,10 @@ except (ValueError, OSError):
 seconds = time.perf_counter() - start
 used = resource.getrusage(resource.RUSAGE_SELF)
 figures = {"refused": refused, "loading": seconds}
-figures |= {"peak": used.ru_maxrss * 1024}
+# ru_maxrss would have the memory of the process that forked
+with open("/proc/self/status") as status:
+    kib = next(line for line in status if line.startswith("VmHWM"))
+figures |= {"peak": 1024 * int(kib.split()[1])}
 figures |= {"processor": used.ru_utime + used.ru_stime}
 print(json.dumps(figures))
 """

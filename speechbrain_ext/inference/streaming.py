@@ -6,7 +6,9 @@ convolutions see beyond the block. The normalisation over the whole file takes
 a pass of its own. The pooling over time is accumulated from block to block.
 """
 
+import ctypes
 import math
+import sys
 
 import torch
 
@@ -221,6 +223,7 @@ def stream_embedding(modules, path, frames, file_rate, rate, device="cpu"):
     def blocks():
         """Features with context, and the range of them in the block."""
         for start, stop, first, last in block_ranges(frames, file_rate):
+            _return_free_memory()
             signal = read_audio(
                 path, start, stop, sample_rate=rate, file_rate=file_rate
             )
@@ -327,6 +330,7 @@ def piecewise_embedding(encode, path, frames, file_rate, rate):
     # a short rest belongs to the last block
     starts = list(range(0, max(frames - step // 2, 1), step))
     for start, stop in zip(starts, [*starts[1:], frames], strict=True):
+        _return_free_memory()
         signal = read_audio(
             path, start, stop, sample_rate=rate, file_rate=file_rate
         )[None]
@@ -354,6 +358,18 @@ def _normalisation(norm, blocks, path, rate):
     if isinstance(norm, SentenceMeanVarNorm):
         return mean, (deviation.square() + 1e-5).rsqrt()
     return mean, torch.ones_like(mean)
+
+
+def _return_free_memory():
+    """Gives memory that is free back to the system, where libc can.
+
+    glibc keeps the freed activations of a block, in pieces that the next
+    block cannot always use. With a ResNet34 that is 200 MB.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # musl has none
+            trim(0)
 
 
 def _frames_per_second(features, rate):

@@ -111,21 +111,19 @@ class KaldiFbank(torch.nn.Module):
         if not snip_edges:
             self.least = self.shift - self.shift // 2
         self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
-        filters, _ = get_mel_banks(
-            n_mels,
-            self.fft_size,
-            sample_rate,
-            low_freq,
-            high_freq,
-            100.0,
-            -500.0,
-            1.0,
-        )
-        # the filters lack the bin of the Nyquist frequency
-        filters = torch.nn.functional.pad(filters.float(), (0, 1))
-        taper = WINDOWS[window](self.window_size)
-        self.register_buffer("filters", filters.T, persistent=False)
-        self.register_buffer("taper", taper, persistent=False)
+        edges = sample_rate, low_freq, high_freq
+        # on the CPU if small: on the meta device torch imports its compiler
+        small = n_mels * self.fft_size < 2**20
+        device = torch.get_default_device()
+        with torch.device("cpu") if small else device:
+            filters, _ = get_mel_banks(
+                n_mels, self.fft_size, *edges, 100.0, -500.0, 1.0
+            )
+            # the filters lack the bin of the Nyquist frequency
+            filters = torch.nn.functional.pad(filters.float(), (0, 1)).T
+            taper = WINDOWS[window](self.window_size)
+        self.register_buffer("filters", filters.to(device), persistent=False)
+        self.register_buffer("taper", taper.to(device), persistent=False)
 
     @fwd_default_precision
     def forward(self, wavs, seeds=None):

@@ -1,6 +1,7 @@
 """Long files in blocks: the same embedding as from the whole file."""
 
 import functools
+import gc
 
 import numpy as np
 import pytest
@@ -175,6 +176,27 @@ def test_streamed_embedding_matches_that_of_the_whole_file(make, voice):
     torch.testing.assert_close(
         whole(modules, read_audio(voice[0])[None]), expected
     )
+
+
+@torch.no_grad()
+def test_no_block_leaves_anything_behind(tmp_path):
+    path, rate = str(tmp_path / "a.wav"), 8000
+    samples = np.random.default_rng(0).normal(0, 0.1, 24 * 6 * rate)
+    soundfile.write(path, samples, rate)
+    modules = modules_of(mel(), SentenceMeanNorm(), small())
+    held = []
+
+    def count(module, given):
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+        held.append(sum(one.nbytes for one in tensors))
+
+    hook = modules["embedding_model"].register_forward_pre_hook(count)
+    stream_embedding(modules, path, len(samples), rate, 16000)
+    hook.remove()
+    # the sums of the poolings are there from the second block on
+    assert len(held) == 6
+    assert max(held[2:5]) == min(held[2:5])
 
 
 @pytest.mark.parametrize(

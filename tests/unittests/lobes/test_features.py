@@ -251,3 +251,13 @@ def test_thin_resnets_input_matches_clova():
 def test_bad_arguments_of_clovas_front_ends(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_filterbank_is_made_on_the_default_device():
+    with torch.device("meta"):
+        sketch = KaldiFbank(n_mels=40)
+    made = KaldiFbank(n_mels=40)
+    for name, buffer in made.named_buffers():
+        assert buffer.device.type == "cpu"
+        assert sketch.get_buffer(name).is_meta
+        assert sketch.get_buffer(name).shape == buffer.shape

@@ -17,6 +17,7 @@ LazyModule.__file__ = None
 # programs that tests start, not modules that pytest should import
 collect_ignore = ["helpers/speechbrain_stand_in"]
 pytest_plugins = [
+    "fake_hub",
     "recipe_runs",
     "small_corpus",
     "study_repository",

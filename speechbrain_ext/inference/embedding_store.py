@@ -178,7 +178,7 @@ def model_fingerprint(folder):
     ---------
     folder : str | pathlib.Path
         The pretrained folder. Its head, label map, texts and hidden files are
-        ignored.
+        ignored, and so is a ``.ckpt`` beside the same weights as safetensors.
 
     Returns
     -------
@@ -205,7 +205,10 @@ def model_fingerprint(folder):
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         hidden = path.name.startswith(".")
-        if path.is_file() and not hidden and path.name not in APART:
+        twin = path.suffix == ".ckpt" and path.with_suffix(".safetensors")
+        if hidden or path.name in APART or (twin and twin.is_file()):
+            continue
+        if path.is_file():
             digest.update(f"{path.name}\n".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -152,7 +152,7 @@ def export_pretrained(
         sums = checksums(made, sorted(n for n in ours if (made / n).is_file()))
         with atomic_write(made / SUMS) as stream:
             json.dump(sums, stream)
-        _keep(folder, made)
+        keep_measured(folder, made)
         if not os.path.lexists(made / "README.md"):  # neither ours nor theirs
             with atomic_write(made / "README.md") as stream:
                 sizes = len(label_encoder), embedding_size
@@ -235,8 +235,24 @@ def require_exportable(folder, card=False):
     require_replaceable(folder, names + ["README.md"] * card)
 
 
-def _keep(folder, made):
-    """Keeps the files in ``KEPT`` if the weights are the same."""
+def keep_measured(folder, made):
+    """Keeps calibration, cohort and card of a folder with the same weights.
+
+    Files that this project did not write, and those that the new folder has
+    already, are left alone.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder that is replaced; it may be missing.
+    made : pathlib.Path
+        The new folder, see ``new_folder``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> keep_measured(folder / "missing", folder)
+    """
     names = [
         name
         for name in KEPT

@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import re
 
-import huggingface_hub
 import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
@@ -21,15 +20,12 @@ from speechbrain.utils.fetching import FetchConfig
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
+from speechbrain_ext.inference.downloads import HUB, download_pretrained
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.utils.tensors import read_tensors
 
 logger = get_logger(__name__)
 
-HUB = "hf:"
-# Files to download from the Hub
-FETCHED = ["*.yaml", "*.ckpt", "*.safetensors", "*.txt", "*.json", "*.py"]
-FETCHED.append("*.npz")  # the cohort
 SPEED = re.compile(r"#speed[\d.]+$")  # suffix of a speed-perturbed speaker
 # What an unusable hyperparams.yaml raises
 YAML_ERRORS = (
@@ -65,6 +61,8 @@ def pretrained_folder(source):
         If the folder has no hyperparams.yaml.
     OSError
         If the model cannot be downloaded.
+    ValueError
+        If a downloaded file is refused, see ``download_pretrained``.
 
     Example
     -------
@@ -74,16 +72,7 @@ def pretrained_folder(source):
     """
     name = str(source)
     if name.startswith(HUB):
-        try:
-            folder = huggingface_hub.snapshot_download(
-                name.removeprefix(HUB), allow_patterns=FETCHED
-            )
-        except (OSError, ValueError) as error:
-            raise OSError(
-                f"{name} cannot be downloaded from the Hugging Face Hub "
-                f"({_one_line(error)}); check the name (hf:owner/name) and the "
-                "network, or pass a folder on this machine."
-            ) from error
+        folder = download_pretrained(name.removeprefix(HUB))
     else:
         folder = name
     folder = pathlib.Path(folder)

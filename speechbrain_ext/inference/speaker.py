@@ -11,10 +11,11 @@ from speechbrain_ext.dataio.audio import (
     file_header,
     read_audio,
 )
+from speechbrain_ext.inference.downloads import HUB
 from speechbrain_ext.inference.embedding import encoder_rate
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.enrolments import Enrolments
-from speechbrain_ext.inference.loading import HUB, pretrained_folder
+from speechbrain_ext.inference.loading import pretrained_folder
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.inference.speech import require_speech
 from speechbrain_ext.inference.streaming import (

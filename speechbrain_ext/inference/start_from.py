@@ -11,8 +11,12 @@ from speechbrain_ext.dataio.speaker_labels import (
     label_map_path,
     read_label_map,
 )
+from speechbrain_ext.inference.downloads import HUB, download_pretrained
 from speechbrain_ext.inference.folder_checks import check_files
-from speechbrain_ext.inference.safe_weights import read_untrusted_tensors
+from speechbrain_ext.inference.safe_weights import (
+    has_safetensors,
+    read_untrusted_tensors,
+)
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 from speechbrain_ext.utils.distributed import all_reduce_sum
@@ -29,20 +33,24 @@ def head_folder(start_from, head_from=None):
     Arguments
     ---------
     start_from : str
-        The pretrained folder that the training starts from, or None.
+        The pretrained folder that the training starts from, or
+        ``hf:owner/name``, which is downloaded; or None.
     head_from : str
         ``means`` or ``random`` for a new classifier; None for the one of
         ``start_from``.
 
     Returns
     -------
-    str
-        ``start_from``, or None for a new classifier.
+    str | pathlib.Path
+        The folder, or None for a new classifier.
 
     Raises
     ------
     ValueError
-        If there is ``head_from`` without ``start_from``.
+        If there is ``head_from`` without ``start_from``, or a downloaded file
+        is refused.
+    OSError
+        If the model cannot be downloaded.
 
     Example
     -------
@@ -54,6 +62,7 @@ def head_folder(start_from, head_from=None):
             f"`head_from` is {head_from}, which needs an encoder; pass "
             "--start_from=FOLDER, or set `head_from` to null."
         )
+    start_from = _on_this_machine(start_from)
     return None if head_from else start_from
 
 
@@ -74,7 +83,7 @@ def load_pretrained(
     Arguments
     ---------
     folder : str
-        The pretrained folder.
+        The pretrained folder, or ``hf:owner/name``.
     modules : dict of torch.nn.Module
         The modules to load, by their names in the folder:
         ``embedding_model``, ``classifier``, ``loss``.
@@ -96,12 +105,14 @@ def load_pretrained(
     ------
     FileNotFoundError
         If the folder has no hyperparams.yaml or no weights of the encoder.
+    OSError
+        If the model cannot be downloaded.
     ValueError
         If a module does not fit the one in the folder, a file has more than
         tensors, a tensor contains NaN, or the folder has something else that
         is refused without trust.
     """
-    folder, known = pathlib.Path(folder), {}
+    folder, known = pathlib.Path(_on_this_machine(folder)), {}
     check_files(folder)
     paths = {name: weights_path(folder, name) for name in modules}
     states = {
@@ -147,6 +158,7 @@ def weights_path(folder, name):
     Returns
     -------
     pathlib.Path
+        ``<name>.safetensors`` if there is one and that package is installed,
         ``<name>.ckpt``, or the file in the folder whose name stands in
         hyperparams.yaml under ``pretrainer`` and ``paths``.
 
@@ -160,7 +172,10 @@ def weights_path(folder, name):
     >>> weights_path(folder, "embedding_model").name
     'model.pt'
     """
-    path = pathlib.Path(folder, f"{name}.ckpt")
+    path = pathlib.Path(folder, f"{name}.safetensors")
+    if path.is_file() and has_safetensors():
+        return path
+    path = path.with_suffix(".ckpt")
     tree = path.with_name("hyperparams.yaml")
     if path.is_file() or not tree.is_file():
         return path
@@ -319,8 +334,20 @@ def require_cosine_head(classifier):
         )
 
 
+def _on_this_machine(source):
+    """The folder of ``hf:owner/name``; another source as it is."""
+    if str(source).startswith(HUB):
+        return download_pretrained(source.removeprefix(HUB))
+    return source
+
+
 def _state(path):
     """The tensors of a module's file."""
+    if path.with_suffix(".safetensors").is_file() and not path.is_file():
+        raise FileNotFoundError(
+            f"{path.with_suffix('.safetensors')} needs a package: pip install "
+            "safetensors."
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"`start_from` must be a pretrained folder, but {path} does not "

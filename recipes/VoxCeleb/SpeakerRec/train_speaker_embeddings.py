@@ -310,7 +310,9 @@ def prepare(hparams):
 
 def train(recipe, run_opts, hparams, text):
     """Trains, exports, and returns the pretrained folder."""
-    map_folder = head_folder(hparams["start_from"], hparams["head_from"])
+    map_folder = main_process_first(
+        head_folder, hparams["start_from"], hparams["head_from"]
+    )
     main_process_first(prepare, hparams, once_per_node=True)
     device = run_opts["device"] or infer_device()
     manifest, cohort = main_process_first(

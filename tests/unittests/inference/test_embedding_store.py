@@ -426,5 +426,12 @@ def test_fingerprint_follows_what_makes_embeddings(tmp_path):
     assert model_fingerprint(tmp_path) == first
     (tmp_path / "embedding_model.ckpt").write_bytes(b"Weights")
     assert model_fingerprint(tmp_path) != first
+    # a folder from the Hub may have only one of the two forms
+    (tmp_path / "embedding_model.safetensors").write_bytes(b"weights")
+    both = model_fingerprint(tmp_path)
+    (tmp_path / "embedding_model.ckpt").unlink()
+    assert model_fingerprint(tmp_path) == both
+    (tmp_path / "embedding_model.safetensors").write_bytes(b"Weights")
+    assert model_fingerprint(tmp_path) != both
     with pytest.raises(FileNotFoundError, match="no hyperparams"):
         model_fingerprint(tmp_path / "none")

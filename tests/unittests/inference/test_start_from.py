@@ -2,6 +2,7 @@
 
 import logging
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +11,12 @@ from processes import on_processes
 from scipy.io import wavfile
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+from verification_runs import RECIPE as EXPORTED
 from wespeaker_shapes import wespeaker_shapes
 
 from speechbrain_ext.inference.embedding import utterance_loader
+from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.inference.safe_weights import has_safetensors
 from speechbrain_ext.inference.start_from import (
     front_end_changes,
     head_folder,
@@ -91,6 +95,68 @@ def test_a_converted_checkpoint_starts_with_a_new_head(
     modules["embedding_model"] = ResNet(40, (1, 1, 1, 1), 4, 6)
     with pytest.raises(ValueError, match="embedding_model.ckpt does not fit"):
         load_pretrained(folder, modules, labels, head_from)
+
+
+@pytest.mark.parametrize("head_from", [None, "random"])
+def test_a_folder_of_safetensors_is_enough(head_from, labels, tmp_path):
+    torch.manual_seed(5)
+    modules = {
+        "embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8),
+        "classifier": CosineClassifier(8, 3),
+        "loss": AAMSoftmax(),
+    }
+    folder = export_pretrained(
+        tmp_path / "pretrained", EXPORTED, modules, labels, 8
+    )
+    for name in modules:
+        (folder / f"{name}.ckpt").unlink()
+    own = {
+        "embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8),
+        "classifier": CosineClassifier(8, 3),
+        "loss": AAMSoftmax(),
+    }
+    if not has_safetensors():
+        with pytest.raises(FileNotFoundError, match="embedding_model.ckpt"):
+            load_pretrained(folder, own, labels, head_from)
+        (folder / "embedding_model.safetensors").write_bytes(b"")
+        with pytest.raises(FileNotFoundError, match="pip install safetensors"):
+            load_pretrained(folder, own, labels, head_from)
+        return
+    known = load_pretrained(folder, own, labels, head_from)
+    assert known == (0 if head_from else 3)
+    for name in ("embedding_model", "classifier"):
+        if name == "embedding_model" or not head_from:
+            assert equal(own[name], modules[name].state_dict())
+
+
+def test_a_model_on_the_hub_is_downloaded_and_found_offline(
+    hub, labels, tmp_path, monkeypatch
+):
+    torch.manual_seed(5)
+    modules = {
+        "embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8),
+        "classifier": CosineClassifier(8, 3),
+    }
+    folder = export_pretrained(
+        tmp_path / "pretrained", EXPORTED, modules, labels, 8
+    )
+    hub.add("owner/name", {p.name: p.read_bytes() for p in folder.iterdir()})
+    map_folder = head_folder("hf:owner/name")
+    assert map_folder.is_relative_to(hub.cache)
+    assert head_folder("hf:owner/name", "means") is None
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.asked)
+    assert head_folder("hf:owner/name") == map_folder
+    own = {
+        "embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8),
+        "classifier": CosineClassifier(8, 3),
+    }
+    assert load_pretrained("hf:owner/name", own, labels) == 3
+    for name, module in own.items():
+        assert equal(module, modules[name].state_dict())
+    with pytest.raises(OSError, match="it is not in the cache"):
+        load_pretrained("hf:owner/other", own, labels)
+    assert len(hub.asked) == asked
 
 
 @pytest.fixture

@@ -203,3 +203,29 @@ def test_a_new_head_without_an_encoder_is_an_error(recipe, corpus, tmp_path):
     done = train(recipe, corpus, tmp_path / "run", head_from="means")
     assert done.returncode == 1
     assert "`head_from` is means, which needs an encoder" in done.stderr
+
+
+def test_training_starts_from_a_model_in_the_hubs_cache(
+    recipe, corpus, trained, tmp_path, monkeypatch
+):
+    place = tmp_path / "hub" / "models--owner--name"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0123")
+    pretrained = trained[0] / "pretrained"
+    shutil.copytree(pretrained, place / "snapshots" / "0123")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    options = {"start_from": "hf:owner/name", "frozen_epochs": 1}
+    options |= {"number_of_epochs": 1, "average_checkpoints": 1}
+    folder = tmp_path / "run"
+    done = train(recipe, corpus, folder, **options)
+    assert done.returncode == 0, done.stderr
+    assert eers(folder)[0] == eers(folder)[1] == eers(trained[0])[2]
+    before = torch.load(pretrained / "embedding_model.ckpt")
+    for key, value in weights(folder).items():
+        assert torch.equal(value, before[key]), key
+    options["start_from"] = "hf:owner/other"
+    done = train(recipe, corpus, tmp_path / "other", **options)
+    assert done.returncode == 1
+    assert "hf:owner/other cannot be used (it is not in" in done.stderr
+    assert "Traceback" not in done.stderr

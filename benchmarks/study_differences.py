@@ -2,6 +2,8 @@
 
 import numpy as np
 import record
+import study_noise
+from study_rows import SHARED
 
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, interval
@@ -9,7 +11,6 @@ from speechbrain_ext.utils.error_curve import ErrorCurve
 from speechbrain_ext.utils.evaluation import metric_functions
 
 EER = metric_functions([])["EER %"]
-SHARED = ("commit", "clean", "command", "date", "machine", "versions")
 
 
 class Draws:
@@ -98,6 +99,9 @@ def differences(study, rows, folder, replicates=1000):
                 for one in pair
             ]
             found += _rows(name, about, pair, both, bound, replicates)
+    if study_noise.is_noisy(rows):
+        found += study_noise.figures(rows, draws, folder)
+        found += study_noise.increases(study, rows, draws, folder)
     return found
 
 

@@ -11,6 +11,7 @@ from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.error_curve import ErrorCurve
 
 DET_POINTS = 40
+SHARED = ("commit", "clean", "command", "date", "machine", "versions")
 
 
 def det_points(scores_file):
@@ -61,7 +62,42 @@ def record_of(run, commands, folder, tree, phases, paths):
     ]
     for found in json.loads((results / "results.json").read_text()):
         rows += _figures(words, run, found, results, folder.parents[1])
+    labels = folder / study_file.LABELS / "label_report.json"
+    if run.get("label_report"):
+        rows += _labels(words, run, json.loads(labels.read_text()))
     return [row | about for row in rows]
+
+
+def derived(name, value, unit, ends, rows, about, replicates):
+    """A row that follows from those of several runs, with its interval."""
+    made = record.row(name, float(value), unit, digits=4)
+    made["interval"] = [round(float(end), 4) for end in ends]
+    made |= {key: rows[0][key] for key in SHARED}
+    made["command"] = "; ".join(row["command"] for row in rows)
+    made["minutes"] = round(sum(row["minutes"] for row in rows), 2)
+    made["seed"] = sorted({row["seed"] for row in rows})
+    made["setting"] = {
+        "replicates": replicates,
+        "systems": sorted({row["system"] for row in rows}),
+    }
+    return made | about
+
+
+def _labels(words, run, found):
+    """Rows of how well the wrong labels of a run are found."""
+    wrong = 100 * found["wrong"] / found["utterances"]
+    row = record.row(f"{words} wrong labels", wrong, "%")
+    yield row | {"figure": "wrong labels", "system": run["system"]}
+    for score, values in found["scores"].items():
+        for figure, key in (
+            ("label AUC", "ROC AUC"),
+            ("label precision", "precision at the noise rate"),
+        ):
+            row = record.row(
+                f"{words} {figure} {score}", values[key], "", digits=4
+            )
+            row |= {"figure": figure, "system": run["system"]}
+            yield row | {"score": score}
 
 
 def _figures(words, run, found, results, study_folder):

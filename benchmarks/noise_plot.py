@@ -26,30 +26,10 @@ def panels(rows):
     found = {}
     for row in rows:
         if row.get("figure") == "mean EER":
-            kind = " ".join([row["kind"], *_options(row["noise"])])
-            conditions = found.setdefault(kind, {})
+            conditions = found.setdefault(row["corruption"], {})
             place = conditions.setdefault((row["trials"], row["scoring"]), {})
-            place.setdefault(label_of(row), {})[row["rate"]] = row
+            place.setdefault(row["line"], {})[row["rate"]] = row
     return found
-
-
-def label_of(row):
-    """The name of a line in the legend."""
-    words = [row["loss"], *_options(row["options"])]
-    if row["filter"] != "none":
-        words.append(f"with {row['filter']}")
-    return " ".join(words)
-
-
-def _options(options):
-    """Options in words: `exact`, `min_sessions 2`."""
-    said = []
-    for key, value in options.items():
-        if isinstance(value, dict):
-            said += _options(value)
-        else:
-            said.append(key if value is True else f"{key} {value}")
-    return said
 
 
 def draw(rows, path):

@@ -134,7 +134,9 @@ def figures(rows, draws, folder):
         drawn = {
             rate: np.mean([d for _, d in r], axis=0) for rate, r in held.items()
         }
-        words = f"{name_of(line)} {line['trials']} {line['scoring']}"
+        line |= {"line": line_name(line), "corruption": corruption_name(line)}
+        words = f"{line['encoder']} {line['line']} {line['corruption']} "
+        words += f"{line['trials']} {line['scoring']}"
         for rate, mean in means.items():
             yield study_rows.derived(
                 f"{words} at {100 * rate:g} % mean EER",
@@ -158,18 +160,28 @@ def figures(rows, draws, folder):
             )
 
 
-def name_of(line):
-    """A line in words."""
-    options = [f"{k}={_plain(v)}" for k, v in line["options"].items()]
-    words = [line["encoder"], line["loss"], *options]
+def line_name(line):
+    """The name of a line: loss, options of its own, filter."""
+    words = [line["loss"], *_said(line["options"])]
     if line["filter"] != "none":
-        words.append(line["filter"])
-    noise = [f"{k}={_plain(v)}" for k, v in line["noise"].items()]
-    return " ".join([*words, line["kind"], *noise])
+        words.append(f"with {line['filter']}")
+    return " ".join(words)
 
 
-def _plain(value):
-    return value if isinstance(value, str) else json.dumps(value)
+def corruption_name(line):
+    """The name of a line's noise."""
+    return " ".join([line["kind"], *_said(line["noise"])])
+
+
+def _said(options):
+    """Options in words: `exact`, `min_sessions 2`."""
+    words = []
+    for key, value in options.items():
+        if isinstance(value, dict):
+            words += _said(value)
+        else:
+            words.append(key if value is True else f"{key} {value}")
+    return words
 
 
 def increases(study, rows, draws, folder):

@@ -9,10 +9,13 @@ from speechbrain_ext.utils.files import atomic_write
 from speechbrain_ext.utils.report_template import STYLE
 
 PAGE_STYLE = """
+body { max-width: 112rem; }
+th, td { overflow-wrap: normal; }
+.name { max-width: 22rem; overflow-wrap: anywhere; min-width: 9rem; }
 audio { width: 17rem; height: 2.2rem; display: block; }
 fieldset { border: 0; padding: 0; margin: 0; white-space: nowrap; }
-.bar { position: sticky; top: 0; background: #fff; padding: 0.6rem 0;
-       border-bottom: 1px solid #d5dbe3; z-index: 1; }
+.bar { max-width: none; position: sticky; top: 0; background: #fff;
+       padding: 0.6rem 0; border-bottom: 1px solid #d5dbe3; z-index: 1; }
 button { font: inherit; padding: 0.3rem 0.9rem; margin-right: 1rem; }
 tr[data-mark=wrong] { background: #fdeaea; }
 tr[data-mark=right] { background: #e9f6ec; }
@@ -65,17 +68,19 @@ TEMPLATE = """\
 <p class="bar"><button id="save" type="button">Save the marks</button>
 <span id="said"></span></p>
 <div class="table"><div class="scroll"><table>
-<thead><tr><th scope="col">utterance</th><th scope="col">label</th>
+<thead><tr><th scope="col" class="name">utterance</th>
+<th scope="col" class="name">label</th>
 {% for name in columns %}<th scope="col" class="number">{{ name }}</th>
-{% endfor %}<th scope="col">best other label</th>
+{% endfor %}<th scope="col" class="name">best other
+label</th>
 <th scope="col">listen</th><th scope="col">the label is</th></tr></thead>
 <tbody>
 {% for row in rows %}
 <tr data-id="{{ row.id }}" data-label="{{ row.label }}">
-<td>{{ row.id }}</td><td>{{ row.label }}</td>
+<td class="name">{{ row.id }}</td><td class="name">{{ row.label }}</td>
 {% for value in row.scores %}<td class="number">{{ value }}</td>{% endfor %}
-<td>{{ row.other }}</td>
-<td><audio controls preload="none" src="{{ row.src }}"></audio></td>
+<td class="name">{{ row.other }}</td>
+<td><audio controls preload="metadata" src="{{ row.src }}"></audio></td>
 <td><fieldset>
 {% for mark in ["wrong", "right"] %}
 <label><input type="radio" name="mark{{ row.number }}" value="{{ mark }}"

@@ -163,8 +163,8 @@ def test_a_study_of_noise_has_a_leaderboard(call, study, tmp_path):
     assert row["value"] == 0.9 and "RUNS/c_40_2/labels" in row["command"]
     assert not (out / "runs" / "c_1" / "labels").exists()
     # the clean runs are the rate 0
-    line = 'resnet csphereface2 loss={"positive_weight": 0.6} symmetric '
-    line += "exact=true veri_O cosine"
+    line = "resnet csphereface2 positive_weight 0.6 symmetric exact veri_O "
+    line += "cosine"
     means = [by_name[f"{line} at {rate} % mean EER"] for rate in (0, 20, 40)]
     slope = by_name[f"{line} EER slope"]
     expected = (means[2]["value"] - means[0]["value"]) / 4

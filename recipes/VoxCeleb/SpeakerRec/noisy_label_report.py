@@ -143,7 +143,7 @@ def write(encoder, manifest, marks, arguments):
             [one for one in SCORES if one in scores],
             "Suspicious labels",
             f"The {len(most)} most suspicious of {len(manifest)} utterances, "
-            f"by `{name}` ({SCORES[name]}). Mark the labels that you have "
+            f"by {name}: {SCORES[name]}. Mark the labels that you have "
             "checked, save the marks, and pass the file to "
             "noisy_label_report.py as --marks.",
             marks,

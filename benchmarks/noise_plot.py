@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Draws EER against the rate of wrong labels, from the rows of a study alone.
+"""Draws EER under label noise, from the rows of a study alone.
 
-    python benchmarks/noise_plot.py benchmarks/records/noise_study.json FILE.png
+    python benchmarks/noise_plot.py benchmarks/records/noise_study.json FOLDER
 
-A row of panels for each kind of noise, a panel for each trial list and
-scoring, a line for each loss with its filter. A bar is the 95 % interval over
-speakers of the mean of the seeds.
+noise.png has EER against the rate of wrong labels: a row of panels for each
+kind of noise, a panel for each trial list and scoring, a line for each loss.
+noise_points.png compares all systems at one rate, where some were trained at
+that rate alone. A bar is the 95 % interval over speakers of the mean of the
+seeds.
 """
 
 import argparse
@@ -13,16 +15,17 @@ import json
 import pathlib
 import sys
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from speechbrain_ext.utils.plots import COLOURS, LINES, save_figure
 
-SHIFT = 0.35  # percent: bars of one rate stand beside each other
+SPREAD = 0.05  # of the axis: bars of one rate stand beside each other
 
 
 def panels(rows):
-    """Mean EERs: {kind: {condition: {label: {rate: row}}}}."""
+    """Mean EERs: {corruption: {condition: {line: {rate: row}}}}."""
     found = {}
     for row in rows:
         if row.get("figure") == "mean EER":
@@ -32,87 +35,155 @@ def panels(rows):
     return found
 
 
-def draw(rows, path):
-    """Draws the plot; nothing if no row has a mean EER under noise."""
+def draw(rows, folder):
+    """Draws noise.png and noise_points.png, each if it has content."""
     found = panels(rows)
-    if not found:
-        return
     conditions = list(dict.fromkeys(c for one in found.values() for c in one))
-    labels = dict.fromkeys(
-        label
-        for one in found.values()
-        for cells in one.values()
-        for label in cells
-    )
-    styles = {
-        label: {
-            "color": COLOURS[i % len(COLOURS)],
-            "linestyle": LINES[i // len(COLOURS) % len(LINES)],
-            "marker": "o",
-            "markersize": 4,
-            "linewidth": 1.5,
-            "capsize": 2.5,
-            "elinewidth": 1.0,
-        }
-        for i, label in enumerate(labels)
-    }
-    below = 0.5 + 0.22 * -(-len(labels) // 4)  # inches, of the legend
+    curves, points = {}, {}
+    for corruption, one in found.items():
+        for condition, lines in one.items():
+            for line, rates in lines.items():
+                if len(rates) > 1:
+                    place = curves.setdefault(corruption, {})
+                    place.setdefault(condition, {})[line] = rates
+                else:
+                    points.setdefault((corruption, *rates), {})
+        for named, rate in points:
+            if named == corruption:
+                points[named, rate] = {
+                    condition: {
+                        line: rates[rate]
+                        for line, rates in lines.items()
+                        if rate in rates
+                    }
+                    for condition, lines in one.items()
+                }
+    if curves:
+        _draw_curves(curves, conditions, pathlib.Path(folder, "noise.png"))
+    if points:
+        path = pathlib.Path(folder, "noise_points.png")
+        _draw_points(points, conditions, path)
+
+
+def _panels(counts, width, heights, more, **options):
+    """A figure with a grid of panels, and the panels."""
     figure = Figure(
-        (1 + 2.7 * len(conditions), 0.3 + 2.7 * len(found) + below),
+        (1.2 + width * counts[1], more + sum(heights)),
         dpi=130,
         layout="constrained",
     )
     FigureCanvasAgg(figure)
-    every = figure.subplots(
-        len(found), len(conditions), squeeze=False, sharey="col"
+    return figure, figure.subplots(
+        *counts, squeeze=False, height_ratios=heights, **options
+    )
+
+
+def _bar(row):
+    """How far the interval of a row lies below and above its value."""
+    low, high = row["interval"]
+    return [max(0, row["value"] - low), max(0, high - row["value"])]
+
+
+def _draw_curves(curves, conditions, path):
+    """EER against the rate, one line for each loss."""
+    names = list(
+        dict.fromkeys(
+            name
+            for one in curves.values()
+            for lines in one.values()
+            for name in lines
+        )
+    )
+    figure, every = _panels(
+        (len(curves), len(conditions)),
+        2.7,
+        [2.7] * len(curves),
+        0.5 + 0.25 * -(-len(names) // 4),
+        sharey="col",
     )
     handles = {}
-    for axes_row, (kind, one) in zip(every, found.items(), strict=True):
-        for axes, condition in zip(axes_row, conditions, strict=True):
-            _panel(axes, one.get(condition, {}), styles, handles)
-            axes.set_title(f"{kind}\n{' '.join(condition)}", fontsize=9)
+    for axes_row, (corruption, one) in zip(every, curves.items(), strict=True):
         axes_row[0].set_ylabel("EER (%)")
+        for axes, condition in zip(axes_row, conditions, strict=True):
+            axes.set_title(f"{corruption}\n{' '.join(condition)}", fontsize=9)
+            axes.grid(color="0.9")
+            lines = one.get(condition, {})
+            top = 100 * max(max(rates) for rates in lines.values())
+            for name, beside in zip(
+                lines, np.linspace(-0.5, 0.5, len(lines)), strict=True
+            ):
+                rates = sorted(lines[name])
+                i = names.index(name)
+                handles[name] = axes.errorbar(
+                    [100 * rate + SPREAD * top * beside for rate in rates],
+                    [lines[name][rate]["value"] for rate in rates],
+                    np.array([_bar(lines[name][rate]) for rate in rates]).T,
+                    color=COLOURS[i % len(COLOURS)],
+                    linestyle=LINES[i % len(LINES)],
+                    marker="o",
+                    markersize=4,
+                    linewidth=1.5,
+                    capsize=2.5,
+                    elinewidth=1.0,
+                )
     for axes in every[-1]:
         axes.set_xlabel("labels corrupted (%)")
     figure.legend(
-        handles.values(),
-        handles,
+        [handles[name] for name in names],
+        names,
         loc="outside lower center",
-        ncols=min(4, len(labels)),
+        ncols=min(4, len(names)),
         fontsize=9,
     )
     save_figure(figure, path)
 
 
-def _panel(axes, lines, styles, handles):
-    """One line for each loss, with bars."""
-    for place, (label, points) in enumerate(lines.items()):
-        rates = sorted(points)
-        values = [points[rate]["value"] for rate in rates]
-        ends = [points[rate]["interval"] for rate in rates]
-        shift = SHIFT * (place - (len(lines) - 1) / 2)
-        bars = [
-            [max(0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
-            [
-                max(0, high - v)
-                for v, (_, high) in zip(values, ends, strict=True)
-            ],
-        ]
-        handles[label] = axes.errorbar(
-            [100 * rate + shift for rate in rates],
-            values,
-            bars,
-            **styles[label],
-        )
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
+def _draw_points(points, conditions, path):
+    """EER of all systems at one rate, a line of the picture each."""
+    names = {
+        where: list(dict.fromkeys(n for c in one.values() for n in c))
+        for where, one in points.items()
+    }
+    figure, every = _panels(
+        (len(points), len(conditions)),
+        2.6,
+        [0.6 + 0.24 * len(one) for one in names.values()],
+        0.4,
+    )
+    for axes_row, (where, one) in zip(every, points.items(), strict=True):
+        for axes, condition in zip(axes_row, conditions, strict=True):
+            corruption, rate = where
+            axes.set_title(
+                f"{corruption}\n{100 * rate:g} %, {' '.join(condition)}",
+                fontsize=9,
+            )
+            for place, name in enumerate(names[where]):
+                row = one.get(condition, {}).get(name)
+                if row:
+                    axes.errorbar(
+                        row["value"],
+                        place,
+                        xerr=np.array([_bar(row)]).T,
+                        fmt="o",
+                        color=COLOURS[0],
+                        markersize=4,
+                        capsize=2.5,
+                        elinewidth=1.0,
+                    )
+            axes.set_yticks(range(len(names[where])), [])
+            axes.set_ylim(len(names[where]) - 0.5, -0.5)
+            axes.grid(color="0.9")
+        axes_row[0].set_yticklabels(names[where], fontsize=9)
+    for axes in every[-1]:
+        axes.set_xlabel("EER (%)")
+    save_figure(figure, path)
 
 
 def main(argv=None):
-    """Draws the plot of the command line."""
+    """Draws the plots of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=pathlib.Path)
-    parser.add_argument("picture", type=pathlib.Path)
+    parser.add_argument("folder", type=pathlib.Path)
     arguments = parser.parse_args(argv)
     try:
         rows = json.loads(arguments.rows.read_text())
@@ -121,7 +192,7 @@ def main(argv=None):
                 f"{arguments.rows} has no run with label noise; run "
                 "benchmarks/studies/noise.yaml first."
             )
-        draw(rows, arguments.picture)
+        draw(rows, arguments.folder)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -3,7 +3,6 @@
 import numpy as np
 import record
 import study_noise
-from study_rows import SHARED
 
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, interval
@@ -117,7 +116,7 @@ def _rows(name, about, pair, both, bound, replicates):
     drawn = [np.mean([eers for _, eers in one], axis=0) for one in both]
     ends = interval(drawn[0] - drawn[1])
     seeds = [[row["seed"] for row in one] for one in pair]
-    about = about | {key: pair[0][0][key] for key in SHARED}
+    about = about | {key: pair[0][0][key] for key in record.SHARED}
     about["command"] = "; ".join(row["command"] for one in pair for row in one)
     about["minutes"] = round(sum(r["minutes"] for one in pair for r in one), 2)
     about["seed"] = seeds

@@ -8,7 +8,7 @@ import json
 import re
 
 import numpy as np
-import study_rows
+import record
 
 from speechbrain_ext.utils.bootstrap import interval
 
@@ -138,7 +138,7 @@ def figures(rows, draws, folder):
         words = f"{line['encoder']} {line['line']} {line['corruption']} "
         words += f"{line['trials']} {line['scoring']}"
         for rate, mean in means.items():
-            yield study_rows.derived(
+            yield record.derived(
                 f"{words} at {100 * rate:g} % mean EER",
                 mean,
                 "%",
@@ -149,7 +149,7 @@ def figures(rows, draws, folder):
             )
         if len(points) > 1:
             rates = list(points)
-            yield study_rows.derived(
+            yield record.derived(
                 f"{words} EER slope",
                 slope(rates, [means[rate] for rate in rates]),
                 "points for 10 %",
@@ -209,7 +209,7 @@ def increases(study, rows, draws, folder):
             means = [np.mean([e for e, _ in one]) for one in eers]
             drawn = [np.mean([d for _, d in one], axis=0) for one in eers]
             first, base, other, other_base = names
-            yield study_rows.derived(
+            yield record.derived(
                 f"({first} minus {base}) minus ({other} minus {other_base}) "
                 f"{trials} {scoring} EER",
                 signs @ np.array(means),

@@ -11,7 +11,6 @@ from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.error_curve import ErrorCurve
 
 DET_POINTS = 40
-SHARED = ("commit", "clean", "command", "date", "machine", "versions")
 
 
 def det_points(scores_file):
@@ -66,21 +65,6 @@ def record_of(run, commands, folder, tree, phases, paths):
     if run.get("label_report"):
         rows += _labels(words, run, json.loads(labels.read_text()))
     return [row | about for row in rows]
-
-
-def derived(name, value, unit, ends, rows, about, replicates):
-    """A row that follows from those of several runs, with its interval."""
-    made = record.row(name, float(value), unit, digits=4)
-    made["interval"] = [round(float(end), 4) for end in ends]
-    made |= {key: rows[0][key] for key in SHARED}
-    made["command"] = "; ".join(row["command"] for row in rows)
-    made["minutes"] = round(sum(row["minutes"] for row in rows), 2)
-    made["seed"] = sorted({row["seed"] for row in rows})
-    made["setting"] = {
-        "replicates": replicates,
-        "systems": sorted({row["system"] for row in rows}),
-    }
-    return made | about
 
 
 def _labels(words, run, found):

@@ -159,7 +159,7 @@ def _save(figure, path):
 def write(study, rows, folder):
     """Writes summary.md, summary.csv, eer.png and a DET plot a condition.
 
-    A study with label noise also gets noise_suite.json and noise.png.
+    A study with label noise also gets noise_suite.json and plots of it.
     """
     with atomic_write(folder / "summary.md") as stream:
         stream.write(markdown(study["name"], rows))
@@ -172,7 +172,7 @@ def write(study, rows, folder):
     if study_noise.is_noisy(rows):
         with atomic_write(folder / "noise_suite.json") as stream:
             json.dump(study_noise.suite(rows), stream, indent=1)
-        noise_plot.draw(rows, folder / "noise.png")
+        noise_plot.draw(rows, folder)
     for (trials, scoring), by_system in found.items():
         name = f"det_{trials}_{scoring.replace(' ', '_')}.png"
         det_plot(by_system, f"{trials}, {scoring}", folder / name)

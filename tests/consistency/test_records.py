@@ -23,10 +23,11 @@ NOT_MEASURED = (
 def tables(monkeypatch):
     """The program that writes the tables."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("record", "tables"):
+    modules = ("record", "tables", "noise_plot", "study_noise")
+    for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module("tables")
-    for name in ("record", "tables"):
+    for name in modules:
         sys.modules.pop(name, None)
 
 

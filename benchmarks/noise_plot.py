@@ -35,11 +35,10 @@ def panels(rows):
     return found
 
 
-def draw(rows, folder):
-    """Draws noise.png and noise_points.png, each if it has content."""
-    found = panels(rows)
-    conditions = list(dict.fromkeys(c for one in found.values() for c in one))
+def chosen(rows):
+    """What is drawn by file: {file: {row of panels: {condition: lines}}}."""
     curves, points = {}, {}
+    found = panels(rows)
     for corruption, one in found.items():
         for condition, lines in one.items():
             for line, rates in lines.items():
@@ -47,22 +46,25 @@ def draw(rows, folder):
                     place = curves.setdefault(corruption, {})
                     place.setdefault(condition, {})[line] = rates
                 else:
-                    points.setdefault((corruption, *rates), {})
-        for named, rate in points:
-            if named == corruption:
-                points[named, rate] = {
-                    condition: {
-                        line: rates[rate]
-                        for line, rates in lines.items()
-                        if rate in rates
-                    }
-                    for condition, lines in one.items()
-                }
-    if curves:
-        _draw_curves(curves, conditions, pathlib.Path(folder, "noise.png"))
-    if points:
-        path = pathlib.Path(folder, "noise_points.png")
-        _draw_points(points, conditions, path)
+                    points[corruption, next(iter(rates))] = {}
+    for corruption, rate in points:
+        for condition, lines in found[corruption].items():
+            points[corruption, rate][condition] = {
+                line: rates[rate]
+                for line, rates in lines.items()
+                if rate in rates
+            }
+    files = {"noise.png": curves, "noise_points.png": points}
+    return {name: one for name, one in files.items() if one}
+
+
+def draw(rows, folder):
+    """Draws noise.png and noise_points.png, each if it has content."""
+    functions = {"noise.png": _draw_curves, "noise_points.png": _draw_points}
+    for name, found in chosen(rows).items():
+        every = (c for one in found.values() for c in one)
+        conditions = list(dict.fromkeys(every))
+        functions[name](found, conditions, pathlib.Path(folder, name))
 
 
 def _panels(counts, width, heights, more, **options):

@@ -161,6 +161,7 @@ def rendered(name):
         "shown": shown,
         "differences": differences,
         "cells": cells,
+        "noise_pictures": noise_pictures,
     }
     return environment.get_template(f"{name}.md").render().strip() + "\n"
 
@@ -168,6 +169,11 @@ def rendered(name):
 def filled(text):
     """A document with all its tables as they should be."""
     return MARK.sub(lambda m: m[1] + rendered(m[2]) + m[4], text)
+
+
+def noise_pictures():
+    """The files that ``write_noise`` draws."""
+    return list(noise_plot.chosen(rows("noise_study").values()))
 
 
 def write_noise():

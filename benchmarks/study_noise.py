@@ -246,7 +246,7 @@ def suite(rows):
         entry = setting_of(own[0]) | {"system": system}
         line = {key: entry[key] for key in LINE}
         line["options"] = without_shared(line["options"])
-        entry |= {"rate reached": None, "lists": {}, "AUC": {}}
+        entry |= {"rate reached": None, "lists": {}, "AUC": {}, "training": {}}
         for row in own:
             _add(entry, row)
         entry["slope"] = slopes.get(_text(line), {})
@@ -263,6 +263,8 @@ def _add(entry, row):
         entry["rate reached"] = row["value"] / 100
     elif figure == "label AUC":
         entry["AUC"][row["score"]] = row["value"]
+    elif figure.startswith("train "):
+        entry["training"][figure.removeprefix("train ")] = row["value"]
     elif "trials" in row:
         cells = entry["lists"].setdefault(row["trials"], {})
         cell = cells.setdefault(row["scoring"], {})

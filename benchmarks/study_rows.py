@@ -9,8 +9,18 @@ import study_file
 
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.error_curve import ErrorCurve
+from speechbrain_ext.utils.train_logger import read_history
 
 DET_POINTS = 40
+# Of the last epoch: what training did with wrong labels
+TRAINING = {
+    "train clean accuracy": "%",
+    "train wrong accuracy": "%",
+    "train memorised": "%",
+    "train filter precision": "%",
+    "train filter recall": "%",
+    "train filter AUC": "",
+}
 
 
 def det_points(scores_file):
@@ -64,6 +74,13 @@ def record_of(run, commands, folder, tree, phases, paths):
     labels = folder / study_file.LABELS / "label_report.json"
     if run.get("label_report"):
         rows += _labels(words, run, json.loads(labels.read_text()))
+        last = [{}, *read_history(folder / "training" / "epochs.jsonl")][-1]
+        for figure, unit in TRAINING.items():
+            if figure in last:
+                row = record.row(
+                    f"{words} {figure}", last[figure], unit, digits=4
+                )
+                rows.append(row | {"figure": figure, "system": run["system"]})
     return [row | about for row in rows]
 
 

@@ -127,7 +127,7 @@ def cells(name, figure, *keys):
             if "trials" in one:
                 place[one["trials"], one["scoring"]] = one
             else:
-                place[one["score"]] = one
+                place[one.get("score")] = one
     return found
 
 

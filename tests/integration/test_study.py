@@ -161,6 +161,7 @@ def test_a_study_of_noise_has_a_leaderboard(call, study, tmp_path):
     by_name = {row["name"]: row for row in rows}
     row = by_name["c_40 seed 2 label AUC cosine"]
     assert row["value"] == 0.9 and "RUNS/c_40_2/labels" in row["command"]
+    assert by_name["c_40 seed 2 train filter AUC"]["value"] == 0.75
     assert not (out / "runs" / "c_1" / "labels").exists()
     # the clean runs are the rate 0
     line = "resnet csphereface2 positive_weight 0.6 symmetric exact veri_O "
@@ -180,6 +181,7 @@ def test_a_study_of_noise_has_a_leaderboard(call, study, tmp_path):
     assert entry["encoder"] == "resnet" and entry["loss"] == "csphereface2"
     assert entry["kind"] == "symmetric" and entry["rate"] == 0.4
     assert entry["filter"] == "none" and entry["rate reached"] == 0.25
+    assert entry["training"] == {"filter AUC": 0.75}
     assert entry["AUC"] == {"cosine": 0.9} and len(entry["commit"]) == 40
     assert entry["lists"]["veri_O"]["cosine"]["EER %"] == 20.0
     assert entry["lists"]["veri_O"]["cosine"]["minDCF 0.01"] == 0.5

@@ -40,9 +40,9 @@ from speechbrain_ext.inference.loading import (
 from speechbrain_ext.processing.label_error_detection import (
     wrong_label_detection,
 )
+from speechbrain_ext.utils.detection_plots import label_detection_plot
 from speechbrain_ext.utils.files import atomic_write, locked_folder
 from speechbrain_ext.utils.label_page import write_label_page
-from speechbrain_ext.utils.label_plots import label_detection_plot
 from speechbrain_ext.utils.plots import histogram_plot
 
 

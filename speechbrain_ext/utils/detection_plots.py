@@ -1,5 +1,7 @@
 """A plot of how well scores find wrong labels."""
 
+import pathlib
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -95,7 +97,7 @@ def label_detection_plot(scores, wrong, path):
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    save_figure(figure, path)
+    save_figure(figure, pathlib.Path(path))
     return figure
 
 

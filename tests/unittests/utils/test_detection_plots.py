@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_ext.utils.label_plots import label_detection_plot
+from speechbrain_ext.utils.detection_plots import label_detection_plot
 
 
 def test_curves_match_the_definition(tmp_path):

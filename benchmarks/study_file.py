@@ -35,6 +35,7 @@ import re
 import minivox_published
 
 from speechbrain_ext.dataio.trials import find_trial_lists
+from speechbrain_ext.inference.noisy_labels import noise_options
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.overrides import apply_overrides, check_known
 from speechbrain_ext.utils.recipe import read_recipe
@@ -238,6 +239,7 @@ def check_study(study, tree, data_folder, wespeaker):
             continue
         for phase in ("training", "verification"):
             _check_command(name, *made[phase])
+        _check_noise(name, run)
         named = run["recipe"], run["verification"]["recipe"]
         run["recipes"] = [_digest(tree / RECIPE / "hparams" / n) for n in named]
     return runs
@@ -262,6 +264,16 @@ def _check_command(name, cwd, words):
         argv = [str(cwd / path), *others]
         recipe, _, overrides = parse_command_line(argv, cwd / script)
         apply_overrides(read_recipe(recipe), overrides, recipe)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _check_noise(name, run):
+    """Whether a training would take its label noise."""
+    noise = run["options"].get("label_noise")
+    try:
+        if noise:
+            noise_options(noise, run["seed"])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -381,6 +381,7 @@ def changed(**changes):
         (changed(system=1), "system"),
         (changed(queue=[]), "queue"),
         (changed(label_report=3), "label_report"),
+        (changed(options__label_noise={"kind": "merge", "rat": 1}), "'rat'"),
         (changed(compare_increases=[["am", "aam"]]), "other clean"),
         (changed(compare_increases=[["am", "aam", "a", "b"]]), "'a'"),
     ],

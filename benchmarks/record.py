@@ -36,6 +36,7 @@ SOURCE = (
     "versions",
     "minutes",
 )
+SHARED = ("commit", "clean", "command", "date", "machine", "versions")
 STARTED = time.time()
 
 
@@ -147,6 +148,22 @@ def row(name, value, unit, bound=None, at_least=False, digits=2):
         holds = value >= bound if at_least else value <= bound
         made |= {"bound": bound, "holds": bool(holds)}
     return made
+
+
+def derived(name, value, unit, ends, rows, about, replicates):
+    """A row that follows from those of several runs, with its interval.
+
+    Its setting does not name the runs, so that it can be made anew when there
+    are more of them.
+    """
+    made = row(name, float(value), unit, digits=4)
+    made["interval"] = [round(float(end), 4) for end in ends]
+    made |= {key: rows[0][key] for key in SHARED}
+    made["command"] = "; ".join(one["command"] for one in rows)
+    made["minutes"] = round(sum(one["minutes"] for one in rows), 2)
+    made["seed"] = sorted({one["seed"] for one in rows})
+    made["setting"] = {"replicates": replicates}
+    return made | about
 
 
 def print_row(row):

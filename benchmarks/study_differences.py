@@ -2,6 +2,7 @@
 
 import numpy as np
 import record
+import study_noise
 
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, interval
@@ -9,7 +10,6 @@ from speechbrain_ext.utils.error_curve import ErrorCurve
 from speechbrain_ext.utils.evaluation import metric_functions
 
 EER = metric_functions([])["EER %"]
-SHARED = ("commit", "clean", "command", "date", "machine", "versions")
 
 
 class Draws:
@@ -98,6 +98,9 @@ def differences(study, rows, folder, replicates=1000):
                 for one in pair
             ]
             found += _rows(name, about, pair, both, bound, replicates)
+    if study_noise.is_noisy(rows):
+        found += study_noise.figures(rows, draws, folder)
+        found += study_noise.increases(study, rows, draws, folder)
     return found
 
 
@@ -113,7 +116,7 @@ def _rows(name, about, pair, both, bound, replicates):
     drawn = [np.mean([eers for _, eers in one], axis=0) for one in both]
     ends = interval(drawn[0] - drawn[1])
     seeds = [[row["seed"] for row in one] for one in pair]
-    about = about | {key: pair[0][0][key] for key in SHARED}
+    about = about | {key: pair[0][0][key] for key in record.SHARED}
     about["command"] = "; ".join(row["command"] for one in pair for row in one)
     about["minutes"] = round(sum(r["minutes"] for one in pair for r in one), 2)
     about["seed"] = seeds

@@ -17,6 +17,9 @@ A study is a YAML file:
     compare:
         - [aam, published_aam, bound]    # may not be worse beyond chance
         - [aam_large, aam]
+    compare_increases:                   # what noise costs the one, the other
+        - [c_noisy, c, aam_noisy, aam]
+    label_report: True                   # of the runs with `label_noise`
 
 `published` is a loss of `minivox_published.py`, its options that script's.
 `start_from` is the system whose encoder of the same seed is fine-tuned.
@@ -32,6 +35,7 @@ import re
 import minivox_published
 
 from speechbrain_ext.dataio.trials import find_trial_lists
+from speechbrain_ext.inference.noisy_labels import noise_options
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.overrides import apply_overrides, check_known
 from speechbrain_ext.utils.recipe import read_recipe
@@ -40,7 +44,10 @@ from speechbrain_ext.utils.yaml_files import read_yaml
 RECIPE = pathlib.Path("recipes", "VoxCeleb", "SpeakerRec")
 TRAINING = "train_speaker_embeddings.py"
 VERIFICATION = "speaker_verification_cosine.py"
+REPORT = "noisy_label_report.py"
+LABELS = "labels"  # the report's folder in that of a run
 KEYS = ("name", "options", "verification", "systems", "queue", "compare")
+KEYS += ("compare_increases", "label_report")
 SYSTEM_KEYS = ("recipe", "options", "start_from", "published")
 SELECTING = ("losses", "seeds")
 GIVEN = ("seed", "output_folder", "data_folder", "start_from")  # by the runner
@@ -59,7 +66,12 @@ def read_study(path):
     ):
         if not isinstance(study.get(key), kind) or not study[key]:
             raise ValueError(f"{path} must have `{key}`, a {kind.__name__}.")
-    study = {"options": {}, "compare": [], **study}
+    study = {"options": {}, "compare": [], "compare_increases": [], **study}
+    if not isinstance(study.get("label_report", False), bool):
+        raise ValueError(
+            f"{path}: `label_report` must be True or False, got "
+            f"{study['label_report']!r}."
+        )
     for name, system in study["systems"].items():
         if not re.fullmatch(r"\w+", name) or not isinstance(system, dict):
             raise ValueError(
@@ -82,6 +94,14 @@ def read_study(path):
             raise ValueError(
                 f"{path}: `compare` must have lines [system, system] or "
                 f"[system, system, bound], got {pair}."
+            )
+    for four in study["compare_increases"]:
+        for name in four:
+            check_known(name, study["systems"], f"{path}: compare_increases")
+        if len(four) != 4:
+            raise ValueError(
+                f"{path}: `compare_increases` must have lines [noisy, clean, "
+                f"other noisy, other clean], got {four}."
             )
     return study
 
@@ -126,6 +146,8 @@ def _run(study, name, seed):
     if "recipe" in system:
         run["options"] = study["options"] | system.get("options", {})
         run["verification"] = study["verification"]
+        if study.get("label_report") and run["options"].get("label_noise"):
+            run["label_report"] = True
     else:
         run.setdefault("options", {})
     if "start_from" in system:
@@ -173,10 +195,16 @@ def commands(run, folder, tree, data_folder, wespeaker):
     then = [VERIFICATION, f"hparams/{verification['recipe']}"]
     then += ["--noprogressbar", *flags(given_then)]
     cwd = tree / RECIPE
-    return {
+    made = {
         "training": (cwd, [*first, *flags(given)]),
         "verification": (cwd, then),
     }
+    if run.get("label_report"):
+        words = [given_then["pretrained_folder"]]
+        words += [str(training / "save" / "train_noisy.csv")]
+        words += [str(folder / LABELS), "--listen=0"]
+        made["labels"] = (cwd, [REPORT, *words])
+    return made
 
 
 def results_folder(run, folder):
@@ -209,8 +237,9 @@ def check_study(study, tree, data_folder, wespeaker):
         if "published" in run:
             _check_published(name, run, made["training"][1], wespeaker)
             continue
-        for cwd, words in made.values():
-            _check_command(name, cwd, words)
+        for phase in ("training", "verification"):
+            _check_command(name, *made[phase])
+        _check_noise(name, run)
         named = run["recipe"], run["verification"]["recipe"]
         run["recipes"] = [_digest(tree / RECIPE / "hparams" / n) for n in named]
     return runs
@@ -235,6 +264,16 @@ def _check_command(name, cwd, words):
         argv = [str(cwd / path), *others]
         recipe, _, overrides = parse_command_line(argv, cwd / script)
         apply_overrides(read_recipe(recipe), overrides, recipe)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _check_noise(name, run):
+    """Whether a training would take its label noise."""
+    noise = run["options"].get("label_noise")
+    try:
+        if noise:
+            noise_options(noise, run["seed"])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -9,8 +9,18 @@ import study_file
 
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.error_curve import ErrorCurve
+from speechbrain_ext.utils.train_logger import read_history
 
 DET_POINTS = 40
+# Of the last epoch: what training did with wrong labels
+TRAINING = {
+    "train clean accuracy": "%",
+    "train wrong accuracy": "%",
+    "train memorised": "%",
+    "train filter precision": "%",
+    "train filter recall": "%",
+    "train filter AUC": "",
+}
 
 
 def det_points(scores_file):
@@ -61,7 +71,34 @@ def record_of(run, commands, folder, tree, phases, paths):
     ]
     for found in json.loads((results / "results.json").read_text()):
         rows += _figures(words, run, found, results, folder.parents[1])
+    labels = folder / study_file.LABELS / "label_report.json"
+    if run.get("label_report"):
+        rows += _labels(words, run, json.loads(labels.read_text()))
+        last = [{}, *read_history(folder / "training" / "epochs.jsonl")][-1]
+        for figure, unit in TRAINING.items():
+            if figure in last:
+                row = record.row(
+                    f"{words} {figure}", last[figure], unit, digits=4
+                )
+                rows.append(row | {"figure": figure, "system": run["system"]})
     return [row | about for row in rows]
+
+
+def _labels(words, run, found):
+    """Rows of how well the wrong labels of a run are found."""
+    wrong = 100 * found["wrong"] / found["utterances"]
+    row = record.row(f"{words} wrong labels", wrong, "%")
+    yield row | {"figure": "wrong labels", "system": run["system"]}
+    for score, values in found["scores"].items():
+        for figure, key in (
+            ("label AUC", "ROC AUC"),
+            ("label precision", "precision at the noise rate"),
+        ):
+            row = record.row(
+                f"{words} {figure} {score}", values[key], "", digits=4
+            )
+            row |= {"figure": figure, "system": run["system"]}
+            yield row | {"score": score}
 
 
 def _figures(words, run, found, results, study_folder):

@@ -2,9 +2,12 @@
 
 import csv
 import io
+import json
 
 import matplotlib
+import noise_plot
 import numpy as np
+import study_noise
 from scipy.stats import norm
 from study_differences import by_condition
 
@@ -154,7 +157,10 @@ def _save(figure, path):
 
 
 def write(study, rows, folder):
-    """Writes summary.md, summary.csv, eer.png and a DET plot a condition."""
+    """Writes summary.md, summary.csv, eer.png and a DET plot a condition.
+
+    A study with label noise also gets noise_suite.json and plots of it.
+    """
     with atomic_write(folder / "summary.md") as stream:
         stream.write(markdown(study["name"], rows))
     with atomic_write(folder / "summary.csv") as stream:
@@ -163,6 +169,10 @@ def write(study, rows, folder):
     if not found:
         return
     eer_plot(found, folder / "eer.png")
+    if study_noise.is_noisy(rows):
+        with atomic_write(folder / "noise_suite.json") as stream:
+            json.dump(study_noise.suite(rows), stream, indent=1)
+        noise_plot.draw(rows, folder)
     for (trials, scoring), by_system in found.items():
         name = f"det_{trials}_{scoring.replace(' ', '_')}.png"
         det_plot(by_system, f"{trials}, {scoring}", folder / name)

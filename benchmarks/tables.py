@@ -7,6 +7,8 @@
 `<!-- end: NAME -->` in README.md and docs/ is what the template
 `benchmarks/tables/NAME.md` makes of `benchmarks/records/`. A template gets
 its figures by record and row name: `{{ value("losses", "bare layer", 0) }}`.
+If the study of label noise has a record, its curves are drawn into docs/, and
+`benchmarks/noise_suite.json` is written.
 """
 
 import functools
@@ -15,8 +17,10 @@ import pathlib
 import re
 
 import jinja2
+import noise_plot
 import numpy as np
 import record
+import study_noise
 
 # Records of an older form, whose rows do not say where they come from, and
 # the commits that wrote them. Each goes out of this list when its benchmark
@@ -107,6 +111,26 @@ def shown(one, sign=""):
     return f"{one['value']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
 
+def cells(name, figure, *keys):
+    """Rows of one figure: {values of the keys: {(trials, scoring): row}}.
+
+    Of a row without trials, the cells are by its score.
+    """
+    found = {}
+    for one in rows(name).values():
+        if one.get("figure") == figure:
+            values = tuple(
+                tuple(one[key]) if isinstance(one[key], list) else one[key]
+                for key in keys
+            )
+            place = found.setdefault(values, {})
+            if "trials" in one:
+                place[one["trials"], one["scoring"]] = one
+            else:
+                place[one.get("score")] = one
+    return found
+
+
 def differences(name):
     """Differences of a study: {(system, other): {(trials, scoring): row}}."""
     found = {}
@@ -136,6 +160,8 @@ def rendered(name):
         "mean": mean,
         "shown": shown,
         "differences": differences,
+        "cells": cells,
+        "noise_pictures": noise_pictures,
     }
     return environment.get_template(f"{name}.md").render().strip() + "\n"
 
@@ -145,8 +171,23 @@ def filled(text):
     return MARK.sub(lambda m: m[1] + rendered(m[2]) + m[4], text)
 
 
+def noise_pictures():
+    """The files that ``write_noise`` draws."""
+    return list(noise_plot.chosen(rows("noise_study").values()))
+
+
+def write_noise():
+    """Draws the curves of label noise and writes the leaderboard."""
+    held = list(rows("noise_study").values())
+    if held:
+        noise_plot.draw(held, record.ROOT / "docs")
+        suite = json.dumps(study_noise.suite(held), indent=1)
+        record.write_text(record.ROOT / "benchmarks/noise_suite.json", suite)
+
+
 def main():
     """Writes all tables; says which documents changed."""
+    write_noise()
     for path in documents():
         text = path.read_text("utf-8")
         new = filled(text)

@@ -109,7 +109,7 @@ def det_plot(systems, path, title=None, p_targets=()):
     _add_legend(figure, axes, lines, texts)
     if title is not None:
         axes.set_title(title, fontsize=FONT_SIZE + 2, parse_math=False)
-    _save(figure, pathlib.Path(path))
+    save_figure(figure, pathlib.Path(path))
     return figure
 
 
@@ -189,7 +189,7 @@ def histogram_plot(samples, path, label, title=None, thresholds=None):
     _add_legend(figure, axes, handles, texts, below=True)
     if title is not None:
         axes.set_title(title, fontsize=FONT_SIZE + 2, parse_math=False)
-    _save(figure, pathlib.Path(path))
+    save_figure(figure, pathlib.Path(path))
     return figure
 
 
@@ -322,8 +322,24 @@ def _add_legend(figure, axes, handles, texts, below=False):
         text.set_parse_math(False)  # a name may have a dollar sign
 
 
-def _save(figure, path):
-    """Writes the figure atomically."""
+def save_figure(figure, path):
+    """Writes a figure atomically.
+
+    Arguments
+    ---------
+    figure : matplotlib.figure.Figure
+        The figure.
+    path : pathlib.Path
+        The file; its folder is created. The format follows from the suffix
+        and defaults to PNG.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "plots" / "empty.png"
+    >>> save_figure(Figure(), path)
+    >>> path.exists()
+    True
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part, warnings.catch_warnings():
         # characters that the font lacks are drawn as boxes
@@ -393,5 +409,5 @@ def training_curves(history, path):
             axes.legend(fontsize=FONT_SIZE)
     every[-1].set_xlabel("epoch", fontsize=FONT_SIZE)
     every[-1].xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, pathlib.Path(path))
+    save_figure(figure, pathlib.Path(path))
     return figure

@@ -23,10 +23,11 @@ NOT_MEASURED = (
 def tables(monkeypatch):
     """The program that writes the tables."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("record", "tables"):
+    modules = ("record", "tables", "noise_plot", "study_noise")
+    for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module("tables")
-    for name in ("record", "tables"):
+    for name in modules:
         sys.modules.pop(name, None)
 
 
@@ -203,6 +204,52 @@ class TestTables:
         assert "-1.00 [-2.00, +0.50]" in tables.filled(compared)
         whole = "<!-- table: minivox -->\n<!-- end: minivox -->"
         assert "| C-SphereFace2 | mean | **11.00** |" in tables.filled(whole)
+
+    def test_a_study_of_noise(self, tables, monkeypatch, tmp_path):
+        rows = noise_rows()
+        monkeypatch.setattr(tables, "rows", lambda name: rows)
+        text = "<!-- table: noise -->\n<!-- end: noise -->"
+        made = tables.filled(text)
+        cell = "12.00 [11.00, 14.00]"
+        assert f"| symmetric exact | AAM | 40 % | 2 | {cell} |" in made
+        assert "| C-SphereFace2 with ORGate | 40 % | 2 |" in made
+        assert "| symmetric exact | AAM | 0 40 | +0.50 [-1.00, +1.00] |" in made
+        assert "| `c` - `c_0` | `a` - `a_0` | 2 | -0.50 [-1.00," in made
+        assert "| `aam_40` | 42 | 0.912 |" in made
+        tables.noise_plot.draw(rows.values(), tmp_path)
+        drawn = sorted(path.name for path in tmp_path.glob("*.png"))
+        assert drawn == ["noise.png", "noise_points.png"]
+        assert all(f"]({name})" in made for name in drawn)
+
+    def test_a_study_of_noise_that_was_not_run(self, tables, monkeypatch):
+        monkeypatch.setattr(tables, "rows", lambda name: {})
+        text = "<!-- table: noise -->\n<!-- end: noise -->"
+        assert "Not yet measured" in tables.filled(text)
+
+
+def noise_rows():
+    """Rows of a study of label noise."""
+    source = {"commit": "0123456789abcdef", "clean": True, "setting": {}}
+    source |= {"machine": "2 cores", "versions": "Python 3"}
+    source |= {"trials": "veri_O", "scoring": "cosine", "seed": [42, 43]}
+    aam = {"line": "aam", "corruption": "symmetric exact"}
+    ends = {"interval": [11.0, 14.0], "figure": "mean EER"}
+    gate = {**aam, "line": "csphereface2 with ORGate"}
+    small = {"interval": [-1.0, 1.0]}
+    rows = [
+        {**aam, **ends, "rate": 0.0, "value": 12.0},
+        {**aam, **ends, "rate": 0.4, "value": 12.0},
+        {**gate, **ends, "rate": 0.4, "value": 13.0},
+        {**aam, **small, "figure": "EER slope", "rates": [0.0, 0.4]},
+        {**small, "figure": "EER increase difference"},
+    ]
+    rows[3]["value"], rows[4]["value"] = 0.5, -0.5
+    rows[4]["systems"] = ["c", "c_0", "a", "a_0"]
+    found = {str(place): one | source for place, one in enumerate(rows)}
+    area = {"figure": "label AUC", "system": "aam_40", "seed": 42}
+    area |= {"score": "cosine", "value": 0.9123}
+    origin = {key: source[key] for key in list(source)[:5]}
+    return found | {"area": area | origin}
 
 
 def study_rows():

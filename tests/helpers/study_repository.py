@@ -9,8 +9,9 @@ import pytest
 from conftest import ROOT
 
 MODULES = (
-    *("record", "minivox_published", "study", "study_differences"),
-    *("study_file", "study_rows", "study_run", "study_summary"),
+    *("record", "minivox_published", "noise_plot", "study"),
+    *("study_differences", "study_file", "study_noise", "study_rows"),
+    *("study_run", "study_summary"),
 )
 
 TRAINING = """\
@@ -28,6 +29,11 @@ if options["seed"] == "28" and not mended:
     sys.exit("error: No space left while writing to a folder.")
 time.sleep(0.4)
 (folder / "pretrained").mkdir(exist_ok=True)
+if "label_noise" in options:
+    (folder / "save").mkdir(exist_ok=True)
+    (folder / "save" / "train_noisy.csv").touch()
+    line = '{"epoch": 1, "train filter AUC": 0.75, "train loss": 1.0}'
+    (folder / "epochs.jsonl").write_text(line)
 """
 
 VERIFICATION = """\
@@ -53,6 +59,16 @@ row["scores"] = "scores_veri_O_cosine.txt"
 (folder / "results.json").write_text(json.dumps([row]))
 """
 
+REPORT = """\
+import json, pathlib, sys
+pretrained, manifest, folder = map(pathlib.Path, sys.argv[1:4])
+assert pretrained.is_dir() and manifest.is_file()
+folder.mkdir(parents=True)
+found = {"ROC AUC": 0.9, "precision at the noise rate": 0.8}
+report = {"utterances": 8, "wrong": 2, "scores": {"cosine": found}}
+(folder / "label_report.json").write_text(json.dumps(report))
+"""
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
@@ -69,6 +85,7 @@ def repository(tmp_path_factory):
     for name, text in (
         ("train_speaker_embeddings.py", TRAINING),
         ("speaker_verification_cosine.py", VERIFICATION),
+        ("noisy_label_report.py", REPORT),
     ):
         (scripts / name).write_text(text)
     (root / ".gitignore").write_text("__pycache__/\n")

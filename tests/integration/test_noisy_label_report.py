@@ -50,6 +50,55 @@ def test_wrong_labels_are_reported(main, exported, written, tmp_path):
     assert len(read_manifest(tmp_path / "out" / "cleaned.csv")) == 9
 
 
+def test_every_score_is_reported_and_marks_are_read_back(
+    main, exported, written, tmp_path
+):
+    folder = tmp_path / "out"
+    argv = [str(exported), str(written), str(folder)]
+    main([*argv, "--score=margin", "--drop=0.25", "--listen=5"])
+    report = json.loads((folder / "label_report.json").read_text())
+    assert report["score"] == "margin"
+    assert set(report["scores"]) == {"cosine", "margin", "session"}
+    assert report["ROC AUC"] == report["scores"]["margin"]["ROC AUC"]
+    table = pd.read_csv(folder / "label_scores.csv", dtype={"spk_id": str})
+    assert {"ID", "spk_id", "spk_id_clean", "best_other"} < set(table)
+    lowest = table.sort_values("margin", kind="stable")["ID"].tolist()
+    kept = read_manifest(folder / "cleaned.csv")["ID"].tolist()
+    assert set(kept) == set(lowest[3:])
+    page = (folder / "labels.html").read_text()
+    assert page.count("<audio") == 5 and lowest[4] in page
+    assert lowest[5] not in page
+    assert (folder / "label_scores.png").exists()
+    # without its embeddings it would need the audio again
+    label = table.set_index("ID")["spk_id"]
+    marks = tmp_path / "label_marks.csv"
+    marks.write_text(
+        f"ID,spk_id,mark\n{lowest[0]},{label[lowest[0]]},right\n"
+        f"{lowest[9]},{label[lowest[9]]},wrong\n"
+    )
+    main([*argv, "--score=margin", "--drop=0.25", f"--marks={marks}"])
+    kept = read_manifest(folder / "cleaned.csv")["ID"].tolist()
+    assert set(kept) == {lowest[0], *lowest[3:]} - {lowest[9]}
+    assert 'value="right" checked' in (folder / "labels.html").read_text()
+    main([*argv, f"--marks={marks}", "--listen=0"])
+    assert len(read_manifest(folder / "cleaned.csv")) == 11
+
+
+def test_losses_of_the_run_are_reported(main, trained, tmp_path):
+    folder, _ = trained
+    argv = [str(folder / "pretrained"), str(folder / "save" / "train.csv")]
+    argv += [str(tmp_path), "--score=loss", f"--checkpoints={folder / 'save'}"]
+    main([*argv, "--drop=0.2"])
+    table = pd.read_csv(tmp_path / "label_scores.csv")
+    mean = table[["loss_epoch_1", "loss_epoch_2"]].mean(axis=1)
+    assert table["loss"].to_numpy() == pytest.approx(mean.to_numpy())
+    assert {"session", "margin"} < set(table)
+    kept = read_manifest(tmp_path / "cleaned.csv")["ID"]
+    left = table[~table["ID"].isin(kept)]
+    rest = table[table["ID"].isin(kept)]
+    assert len(left) and left["loss"].min() >= rest["loss"].max()
+
+
 @pytest.mark.parametrize("column", [True, False])
 def test_manifest_without_wrong_labels_is_reported(
     column, main, exported, manifest, tmp_path
@@ -61,6 +110,9 @@ def test_manifest_without_wrong_labels_is_reported(
     main([str(exported), str(path), str(tmp_path / "out")])
     report = json.loads((tmp_path / "out" / "label_report.json").read_text())
     assert report.get("wrong", 0) == 0 and "ROC AUC" not in report
+    assert report["utterances of labels with one session"] == 12
+    said = error_of(main, exported, path, tmp_path / "out", "--score=session")
+    assert "no label has two sessions" in said
     assert (tmp_path / "out" / "label_cosines.png").exists()
 
 
@@ -75,9 +127,21 @@ def test_faults_are_said(main, exported, written, corpus, tmp_path):
     for drop in ("1", "-0.1", "nan"):
         said = error_of(main, exported, written, out, f"--drop={drop}")
         assert "`--drop` must be a share" in said
+    for flag, words in (
+        ("--score=cosin", "`--score` must be one of cosine, margin"),
+        ("--score=loss", "needs `--checkpoints`"),
+        ("--listen=-1", "`--listen` must be 0 or more, got -1"),
+        (f"--marks={tmp_path / 'no.csv'}", "no.csv"),
+    ):
+        assert words in error_of(main, exported, written, out, flag)
     said = error_of(main, exported, written, out, "--device=cuda:77")
     assert "`device` cuda:77" in said
     assert not out.exists()
+    for flag, words in (
+        ("--score=sub_center", "the encoder's head has no sub-centers"),
+        (f"--checkpoints={tmp_path}", "no checkpoint of a whole epoch"),
+    ):
+        assert words in error_of(main, exported, written, out, flag)
     said = error_of(main, exported, written, written)
     assert f"Cannot write to the folder {written}" in said
     table = pd.read_csv(written)

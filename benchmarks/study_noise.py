@@ -1,0 +1,274 @@
+"""Label noise in a study: error rates by rate of noise, and the leaderboard.
+
+The runs of one line differ only in the rate of their noise and in the seed.
+Runs without noise are the rate 0 of every kind.
+"""
+
+import json
+import re
+
+import numpy as np
+import record
+
+from speechbrain_ext.utils.bootstrap import interval
+
+STEP = 0.1  # a slope is for 10 % of noise
+LINE = ("encoder", "loss", "filter", "options", "kind", "noise")
+
+
+def setting_of(row):
+    """A run's encoder, loss, filter and noise, read off its setting."""
+    setting = row["setting"]
+    options = dict(setting["options"])
+    noise = dict(options.pop("label_noise", None) or {})
+    chosen = options.pop("label_filter", None)
+    if "start_from" in setting:
+        options["start_from"] = setting["start_from"].rpartition("_")[0]
+    stem = setting["recipe"].removesuffix(".yaml").removesuffix("_small")
+    encoder, _, loss = stem.partition("_")
+    rate, _ = noise.pop("rate", 0.0), noise.pop("seed", None)
+    return {
+        "encoder": encoder,
+        "loss": loss,
+        "filter": filter_name(chosen),
+        "options": options,
+        "kind": noise.pop("kind", "none"),
+        "noise": noise,
+        "rate": rate,
+        "seed": row["seed"],
+    }
+
+
+def filter_name(chosen):
+    """The name of a label filter: of its class, or its key `kind`."""
+    if not chosen:
+        return "none"
+    if isinstance(chosen, dict):
+        return str(chosen.get("kind", json.dumps(chosen)))
+    return re.split(r"[\s{]", chosen.strip())[0].rpartition(".")[2]
+
+
+def own_options(rows):
+    """What is left of the options without those that all runs share."""
+    every = [
+        setting_of(row)["options"]
+        for row in rows
+        if isinstance(row["setting"], dict) and "recipe" in row["setting"]
+    ]
+    shared = [
+        key
+        for key, value in (every[0].items() if every else ())
+        if all(one.get(key) == value for one in every)
+    ]
+
+    def own(options):
+        return {k: v for k, v in options.items() if k not in shared}
+
+    return own
+
+
+def is_noisy(rows):
+    """Whether any run of a study has label noise."""
+    return any(
+        row["setting"].get("options", {}).get("label_noise")
+        for row in rows
+        if row.get("figure") == "EER" and "recipe" in row["setting"]
+    )
+
+
+def lines(rows):
+    """EER rows by line and then by rate; the line as (key, value) pairs.
+
+    A kind that has only one rate, without runs at 0 %, is a line of a point.
+    """
+    clean, noisy, own = {}, {}, own_options(rows)
+    for row in rows:
+        if row.get("figure") != "EER" or "recipe" not in row["setting"]:
+            continue
+        about = setting_of(row)
+        where = {key: row[key] for key in ("trials", "scoring")}
+        about["options"] = own(about["options"])
+        family = {key: about[key] for key in LINE[:4]} | where
+        if about["kind"] == "none":
+            held = clean.setdefault(_text(family), [])
+            held.append(row)
+        else:
+            line = family | {key: about[key] for key in LINE[4:]}
+            rates = noisy.setdefault(_text(line), {})
+            rates.setdefault(about["rate"], []).append(row)
+    for text, rates in noisy.items():
+        line = json.loads(text)
+        family = {key: line[key] for key in (*LINE[:4], "trials", "scoring")}
+        base = clean.get(_text(family))
+        points = {0.0: base} if base else {}
+        yield line, points | dict(sorted(rates.items()))
+
+
+def _text(values):
+    return json.dumps(values, sort_keys=True)
+
+
+def slope(rates, eers):
+    """Points by which a least-squares line rises for 10 % of noise.
+
+    rates: [rates]; eers: [rates] or [rates, draws], in percent.
+    """
+    centred = np.asarray(rates, dtype=float) - np.mean(rates)
+    return STEP * centred @ np.asarray(eers) / (centred @ centred)
+
+
+def figures(rows, draws, folder):
+    """Rows: the mean EER over seeds at each rate, and the slope of each line.
+
+    The rates weigh the same, however many seeds they have. The intervals are
+    over speakers.
+    """
+    for line, points in lines(rows):
+        held = {
+            rate: [
+                draws.of(folder / one["scores"], line["trials"]) for one in r
+            ]
+            for rate, r in points.items()
+        }
+        means = {rate: np.mean([e for e, _ in r]) for rate, r in held.items()}
+        drawn = {
+            rate: np.mean([d for _, d in r], axis=0) for rate, r in held.items()
+        }
+        line |= {"line": line_name(line), "corruption": corruption_name(line)}
+        words = f"{line['encoder']} {line['line']} {line['corruption']} "
+        words += f"{line['trials']} {line['scoring']}"
+        for rate, mean in means.items():
+            yield record.derived(
+                f"{words} at {100 * rate:g} % mean EER",
+                mean,
+                "%",
+                interval(drawn[rate]),
+                points[rate],
+                {"figure": "mean EER", "rate": rate} | line,
+                draws.replicates,
+            )
+        if len(points) > 1:
+            rates = list(points)
+            yield record.derived(
+                f"{words} EER slope",
+                slope(rates, [means[rate] for rate in rates]),
+                "points for 10 %",
+                interval(slope(rates, [drawn[rate] for rate in rates])),
+                [one for rate in rates for one in points[rate]],
+                {"figure": "EER slope", "rates": rates} | line,
+                draws.replicates,
+            )
+
+
+def line_name(line):
+    """The name of a line: loss, options of its own, filter."""
+    words = [line["loss"], *_said(line["options"])]
+    if line["filter"] != "none":
+        words.append(f"with {line['filter']}")
+    return " ".join(words)
+
+
+def corruption_name(line):
+    """The name of a line's noise."""
+    return " ".join([line["kind"], *_said(line["noise"])])
+
+
+def _said(options):
+    """Options in words: `exact`, `min_sessions 2`."""
+    words = []
+    for key, value in options.items():
+        if isinstance(value, dict):
+            words += _said(value)
+        else:
+            words.append(key if value is True else f"{key} {value}")
+    return words
+
+
+def increases(study, rows, draws, folder):
+    """Rows: what noise costs one system less what it costs another.
+
+    The seeds are those that all four systems have.
+    """
+    found = {}
+    for row in rows:
+        if row.get("figure") == "EER":
+            where = found.setdefault((row["trials"], row["scoring"]), {})
+            where.setdefault(row["system"], {})[row["seed"]] = row
+    for (trials, scoring), systems in found.items():
+        for names in study["compare_increases"]:
+            each = [systems.get(name, {}) for name in names]
+            seeds = sorted(set.intersection(*map(set, each)))
+            if not seeds:
+                continue
+            used = [[one[seed] for seed in seeds] for one in each]
+            eers = [
+                [draws.of(folder / row["scores"], trials) for row in one]
+                for one in used
+            ]
+            signs = np.array([1.0, -1.0, -1.0, 1.0])
+            means = [np.mean([e for e, _ in one]) for one in eers]
+            drawn = [np.mean([d for _, d in one], axis=0) for one in eers]
+            first, base, other, other_base = names
+            yield record.derived(
+                f"({first} minus {base}) minus ({other} minus {other_base}) "
+                f"{trials} {scoring} EER",
+                signs @ np.array(means),
+                "points",
+                interval(signs @ np.array(drawn)),
+                [row for one in used for row in one],
+                {
+                    "figure": "EER increase difference",
+                    "systems": names,
+                    "trials": trials,
+                    "scoring": scoring,
+                },
+                draws.replicates,
+            )
+
+
+def suite(rows):
+    """The leaderboard: an entry for each run, from the rows of a study."""
+    runs, slopes = {}, {}
+    for row in rows:
+        if row.get("figure") == "EER slope":
+            line = {key: row[key] for key in LINE}
+            where = slopes.setdefault(_text(line), {})
+            cells = where.setdefault(row["trials"], {})
+            cells[row["scoring"]] = {
+                "points for 10 %": row["value"],
+                "interval": row["interval"],
+            }
+        if isinstance(row["setting"], dict) and "recipe" in row["setting"]:
+            name = row["setting"]["system"], row["seed"]
+            runs.setdefault(name, []).append(row)
+    entries, without_shared = [], own_options(rows)
+    for (system, _), own in runs.items():
+        entry = setting_of(own[0]) | {"system": system}
+        line = {key: entry[key] for key in LINE}
+        line["options"] = without_shared(line["options"])
+        entry |= {"rate reached": None, "lists": {}, "AUC": {}, "training": {}}
+        for row in own:
+            _add(entry, row)
+        entry["slope"] = slopes.get(_text(line), {})
+        entry["recipe"] = own[0]["setting"]["recipe"]
+        entry["commit"] = own[0]["commit"]
+        entries.append(entry)
+    return entries
+
+
+def _add(entry, row):
+    """Adds a figure of a run to its entry."""
+    figure = row.get("figure", "")
+    if figure == "wrong labels":
+        entry["rate reached"] = row["value"] / 100
+    elif figure == "label AUC":
+        entry["AUC"][row["score"]] = row["value"]
+    elif figure.startswith("train "):
+        entry["training"][figure.removeprefix("train ")] = row["value"]
+    elif "trials" in row:
+        cells = entry["lists"].setdefault(row["trials"], {})
+        cell = cells.setdefault(row["scoring"], {})
+        name = "EER %" if figure == "EER" else figure
+        cell[name] = row["value"]
+        if "interval" in row:
+            cell[f"{name} interval"] = row["interval"]

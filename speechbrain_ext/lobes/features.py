@@ -14,6 +14,8 @@ from speechbrain_ext.nnet.lengths import (
     note_framing,
 )
 
+EPSILON = torch.finfo(torch.float32).eps
+IN_CACHE = 2**17  # samples whose frames stay in the cache of a processor
 WINDOWS = {
     "hamming": lambda size: torch.hamming_window(size, periodic=False),
     "povey": lambda size: torch.hann_window(size, periodic=False) ** 0.85,
@@ -111,14 +113,12 @@ class KaldiFbank(torch.nn.Module):
         if not snip_edges:
             self.least = self.shift - self.shift // 2
         self.fft_size = 2 ** math.ceil(math.log2(self.window_size))
-        edges = sample_rate, low_freq, high_freq
+        edges = (sample_rate, low_freq, high_freq, 100.0, -500.0, 1.0)
         # on the CPU if small: on the meta device torch imports its compiler
         small = n_mels * self.fft_size < 2**20
         device = torch.get_default_device()
         with torch.device("cpu") if small else device:
-            filters, _ = get_mel_banks(
-                n_mels, self.fft_size, *edges, 100.0, -500.0, 1.0
-            )
+            filters = get_mel_banks(n_mels, self.fft_size, *edges)[0]
             # the filters lack the bin of the Nyquist frequency
             filters = torch.nn.functional.pad(filters.float(), (0, 1)).T
             taper = WINDOWS[window](self.window_size)
@@ -153,21 +153,26 @@ class KaldiFbank(torch.nn.Module):
         wavs = wavs * 2**15
         if self.training and self.dither > 0:
             wavs = wavs + self.dither * _noise_like(wavs, seeds)
+        parts = [wavs]
+        if wavs.device.type == "cpu" and not torch.compiler.is_compiling():
+            parts = wavs.split(max(1, IN_CACHE // samples))
+        features = torch.cat([self._features(part) for part in parts])
+        return note_framing(features, samples, self.least, self.shift)
+
+    def _features(self, wavs):
+        """The filterbanks of samples on Kaldi's scale."""
         frames = self._frames(wavs)
         frames = frames - frames.mean(dim=2, keepdim=True)
-        epsilon = torch.finfo(torch.float32).eps
-        if self.use_energy:
-            # Kaldi's floor of the energy is 1, so its logarithm is at least 0
-            energy = frames.square().sum(dim=2, keepdim=True).clamp(min=1.0)
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-        spectrum = torch.fft.rfft(
-            (frames - 0.97 * before) * self.taper, n=self.fft_size
-        )
-        power = torch.view_as_real(spectrum).square().sum(dim=-1)
-        features = (power @ self.filters).clamp(min=epsilon).log()
-        if self.use_energy:
-            features = torch.cat([energy.log(), features], dim=2)
-        return note_framing(features, samples, self.least, self.shift)
+        tapered = (frames - 0.97 * before) * self.taper
+        spectrum = torch.fft.rfft(tapered, n=self.fft_size)
+        power = spectrum.real.square() + spectrum.imag.square()
+        features = (power @ self.filters).clamp(min=EPSILON).log()
+        if not self.use_energy:
+            return features
+        energy = frames.square().sum(dim=2, keepdim=True)
+        # Kaldi's floor of the energy is 1, so its logarithm is at least 0
+        return torch.cat([energy.clamp(min=1.0).log(), features], dim=2)
 
     def _frames(self, wavs):
         """Overlapping frames of shape [batch, time, window]."""

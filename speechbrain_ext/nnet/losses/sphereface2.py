@@ -286,7 +286,7 @@ class _OneVsAll(torch.autograd.Function):
             negative_weight,
         )
         total, pull, gradient = _all_negatives(
-            loss, cosines, targets, constants
+            loss, cosines, targets, rows, columns, constants
         )
         with torch.enable_grad():
             own = cosines.detach()[rows, columns].requires_grad_()
@@ -320,8 +320,8 @@ class _OneVsAll(torch.autograd.Function):
         return gradient, bias_gradient, None, None, None, None
 
 
-def _all_negatives(loss, cosines, targets, constants):
-    """``_negatives`` of a whole batch, compiled or in parts."""
+def _all_negatives(loss, cosines, targets, rows, columns, constants):
+    """``_negatives`` of a whole batch, compiled or in place."""
     compiled = loss.compile_pass
     if compiled is None:
         compiled = cosines.numel() >= WORTH_COMPILING
@@ -338,16 +338,7 @@ def _all_negatives(loss, cosines, targets, constants):
                 "The loss takes longer. Pass compile=False to not try it."
             )
             loss.compile_pass = False
-    batch, classes = cosines.shape
-    gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
-    # a sixteenth of the batch at a time, or more if that is very small
-    step = max(-(-batch // 16), 2**18 // classes, 1)
-    for start in range(0, batch, step):
-        part = slice(start, start + step)
-        terms = _negatives(cosines[part], targets[part], *constants)
-        total, pull = total + terms[0], pull + terms[1]
-        gradient[part] = terms[2]
-    return total, pull, gradient
+    return _negatives_in_place(cosines, rows, columns, *constants)
 
 
 @functools.cache
@@ -385,6 +376,58 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     sigmoid = torch.where(logits >= 0, 1, small) * inverse
     softplus_sum = (logits.clamp(min=0) + log).sum()
     return softplus_sum, sigmoid.sum(), sigmoid * slope
+
+
+def _negatives_in_place(
+    cosines, rows, columns, bias, turn, scale, exponent, straight, weight
+):
+    """``_negatives`` without a compiler.
+
+    New memory is more expensive than arithmetic. So a few utterances at a
+    time are computed in the same blocks, which stay in the cache.
+    """
+    batch, classes = cosines.shape
+    gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
+    # a sixteenth of the batch at a time, or more if that is very small
+    step = min(max(-(-batch // 16), 2**18 // classes, 1), batch)
+    blocks = cosines.new_empty(4 if turn is None else 6, step, classes)
+    for start in range(0, batch, step):
+        part = cosines[start : start + step]
+        slopes = gradient[start : start + step]
+        logits, power, small, one = blocks[:4, : len(part)]
+        torch.add(part, 1, out=logits)
+        if turn is not None:
+            sines, turned = blocks[4:, : len(part)]
+            torch.neg(part, out=sines).add_(1).mul_(logits)  # see `sine`
+            sines.clamp_(min=torch.finfo(sines.dtype).eps).sqrt_()
+            torch.div(part, sines, out=turned).mul_(-turn[1]).add_(turn[0])
+            torch.mul(part, turn[0], out=logits)
+            logits.add_(sines.mul_(turn[1])).add_(1)
+        if exponent != int(exponent):
+            logits.clamp_(min=0)
+        torch.pow(logits, exponent - 1, out=power)
+        logits.mul_(power).mul_(2 * scale / 2**exponent).add_(bias - scale)
+        here = slice(start, start + step)
+        if len(rows) < batch:  # of a shard
+            here = (rows >= start) & (rows < start + step)
+        logits[rows[here] - start, columns[here]] = -math.inf
+        # softplus(z) = max(z, 0) + log(1 + exp(-|z|)), which cannot overflow
+        torch.abs(logits, out=small).neg_().exp_()
+        torch.add(small, 1, out=one)
+        torch.sigmoid(logits, out=slopes)
+        pull = pull + slopes.sum()
+        total = total + logits.clamp_(min=0).sum()
+        # log1p takes twelve times as long as log; add what rounding removed
+        total = (
+            total + small.sub_(torch.sub(one, 1, out=logits)).div_(one).sum()
+        )
+        total = total + one.log_().sum()
+        if not straight:
+            slopes.mul_(power).mul_(exponent / 2 ** (exponent - 1))
+        if turn is not None:
+            slopes.mul_(turned)
+        slopes.mul_(weight * scale)
+    return total, pull, gradient
 
 
 @functools.cache

@@ -154,9 +154,9 @@ class ClassificationLoss(Loss):
     (``speechbrain_ext.processing.label_filters``) needs them.
 
     A subclass that also implements ``_shard_loss(cosines, targets, rows,
-    columns, shares=None)`` supports ``shard_classifier``. With a ``shard`` (of a classifier
-    of ``speechbrain_ext.nnet.sharded``) the cosines are those of the
-    utterances of all processes with the classes of this process only.
+    columns, shares=None)`` supports ``shard_classifier``. With a ``shard`` (of
+    a classifier of ``speechbrain_ext.nnet.sharded``) the cosines are those of
+    the utterances of all processes with the classes of this process only.
     ``targets`` are counted from the first of these classes. ``rows`` and
     ``columns`` are the places of the true classes among them. The method
     returns the loss over all classes; its gradient is that of these classes.

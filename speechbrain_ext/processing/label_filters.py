@@ -1,0 +1,313 @@
+"""Label filters: training that leaves out labels which are probably wrong.
+
+A filter looks at the cosines of each batch before the loss. It gives each
+utterance a weight, and may give it another label. During a warm-up all weights
+are 1. An utterance of weight 0 still passes through the encoder, so it is in
+the batch statistics, and it can come back later. A recipe names its filter by
+one key:
+
+    label_filter: {kind: ORGate, top_k: 10, warm_up: 5}
+
+The state of a filter, a few numbers per utterance, is on every process and in
+the checkpoints.
+"""
+
+import abc
+import inspect
+import math
+
+import torch
+
+from speechbrain_ext.nnet.losses.base import ClassificationLoss
+from speechbrain_ext.utils.distributed import all_gather
+
+
+class LabelFilter(torch.nn.Module, abc.ABC):
+    """The base class of label filters.
+
+    A subclass implements ``_judge(scores, rows)``. It returns weights, labels
+    (None: the given ones) and what it wants to remember, a list of tensors of
+    shape [batch]. ``_remember(rows, *values)`` gets these of all processes.
+
+    Arguments
+    ---------
+    warm_up : float
+        Epochs at the beginning in which all weights are 1.
+
+    Raises
+    ------
+    ValueError
+        If ``warm_up`` is negative.
+    """
+
+    def __init__(self, warm_up=5):
+        super().__init__()
+        _check("warm_up", warm_up, 0, math.inf)
+        self.warm_up = warm_up
+
+    def check(self, loss, classifier):
+        """Raises if the filter does not fit a loss or a classifier.
+
+        Arguments
+        ---------
+        loss : object
+            The loss, its class, or a functools.partial of the class.
+        classifier : object
+            The classifier, likewise.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not one on the outputs of all classes.
+        """
+        kind = getattr(loss, "func", loss)
+        kind = kind if isinstance(kind, type) else type(kind)
+        if not issubclass(kind, ClassificationLoss):
+            raise ValueError(
+                "`label_filter` needs the outputs of all classes, which the "
+                f"metric loss {kind.__name__} does not have; set it to null, "
+                "or take a recipe with a classification loss."
+            )
+
+    def start(self, utterances, classes, loss, classifier):
+        """Makes the state; it must be called before the first batch.
+
+        Arguments
+        ---------
+        utterances : int
+            Number of utterances of the training data.
+        classes : int
+            Number of classes.
+        loss : speechbrain_ext.nnet.losses.base.ClassificationLoss
+            The loss.
+        classifier : torch.nn.Module
+            The classifier.
+
+        Raises
+        ------
+        ValueError
+            If the filter does not fit the loss, the classifier or the number
+            of classes.
+        """
+        self.check(loss, classifier)
+        self.takes_logits = loss.largest_cosine is None
+        self.classifier = [classifier]  # a list: it is no part of this module
+        for name in ("trust_sum", "draws"):
+            self.register_buffer(name, torch.zeros(utterances))
+        self.register_buffer("trust", torch.ones(utterances))
+
+    @torch.no_grad()
+    def forward(self, scores, rows, epochs_done):
+        """Judges the labels of a batch.
+
+        Arguments
+        ---------
+        scores : speechbrain_ext.processing.class_scores.ClassScores
+            The cosines and the given labels.
+        rows : torch.Tensor
+            Rows of this process's utterances in the manifest, shape [batch].
+        epochs_done : float
+            Epochs that were trained before this batch, with a fraction.
+
+        Returns
+        -------
+        weights : torch.Tensor
+            Shape [batch]; None during the warm-up.
+        labels : torch.Tensor
+            The labels to train with, shape [batch]; None for the given ones.
+        """
+        rows = scores.every(rows)
+        weights, labels, values = self._judge(scores, rows)
+        warm = epochs_done < self.warm_up
+        trust = weights
+        if warm:
+            trust = torch.ones_like(weights)
+        elif labels is not None:
+            trust = weights * (labels == scores.labels)
+        values = torch.stack(
+            [value.double() for value in (rows, trust, *values)]
+        )
+        if scores.shard is None:  # [1 + values, batch of all processes]
+            values = all_gather(values.T).T
+        rows, trust, *values = values
+        rows = rows.long()
+        self.trust_sum.index_add_(0, rows, trust.float())
+        self.draws.index_add_(0, rows, torch.ones_like(trust).float())
+        self._remember(rows, *values)
+        if warm:
+            return None, None
+        labels = None if labels is None else scores.mine(labels)
+        return scores.mine(weights), labels
+
+    def end_epoch(self):
+        """Sums up an epoch.
+
+        ``trust`` then has the mean weight that each given label had in the
+        epoch. It is 0 for a label that was replaced. An utterance that was not
+        drawn keeps its value.
+        """
+        mean = self.trust_sum / self.draws.clamp(min=1)
+        self.trust.copy_(torch.where(self.draws > 0, mean, self.trust))
+        self._end_epoch()
+        self.trust_sum.zero_()
+        self.draws.zero_()
+
+    @abc.abstractmethod
+    def _judge(self, scores, rows):
+        """Weights, labels or None, and a list of values to remember."""
+
+    @abc.abstractmethod
+    def _remember(self, rows, *values):
+        """Changes the state by the values of all processes."""
+
+    def _end_epoch(self):
+        """Sums up the epoch of a subclass."""
+
+
+class ORGate(LabelFilter):
+    """A label counts once it was among the top k of the prediction.
+
+    Fang, He, Ma, Guo and Li, "Robust Training for Speaker Verification against
+    Noisy Labels", Interspeech 2023, https://arxiv.org/abs/2211.12080. Reference
+    code: PunkMale/OR-Gate@a4f4a00 main.py. The gate is the OR over all earlier
+    draws of the utterance, those of the warm-up included. Published: k = 90 of
+    1,211 classes and a warm-up of 5 of 80 epochs. Difference: the code makes
+    batches of the chosen utterances; here the others have weight 0.
+
+    Arguments
+    ---------
+    top_k : int
+        Number of classes with the highest cosines, below the number of
+        classes. With ``speeds`` each speed has classes of its own.
+    warm_up : float
+        Epochs at the beginning in which all weights are 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Example
+    -------
+    >>> ORGate(top_k=0)
+    Traceback (most recent call last):
+    ValueError: `top_k` of the label filter must be 1 or more, got 0.
+    """
+
+    def __init__(self, top_k=90, warm_up=5):
+        super().__init__(warm_up)
+        _check("top_k", top_k, 1, math.inf)
+        self.top_k = top_k
+
+    def start(self, utterances, classes, loss, classifier):
+        """Makes the state; see ``LabelFilter.start``."""
+        super().start(utterances, classes, loss, classifier)
+        if self.top_k >= classes:
+            raise ValueError(
+                "`top_k` of the label filter must be below the number of "
+                f"classes, {classes}, got {self.top_k}; every label would "
+                "count."
+            )
+        self.register_buffer("counted", torch.zeros(utterances))
+
+    def _judge(self, scores, rows):
+        return self.counted[rows], None, [scores.place < self.top_k]
+
+    def _remember(self, rows, *values):
+        self.counted.scatter_reduce_(0, rows, values[0].float(), "amax")
+
+
+FILTERS = {kind.__name__: kind for kind in (ORGate,)}
+
+
+def make_label_filter(options):
+    """Makes the label filter of a recipe.
+
+    Arguments
+    ---------
+    options : dict
+        ``kind``, the name of a filter, and its arguments. None for no filter.
+        A ``LabelFilter``, such as one's own by ``!new:``, is returned as it
+        is.
+
+    Returns
+    -------
+    LabelFilter
+        The filter, or None.
+
+    Raises
+    ------
+    ValueError
+        If there is no such filter, or an argument is unknown or out of range.
+
+    Example
+    -------
+    >>> make_label_filter({"kind": "ORGate", "top_k": 10}).top_k
+    10
+    >>> make_label_filter({"kind": "OrGate"})
+    Traceback (most recent call last):
+    ValueError: `kind` of `label_filter` must be one of ORGate, ...
+    """
+    if options is None or isinstance(options, LabelFilter):
+        return options
+    if not isinstance(options, dict) or "kind" not in options:
+        raise ValueError(
+            "`label_filter` must be a mapping with a kind, such as {kind: "
+            f"ORGate, top_k: 10}}, got {options!r}."
+        )
+    options = dict(options)
+    name = options.pop("kind")
+    if name not in FILTERS:
+        raise ValueError(
+            f"`kind` of `label_filter` must be one of {', '.join(FILTERS)}, "
+            f"got {name!r}."
+        )
+    known = list(inspect.signature(FILTERS[name]).parameters)
+    for key in options:
+        if key not in known:
+            raise ValueError(
+                f"`label_filter` has an unknown option {key!r}; {name} takes "
+                f"{', '.join(known)}."
+            )
+    return FILTERS[name](**options)
+
+
+def check_label_filter(options, loss, classifier):
+    """Raises if the label filter of a recipe cannot work.
+
+    Arguments
+    ---------
+    options : dict
+        The filter, see ``make_label_filter``.
+    loss : object
+        The loss, its class, or a functools.partial of the class.
+    classifier : object
+        The classifier, likewise.
+
+    Raises
+    ------
+    ValueError
+        If an option is not valid, or the filter does not fit the loss or the
+        classifier.
+
+    Example
+    -------
+    >>> from speechbrain_ext.nnet.losses import GE2E
+    >>> check_label_filter({"kind": "ORGate"}, GE2E(), torch.nn.Identity())
+    Traceback (most recent call last):
+    ValueError: `label_filter` needs the outputs of all classes, which the \
+metric loss GE2E does not have; ...
+    """
+    made = make_label_filter(options)
+    if made is not None:
+        made.check(loss, classifier)
+
+
+def _check(name, value, low, high):
+    """Raises if an option is not a number in a range."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        rule = f"{low} or more" if high == math.inf else f"in [{low}, {high}]"
+        raise ValueError(
+            f"`{name}` of the label filter must be {rule}, got {value!r}."
+        )

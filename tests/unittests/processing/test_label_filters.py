@@ -1,7 +1,9 @@
 """Each label filter against its definition, in plain loops."""
 
 import functools
+import math
 
+import numpy as np
 import pytest
 import torch
 from processes import on_processes
@@ -14,6 +16,7 @@ from speechbrain_ext.processing.label_filters import (
     FILTERS,
     LabelFilter,
     check_label_filter,
+    gate_of_two_gaussians,
     make_label_filter,
 )
 from speechbrain_ext.utils.distributed import rank
@@ -96,6 +99,79 @@ def test_or_gate_matches_its_definition():
     assert set(state["counted"].nonzero().flatten().tolist()) == counted
     kept = {w for weights in found if weights for w in weights}
     assert len(kept) == 2  # some are left out, and some are not
+
+
+def margin_losses(cosines, labels):
+    """AAM-softmax with scale 30 and margin 0.2, of each utterance."""
+    losses = []
+    for own, label in zip(cosines, labels, strict=True):
+        logits = [30 * cosine for cosine in own]
+        logits[label] = 30 * math.cos(math.acos(own[label]) + 0.2)
+        top = max(logits)
+        total = sum(math.exp(logit - top) for logit in logits)
+        losses.append(math.log(total) + top - logits[label])
+    return losses
+
+
+def losses_of_epochs():
+    """(row, loss) of every utterance, in a list for each epoch."""
+    head, epochs = head_of(), {}
+    for epoch, _, x, labels, rows in drawn(4):
+        cosines = head(x).squeeze(1).tolist()
+        losses = margin_losses(cosines, labels.flatten().tolist())
+        pairs = zip(rows.tolist(), losses, strict=True)
+        epochs.setdefault(epoch, []).extend(pairs)
+    return list(epochs.values())
+
+
+def test_loss_gate_matches_its_definition():
+    OPTIONS["LossGate"] = {"gate": 8.0}
+    said, _ = filtered("LossGate")
+    OPTIONS["LossGate"] = {}
+    wanted = [
+        loss <= 8 for epoch in losses_of_epochs()[1:] for _, loss in epoch
+    ]
+    found = [bool(w) for _, weights, _ in said[STEPS:] for w in weights]
+    assert found == wanted and len(set(found)) == 2
+
+
+def test_dynamic_loss_gate_is_fitted_to_the_epoch_before():
+    said, state = filtered("LossGate")
+    epochs = losses_of_epochs()
+    gates = [
+        math.exp(gate_of_two_gaussians(np.log([loss for _, loss in epoch])))
+        for epoch in epochs
+    ]
+    found = [bool(w) for _, weights, _ in said[STEPS:] for w in weights]
+    wanted = [
+        loss <= gate
+        for gate, epoch in zip(gates, epochs[1:], strict=False)
+        for _, loss in epoch
+    ]
+    assert found == wanted and len(set(found)) == 2
+    assert state["threshold"].item() == pytest.approx(gates[-1], rel=1e-4)
+
+
+def test_gate_is_where_the_true_gaussians_intersect():
+    rng = np.random.default_rng(2)
+    low, high = rng.normal(-5, 0.5, 60000), rng.normal(1, 1.5, 40000)
+    found = gate_of_two_gaussians(rng.permutation(np.concatenate([low, high])))
+    grid = np.linspace(-5, 1, 60001)
+    one = 0.6 * np.exp(-0.5 * ((grid + 5) / 0.5) ** 2) / 0.5
+    other = 0.4 * np.exp(-0.5 * ((grid - 1) / 1.5) ** 2) / 1.5
+    wanted = grid[np.argmin(np.abs(np.log(one / other)))]
+    assert found == pytest.approx(wanted, abs=0.05)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [2.0] * 9])
+def test_gate_of_equal_values_keeps_all(values):
+    assert gate_of_two_gaussians(np.array(values)) == math.inf
+
+
+def test_loss_gate_takes_logits_as_they_are():
+    made = make_label_filter({"kind": "LossGate"})
+    made.start(UTTERANCES, CLASSES, Softmax(), head_of())
+    assert (made.scale, made.margin) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -184,6 +260,8 @@ def test_every_filter_has_a_definition_here():
         ({"kind": "XGate"}, "must be one of ORGate.*got 'XGate'"),
         ({"kind": "ORGate", "topk": 3}, "unknown option 'topk'; ORGate takes"),
         ({"kind": "ORGate", "top_k": True}, "`top_k`.*1 or more, got True"),
+        ({"kind": "LossGate", "gate": 0}, "`gate`.*a loss above 0, got 0"),
+        ({"kind": "LossGate", "gate": True}, "`gate`.*above 0, got True"),
         ({"kind": "ORGate", "warm_up": -1}, "`warm_up`.*0 or more, got -1"),
     ],
 )

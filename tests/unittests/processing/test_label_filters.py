@@ -174,6 +174,30 @@ def test_loss_gate_takes_logits_as_they_are():
     assert (made.scale, made.margin) == (1.0, 0.0)
 
 
+def test_label_correction_matches_its_definition():
+    OPTIONS["LabelCorrection"] = {"gate": 8.0, "confidence": 0.9}
+    said, _ = filtered("LabelCorrection")
+    OPTIONS["LabelCorrection"] = {}
+    head, kinds = head_of(), []
+    batches = list(drawn(4))[STEPS:]
+    for (_, weights, new), (_, _, x, labels, _) in zip(
+        said[STEPS:], batches, strict=True
+    ):
+        cosines = head(x).squeeze(1).tolist()
+        labels = labels.flatten().tolist()
+        losses = margin_losses(cosines, labels)
+        for place, (own, loss) in enumerate(zip(cosines, losses, strict=True)):
+            best = own.index(max(own))
+            total = sum(math.exp(30 * cosine) for cosine in own)
+            sure = math.exp(30 * own[best]) / total > 0.9
+            kind = "kept" if loss <= 8 else "corrected" if sure else "dropped"
+            kinds.append(kind)
+            assert bool(weights[place]) == (kind != "dropped")
+            wanted = best if kind == "corrected" else labels[place]
+            assert new[place] == wanted
+    assert set(kinds) == {"kept", "corrected", "dropped"}
+
+
 @pytest.mark.parametrize("name", FILTERS)
 def test_warm_up_has_no_weights_but_remembers(name):
     said, state = filtered(name, warm_up=2)
@@ -262,6 +286,10 @@ def test_every_filter_has_a_definition_here():
         ({"kind": "ORGate", "top_k": True}, "`top_k`.*1 or more, got True"),
         ({"kind": "LossGate", "gate": 0}, "`gate`.*a loss above 0, got 0"),
         ({"kind": "LossGate", "gate": True}, "`gate`.*above 0, got True"),
+        (
+            {"kind": "LabelCorrection", "confidence": 7},
+            r"`confidence`.*in \[0, 1\], got 7",
+        ),
         ({"kind": "ORGate", "warm_up": -1}, "`warm_up`.*0 or more, got -1"),
     ],
 )

@@ -341,7 +341,104 @@ class LabelCorrection(LossGate):
         return torch.where(changed, 1.0, weights), labels, values
 
 
-FILTERS = {kind.__name__: kind for kind in (ORGate, LossGate, LabelCorrection)}
+class SubCenterDrop(LabelFilter):
+    """A label counts if the utterance is near its class's main sub-center.
+
+    Deng, Guo, Liu, Gong and Zafeiriou, "Sub-center ArcFace: Boosting Face
+    Recognition by Large-scale Noisy Web Faces", ECCV 2020. Reference code:
+    deepinsight/insightface@205a37e recognition/SubCenter-ArcFace/drop.py. The
+    dominant sub-center of a class is the nearest one of most of its
+    utterances. An utterance whose angle to it is 75 degrees or more is left
+    out, as published. Difference: the authors train, drop, and train again
+    with one center per class. Here each epoch drops by the dominant sub-centers
+    of the epoch before, so the warm-up is this project's choice.
+
+    It needs ``CosineClassifier(sub_centers=3)``, for example the recipe
+    resnet_aam_subcenter.yaml.
+
+    Arguments
+    ---------
+    angle : float
+        Degrees in [0, 180]; None leaves out the utterances whose nearest
+        sub-center is another one.
+    warm_up : float
+        Epochs at the beginning in which all weights are 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Example
+    -------
+    >>> SubCenterDrop(angle=-75)
+    Traceback (most recent call last):
+    ValueError: `angle` of the label filter must be in [0, 180], got -75.
+    """
+
+    def __init__(self, angle=75.0, warm_up=5):
+        super().__init__(warm_up)
+        if angle is not None:
+            _check("angle", angle, 0, 180)
+        self.angle = angle
+
+    def check(self, loss, classifier):
+        """Raises if there are no sub-centers; see ``LabelFilter.check``."""
+        super().check(loss, classifier)
+        if _sub_centers(classifier) < 2:
+            raise ValueError(
+                "The label filter SubCenterDrop needs a classifier with "
+                "`sub_centers` of 2 or more; take a recipe such as "
+                "resnet_aam_subcenter.yaml, or another filter."
+            )
+
+    def start(self, utterances, classes, loss, classifier):
+        """Makes the state; see ``LabelFilter.start``."""
+        super().start(utterances, classes, loss, classifier)
+        classifier.keeps_sub_cosines = True
+        centers = _sub_centers(classifier)
+        self.register_buffer("nearest", torch.zeros(classes, centers))
+        # -1: the class was not drawn yet, and keeps all of its utterances
+        nothing = torch.full((classes,), -1, dtype=torch.int64)
+        self.register_buffer("dominant", nothing)
+
+    def _judge(self, scores, rows):
+        cosines = scores.label_sub_cosines()
+        nearest = cosines.argmax(dim=1)
+        dominant = self.dominant[scores.labels]
+        if self.angle is None:
+            near = nearest == dominant
+        else:
+            place = dominant.clamp(min=0).unsqueeze(1)
+            found = cosines.gather(1, place).squeeze(1)
+            near = found > math.cos(math.radians(self.angle))
+        weights = (near | (dominant < 0)).to(cosines.dtype)
+        return weights, None, [scores.labels, nearest]
+
+    def _remember(self, rows, *values):
+        labels, nearest = (value.long() for value in values)
+        ones = torch.ones_like(labels, dtype=torch.float32)
+        self.nearest.index_put_((labels, nearest), ones, accumulate=True)
+
+    def _end_epoch(self):
+        drawn = self.nearest.sum(dim=1) > 0
+        most = self.nearest.argmax(dim=1)
+        self.dominant.copy_(torch.where(drawn, most, self.dominant))
+        self.nearest.zero_()
+
+
+def _sub_centers(classifier):
+    """Sub-centers of a head, or of one that ``!name:`` will make."""
+    arguments = getattr(classifier, "keywords", {})
+    shard = getattr(classifier, "shard", None)
+    if shard is not None:
+        return shard.rows_per_class
+    found = getattr(classifier, "sub_centers", 1)
+    return arguments.get("sub_centers", found)
+
+
+KINDS = ORGate, LossGate, LabelCorrection, SubCenterDrop
+FILTERS = {kind.__name__: kind for kind in KINDS}
 
 
 def gate_of_two_gaussians(values, iterations=100):

@@ -10,7 +10,7 @@ from processes import on_processes
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import GE2E, AAMSoftmax, Softmax
-from speechbrain_ext.nnet.sharded import sharded
+from speechbrain_ext.nnet.sharded import ShardedCosineClassifier, sharded
 from speechbrain_ext.processing.class_scores import ClassScores
 from speechbrain_ext.processing.label_filters import (
     FILTERS,
@@ -198,6 +198,52 @@ def test_label_correction_matches_its_definition():
     assert set(kinds) == {"kept", "corrected", "dropped"}
 
 
+@pytest.mark.parametrize("angle", [75.0, 50, None])
+def test_sub_center_drop_matches_its_definition(angle):
+    OPTIONS["SubCenterDrop"] = {"angle": angle}
+    said, state = filtered("SubCenterDrop")
+    OPTIONS["SubCenterDrop"] = {}
+    head, found, wanted = head_of(), [], []
+    dominant, counts = {}, {}
+    unit = torch.nn.functional.normalize
+    for (_, weights, _), (epoch, step, x, labels, _) in zip(
+        said, drawn(4), strict=True
+    ):
+        for place, label in enumerate(labels.flatten().tolist()):
+            centers = head.weight.view(CLASSES, SUB_CENTERS, 6)[label]
+            cosines = (unit(centers, dim=1) @ unit(x[place, 0], dim=0)).tolist()
+            nearest = cosines.index(max(cosines))
+            counts.setdefault(label, [0] * SUB_CENTERS)[nearest] += 1
+            if epoch < 1:
+                continue
+            found.append(bool(weights[place]))
+            main = dominant[label]
+            degrees = math.degrees(math.acos(cosines[main]))
+            near = nearest == main if angle is None else degrees < angle
+            wanted.append(near)
+        if step == STEPS - 1:
+            dominant |= {
+                label: count.index(max(count))
+                for label, count in counts.items()
+            }
+            counts = {}
+    assert found == wanted and len(set(found)) == 2
+    for label, main in dominant.items():
+        assert state["dominant"][label] == main
+
+
+def test_sub_center_drop_rejects_one_center():
+    for head in (
+        CosineClassifier(6, 5),
+        functools.partial(CosineClassifier, input_size=6),
+        ShardedCosineClassifier(6, 5),
+    ):
+        with pytest.raises(ValueError, match="`sub_centers` of 2 or more"):
+            check_label_filter({"kind": "SubCenterDrop"}, Softmax(), head)
+    head = functools.partial(CosineClassifier, input_size=6, sub_centers=3)
+    check_label_filter({"kind": "SubCenterDrop"}, Softmax, head)
+
+
 @pytest.mark.parametrize("name", FILTERS)
 def test_warm_up_has_no_weights_but_remembers(name):
     said, state = filtered(name, warm_up=2)
@@ -289,6 +335,10 @@ def test_every_filter_has_a_definition_here():
         (
             {"kind": "LabelCorrection", "confidence": 7},
             r"`confidence`.*in \[0, 1\], got 7",
+        ),
+        (
+            {"kind": "SubCenterDrop", "angle": 181},
+            r"`angle`.*in \[0, 180\], got 181",
         ),
         ({"kind": "ORGate", "warm_up": -1}, "`warm_up`.*0 or more, got -1"),
     ],

@@ -62,6 +62,7 @@ from speechbrain_ext.utils.experiment import (
 )
 from speechbrain_ext.utils.failures import one_sentence
 from speechbrain_ext.utils.files import explain_disk_full, refuse_links
+from speechbrain_ext.utils.label_plots import label_noise_curves
 from speechbrain_ext.utils.model_selection import check_select, load_selected
 from speechbrain_ext.utils.plots import training_curves
 from speechbrain_ext.utils.recipe import (
@@ -378,6 +379,7 @@ def train(recipe, run_opts, hparams, text):
         )
         if history := read_history(folder.with_name("epochs.jsonl")):
             training_curves(history, folder.with_name("training.png"))
+            label_noise_curves(history, folder.with_name("label_noise.png"))
         offer_verification(hparams, recipe, folder, cohort)
     shut_down_processes()
     return folder

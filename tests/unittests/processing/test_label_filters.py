@@ -12,13 +12,13 @@ from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import GE2E, AAMSoftmax, Softmax
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier, sharded
 from speechbrain_ext.processing.class_scores import ClassScores
+from speechbrain_ext.processing.filter_base import LabelFilter
 from speechbrain_ext.processing.label_filters import (
     FILTERS,
-    LabelFilter,
     check_label_filter,
-    gate_of_two_gaussians,
     make_label_filter,
 )
+from speechbrain_ext.processing.loss_gates import gate_of_two_gaussians
 from speechbrain_ext.utils.distributed import rank
 
 UTTERANCES, CLASSES, BATCH, STEPS, SUB_CENTERS = 12, 5, 4, 3, 3

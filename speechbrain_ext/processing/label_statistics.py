@@ -45,9 +45,9 @@ class LabelStatistics(torch.nn.Module):
     def __init__(self, given, true, wrong):
         super().__init__()
         for name, values in (("given", given), ("true", true)):
-            values = torch.as_tensor(values)
+            values = torch.tensor(values)
             self.register_buffer(name, values, persistent=False)
-        wrong = torch.as_tensor(wrong)
+        wrong = torch.tensor(wrong)
         self.register_buffer("wrong", wrong, persistent=False)
         self.register_buffer(
             "counts", torch.zeros(len(COUNTS), dtype=torch.int64)

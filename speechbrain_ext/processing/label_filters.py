@@ -57,7 +57,11 @@ class ORGate(LabelFilter):
         self.top_k = top_k
 
     def start(self, utterances, classes, loss, classifier):
-        """Makes the state; see ``LabelFilter.start``."""
+        """Makes the state.
+
+        Overrides
+        ``speechbrain_ext.processing.filter_base.LabelFilter.start``; see there.
+        """
         super().start(utterances, classes, loss, classifier)
         if self.top_k >= classes:
             raise ValueError(
@@ -116,7 +120,11 @@ class SubCenterDrop(LabelFilter):
         self.angle = angle
 
     def check(self, loss, classifier):
-        """Raises if there are no sub-centers; see ``LabelFilter.check``."""
+        """Raises if there are no sub-centers.
+
+        Overrides
+        ``speechbrain_ext.processing.filter_base.LabelFilter.check``; see there.
+        """
         super().check(loss, classifier)
         if _sub_centers(classifier) < 2:
             raise ValueError(
@@ -126,7 +134,11 @@ class SubCenterDrop(LabelFilter):
             )
 
     def start(self, utterances, classes, loss, classifier):
-        """Makes the state; see ``LabelFilter.start``."""
+        """Makes the state.
+
+        Overrides
+        ``speechbrain_ext.processing.filter_base.LabelFilter.start``; see there.
+        """
         super().start(utterances, classes, loss, classifier)
         classifier.keeps_sub_cosines = True
         centers = _sub_centers(classifier)

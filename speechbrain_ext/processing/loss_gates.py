@@ -63,7 +63,11 @@ class LossGate(LabelFilter):
         self.gate = gate
 
     def start(self, utterances, classes, loss, classifier):
-        """Makes the state; see ``LabelFilter.start``."""
+        """Makes the state.
+
+        Overrides
+        ``speechbrain_ext.processing.filter_base.LabelFilter.start``; see there.
+        """
         super().start(utterances, classes, loss, classifier)
         if loss.largest_cosine is None:  # logits
             self.scale, self.margin = 1.0, 0.0

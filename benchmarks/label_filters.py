@@ -42,12 +42,12 @@ LOSSES = {"AAM": AAMSoftmax, "SphereFace2 C": SphereFace2}
 # Settings of each filter for 20 speakers and few epochs
 TOY = {
     "ORGate": "{kind: ORGate, top_k: 1, warm_up: 2}",
-    "LossGate": "{kind: LossGate, warm_up: 4}",
-    "LabelCorrection": "{kind: LabelCorrection, warm_up: 4}",
-    "SubCenterDrop": "{kind: SubCenterDrop, angle: 66, warm_up: 4}",
+    "LossGate": "{kind: LossGate, warm_up: 3}",
+    "LabelCorrection": "{kind: LabelCorrection, warm_up: 3}",
+    "SubCenterDrop": "{kind: SubCenterDrop, angle: 66, warm_up: 3}",
 }
 TRAINING = {
-    "number_of_epochs": 12,
+    "number_of_epochs": 7,
     "block_sizes": "[1, 1, 1, 1]",
     "channels": 8,
     "embedding_size": 64,
@@ -56,7 +56,8 @@ TRAINING = {
     "dev_speakers": 0,
     "initial_lr": 0.05,
     "margin_start_epoch": 3,
-    "margin_fix_epoch": 8,
+    "margin_fix_epoch": 7,
+    "min_draws": 1,
     "warmup_epochs": 1,
     "select": "average",
     "average_checkpoints": 2,
@@ -159,9 +160,9 @@ def effects(folder, epochs):
         train_speakers=20,
         test_speakers=12,
         sessions=3,
-        utterances=8,
-        seconds=(0.8, 1.6),
-        trials=2000,
+        utterances=4 if epochs else 24,
+        seconds=(0.8, 1.4),
+        trials=400 if epochs else 2000,
     )
     without = {}
     for name, label_filter in TOY.items():

@@ -1,10 +1,7 @@
 """SphereFace2: binary classification of every class."""
 
 import functools
-import importlib.util
 import math
-import os
-import shutil
 
 import torch
 from speechbrain.utils.logger import get_logger
@@ -18,6 +15,7 @@ from speechbrain_ext.nnet.losses.angles import (
     sine,
 )
 from speechbrain_ext.nnet.losses.base import ClassificationLoss, transformed
+from speechbrain_ext.utils.devices import compiler_found
 from speechbrain_ext.utils.distributed import all_reduce_sum, replicated
 
 logger = get_logger(__name__)
@@ -218,15 +216,13 @@ class SphereFace2(ClassificationLoss):
         terms = logsigmoid(torch.where(own, logits, -logits))
         share = self.positive_weight
         terms = torch.where(own, share * terms, (1 - share) * terms)
-        return -_weighted_sum(terms, weight)
+        return -(weight * terms).sum()
 
     def _weight(self, cosines, shares):
         """Factor of a term: a number, or [batch, 1] with shares."""
-        weight = self.loss_weight
-        if shares is None:
-            weight = weight / len(cosines)
-        else:
-            weight = weight * shares.unsqueeze(1)
+        weight = self.loss_weight / len(cosines)
+        if shares is not None:
+            weight = self.loss_weight * shares.unsqueeze(1)
         return weight / self.scale if self.form == "face" else weight
 
     def _positive_logits(self, cosines):
@@ -303,15 +299,17 @@ class _OneVsAll(torch.autograd.Function):
         if loss.form == "face":
             slope = torch.full_like(slope, loss.scale)
         logits = logits.detach() + bias
-        if shares is not None:  # the sums below have them already
+        if shares is not None:
             positive_weight = positive_weight[rows, 0]
-            negative_weight = 1
+            negative_weight = 1  # total and pull have theirs already
         pulls = torch.sigmoid(-logits) * -positive_weight
         gradient[rows, columns] = pulls * slope
         bias_gradient = (negative_weight * pull + pulls.sum()).reshape(1)
         ctx.save_for_backward(gradient, bias_gradient)
-        pulled = _weighted_sum(logsigmoid(logits), positive_weight)
-        return negative_weight * total - pulled
+        gains = logsigmoid(logits)
+        if shares is not None:
+            return total - positive_weight @ gains
+        return negative_weight * total - positive_weight * gains.sum()
 
     @staticmethod
     def backward(ctx, outer):
@@ -330,19 +328,12 @@ class _OneVsAll(torch.autograd.Function):
         return gradient, bias_gradient, *(None,) * 5
 
 
-def _weighted_sum(terms, weight):
-    """Sum of terms; a number is multiplied last, which rounds once."""
-    if torch.is_tensor(weight):
-        return (weight * terms).sum()
-    return weight * terms.sum()
-
-
 def _all_negatives(loss, cosines, targets, rows, columns, constants):
     """``_negatives`` of a whole batch, compiled or in place."""
     compiled = loss.compile_pass
     if compiled is None:
         compiled = cosines.numel() >= WORTH_COMPILING
-        compiled = compiled and _compiler_found(cosines.device.type)
+        compiled = compiled and compiler_found(cosines.device.type)
     if compiled:
         try:
             return _compiled_negatives()(cosines, targets, *constants)
@@ -356,13 +347,6 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
             )
             loss.compile_pass = False
     return _negatives_in_place(cosines, rows, columns, *constants)
-
-
-@functools.cache
-def _compiler_found(device):
-    if device == "cpu":
-        return shutil.which(os.environ.get("CXX", "g++")) is not None
-    return importlib.util.find_spec("triton") is not None
 
 
 def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
@@ -392,11 +376,8 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     log = one.log() + (small - (one - 1)) * inverse
     sigmoid = torch.where(logits >= 0, 1, small) * inverse
     softplus = logits.clamp(min=0) + log
-    if torch.is_tensor(weight):
-        sums = (weight * softplus).sum(), (weight * sigmoid).sum()
-    else:
-        sums = softplus.sum(), sigmoid.sum()
-    return *sums, sigmoid * slope
+    own = weight if torch.is_tensor(weight) else None
+    return _sum(softplus, own), _sum(sigmoid, own), sigmoid * slope
 
 
 def _negatives_in_place(
@@ -441,8 +422,7 @@ def _negatives_in_place(
         total = total + _sum(logits.clamp_(min=0), own)
         # log1p takes twelve times as long as log; add what rounding removed
         small.sub_(torch.sub(one, 1, out=logits)).div_(one)
-        total = total + _sum(small, own)
-        total = total + _sum(one.log_(), own)
+        total = total + _sum(small, own) + _sum(one.log_(), own)
         if not straight:
             slopes.mul_(power).mul_(exponent / 2 ** (exponent - 1))
         if turn is not None:

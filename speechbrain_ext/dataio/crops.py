@@ -144,9 +144,10 @@ class CropDataset(torch.utils.data.Dataset):
         Returns
         -------
         dict
-            ``id``, ``sig`` [time], ``spk_id_encoded`` [1], and ``seed`` for
-            later augmentation. If augmentation is deferred, also ``noise``
-            [time] and ``response`` [taps]; zeros for none.
+            ``id``, ``row`` in the manifest, ``sig`` [time], ``spk_id_encoded``
+            [1], and ``seed`` for later augmentation. If augmentation is
+            deferred, also ``noise`` [time] and ``response`` [taps]; zeros for
+            none.
 
         Raises
         ------
@@ -188,6 +189,7 @@ class CropDataset(torch.utils.data.Dataset):
             signal = self.augment(signal, stable_seed(seed, "augment"))
         return {
             "id": utterance,
+            "row": int(draw.row),
             "sig": signal,
             "spk_id_encoded": torch.tensor([self.labels[draw.row, which]]),
             "seed": stable_seed(seed, "signal"),

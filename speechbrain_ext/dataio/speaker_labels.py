@@ -84,6 +84,39 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     return np.array([rows[name] for name in speakers])
 
 
+def known_classes(speakers, encoder, speeds=(1.0,)):
+    """Class numbers of speakers who may be unknown.
+
+    Arguments
+    ---------
+    speakers : pandas.Series
+        The speaker of every utterance.
+    encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        The label map, filled.
+    speeds : list of float
+        The speeds; 1 is the original one.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape [utterances, speeds]; -1 for a speaker who is not in the map.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> encoder = CategoricalEncoder()
+    >>> encoder.update_from_iterable(["a", "b"])
+    >>> known_classes(pd.Series(["b", "x"]), encoder).tolist()
+    [[1], [-1]]
+    """
+    rows = {
+        name: [encoder.lab2ind.get(_label(name, speed), -1) for speed in speeds]
+        for name in set(speakers)
+    }
+    return np.array([rows[name] for name in speakers])
+
+
 def read_label_map(path):
     """Reads the labels from a label map of SpeechBrain.
 

@@ -19,7 +19,8 @@ class CosineClassifier(torch.nn.Module):
         Number of classes.
     sub_centers : int
         Number of vectors per class. The largest of their cosines counts (Deng
-        et al., "Sub-center ArcFace", ECCV 2020).
+        et al., "Sub-center ArcFace", ECCV 2020). After each batch
+        ``sub_cosines`` has all of them, if ``keeps_sub_cosines`` was set.
 
     Raises
     ------
@@ -32,6 +33,9 @@ class CosineClassifier(torch.nn.Module):
     >>> head(torch.rand(4, 1, 256)).shape
     torch.Size([4, 1, 10])
     """
+
+    keeps_sub_cosines = False
+    sub_cosines = None
 
     def __init__(self, input_size, out_neurons, sub_centers=1):
         super().__init__()
@@ -70,7 +74,10 @@ class CosineClassifier(torch.nn.Module):
         if self.sub_centers == 1:
             return cosines
         # [batch, 1, classes, sub_centers]
-        return cosines.unflatten(-1, (-1, self.sub_centers)).amax(dim=-1)
+        cosines = cosines.unflatten(-1, (-1, self.sub_centers))
+        if self.keeps_sub_cosines:
+            self.sub_cosines = cosines.detach()
+        return cosines.amax(dim=-1)
 
 
 class LinearClassifier(torch.nn.Linear):

@@ -160,7 +160,8 @@ class ShardedCosineClassifier(_ShardedHead):
     out_neurons : int
         Number of classes, over all processes.
     sub_centers : int
-        Number of vectors per class. The largest of their cosines counts.
+        Number of vectors per class. The largest of their cosines counts, see
+        ``CosineClassifier``.
 
     Raises
     ------
@@ -174,6 +175,9 @@ class ShardedCosineClassifier(_ShardedHead):
     >>> head(torch.rand(4, 1, 256)).shape
     torch.Size([4, 1, 10])
     """
+
+    keeps_sub_cosines = False
+    sub_cosines = None
 
     def __init__(self, input_size, out_neurons, sub_centers=1):
         super().__init__()
@@ -211,7 +215,10 @@ class ShardedCosineClassifier(_ShardedHead):
         if sub_centers == 1:
             return cosines
         # [processes * batch, 1, own classes, sub_centers]
-        return cosines.unflatten(-1, (-1, sub_centers)).amax(dim=-1)
+        cosines = cosines.unflatten(-1, (-1, sub_centers))
+        if self.keeps_sub_cosines:
+            self.sub_cosines = cosines.detach()
+        return cosines.amax(dim=-1)
 
 
 class ShardedLinearClassifier(_ShardedHead):

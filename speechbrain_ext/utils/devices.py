@@ -1,5 +1,10 @@
 """Check of the device that a user has chosen."""
 
+import functools
+import importlib.util
+import os
+import shutil
+
 import torch
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
@@ -34,3 +39,27 @@ def check_device(name):
             f"finds {gpus} GPUs; run nvidia-smi to check the driver, or pass "
             "--device=cpu."
         )
+
+
+@functools.cache
+def compiler_found(device):
+    """Whether torch.compile finds what it needs.
+
+    Arguments
+    ---------
+    device : str
+        Kind of the device: "cpu" needs a C++ compiler, others need Triton.
+
+    Returns
+    -------
+    bool
+        True if it is there.
+
+    Example
+    -------
+    >>> isinstance(compiler_found("cpu"), bool)
+    True
+    """
+    if device == "cpu":
+        return shutil.which(os.environ.get("CXX", "g++")) is not None
+    return importlib.util.find_spec("triton") is not None

@@ -40,6 +40,14 @@ FIXED = (
 )
 
 
+# Nor these blocks, and what they are
+LABEL_KEYS = {
+    "label_noise": "labels",
+    "dev_label_noise": "labels",
+    "label_filter": "filter",
+}
+
+
 def read_recipe(path):
     """Reads a recipe without building its objects.
 
@@ -257,13 +265,12 @@ class RecipeText:
         for change in self.changes(path):
             key, _, values = change.partition(": ")
             name = key.partition(".")[0]
-            noise = name in ("label_noise", "dev_label_noise")
-            # older checkpoints lack the key of noise that they do not have
-            if noise and values != "nothing -> None":
+            # older checkpoints lack the keys of what they do not have
+            if name in LABEL_KEYS and values != "nothing -> None":
                 raise ValueError(
                     f"{pathlib.Path(path).parent} was trained with another "
-                    f"`{name}` ({change}); use the same labels to resume "
-                    "it, or pass another --output_folder."
+                    f"`{name}` ({change}); use the same {LABEL_KEYS[name]} to "
+                    "resume it, or pass another --output_folder."
                 )
             if key in FIXED:
                 old, _, new = values.partition(" -> ")

@@ -68,8 +68,8 @@ def open_loggers(folder, text_logger):
     Raises
     ------
     FileExistsError
-        If the folder has a history, or a picture of it (``training.png``),
-        that this project did not write.
+        If the folder has a history, or a picture of it (``training.png``,
+        ``label_noise.png``), that this project did not write.
 
     Example
     -------
@@ -80,7 +80,8 @@ def open_loggers(folder, text_logger):
     """
     loggers = [text_logger]
     if if_main_process():
-        require_own(os.path.join(folder, "training.png"))
+        for picture in ("training.png", "label_noise.png"):
+            require_own(os.path.join(folder, picture))
         loggers.append(HistoryLogger(os.path.join(folder, "epochs.jsonl")))
         if importlib.util.find_spec("tensorboard"):
             events = os.path.join(folder, "tensorboard")

@@ -316,6 +316,9 @@ RULES = {
     "dev_trials": _integer(0),
     "label_noise": LABEL_NOISE,
     "dev_label_noise": LABEL_NOISE,
+    "label_filter": _optional(_block())._replace(
+        remedy="e.g. {kind: ORGate, top_k: 10}"
+    ),
     "sample_rate": _integer(1000, 384000),
     "n_mels": _integer(1, 4096),
     "dither": _number(0),

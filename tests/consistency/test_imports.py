@@ -24,6 +24,7 @@ LAYERS = (
     "synthetic",
     "core",
     "fine_tuning",
+    "label_filtering",
     "cli",
     "__main__",
 )

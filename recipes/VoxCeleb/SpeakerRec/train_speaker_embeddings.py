@@ -30,7 +30,6 @@ from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches, crop_loader
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.speaker_labels import LabelMapCheck, speaker_classes
-from speechbrain_ext.fine_tuning import FineTuningBrain
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import (
     export_pretrained,
@@ -42,9 +41,11 @@ from speechbrain_ext.inference.noisy_labels import (
     training_manifest,
 )
 from speechbrain_ext.inference.start_from import head_folder, load_pretrained
+from speechbrain_ext.label_filtering import LabelFilteringBrain
 from speechbrain_ext.nnet.schedulers import check_schedules
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.development import DevelopmentTrials
+from speechbrain_ext.processing.label_filters import check_label_filter
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
     init_processes,
@@ -61,6 +62,7 @@ from speechbrain_ext.utils.experiment import (
 )
 from speechbrain_ext.utils.failures import one_sentence
 from speechbrain_ext.utils.files import explain_disk_full, refuse_links
+from speechbrain_ext.utils.label_plots import label_noise_curves
 from speechbrain_ext.utils.model_selection import check_select, load_selected
 from speechbrain_ext.utils.plots import training_curves
 from speechbrain_ext.utils.recipe import (
@@ -83,8 +85,8 @@ TRAINED = ("embedding_model", "classifier", "loss")
 KEYS = (
     "seed", "output_folder", "save_folder", "data_folder", "trial_lists",
     "file_list", "layout", "skip_prep", "max_unreadable", "dev_speakers",
-    "dev_trials", "label_noise", "dev_label_noise", "shards", "sample_rate",
-    "sentence_len", "batch_size", "sampler", "speeds", "augment",
+    "dev_trials", "label_noise", "dev_label_noise", "label_filter", "shards",
+    "sample_rate", "sentence_len", "batch_size", "sampler", "speeds", "augment",
     "spec_augment", "train_dataloader_opts", "dev_batch_seconds",
     "embedding_size", "modules", "classifier", "shard_classifier", "start_from",
     "head_from", "frozen_epochs", "encoder_lr_scale", "label_encoder",
@@ -95,7 +97,7 @@ KEYS = (
 )  # fmt: skip
 
 
-class SpeakerBrain(FineTuningBrain):
+class SpeakerBrain(LabelFilteringBrain):
     """Trains an encoder and follows its EER on held-out speakers."""
 
     def __init__(self, train_loggers, dev=None, means=None, **brain_arguments):
@@ -130,7 +132,7 @@ class SpeakerBrain(FineTuningBrain):
     def compute_objectives(self, predictions, batch, stage):
         """Computes the loss (training) or keeps embeddings (validation)."""
         if stage == sb.Stage.TRAIN:
-            return self.modules.loss(predictions, batch.spk_id_encoded.data)
+            return self.classification_loss(predictions, batch)
         self.dev_trials.keep(batch.row, predictions)
         return torch.zeros(1)
 
@@ -156,6 +158,7 @@ class SpeakerBrain(FineTuningBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs an epoch and saves its checkpoint."""
+        super().on_stage_end(stage, stage_loss, epoch)
         if stage == sb.Stage.TRAIN:
             self.train_ended = time.perf_counter()
             self.train_stats = self.train_figures(stage_loss)
@@ -206,7 +209,7 @@ def make_modules(hparams, text):
     return modules
 
 
-def make_brain(hparams, text, run_opts, train_set, dev, means):
+def make_brain(hparams, text, run_opts, train_set, dev, means, data):
     """The Brain with what it saves and where it logs."""
     modules, checkpointer = make_modules(hparams, text), hparams["checkpointer"]
     checkpointer.add_recoverables({name: modules[name] for name in TRAINED})
@@ -230,6 +233,11 @@ def make_brain(hparams, text, run_opts, train_set, dev, means):
         train_sampler=train_set.batch_sampler,
         frozen_epochs=hparams["frozen_epochs"],
         encoder_lr_scale=hparams["encoder_lr_scale"],
+        label_filter=hparams["label_filter"],
+        manifest=data[0],
+        labels=data[1],
+        label_encoder=hparams["label_encoder"],
+        speeds=hparams["speeds"],
     )
 
 
@@ -349,8 +357,9 @@ def train(recipe, run_opts, hparams, text):
     dev, means = raise_on_all(dev_loader, hparams, dev_data), None
     if hparams["head_from"] == "means":
         means = whole_utterances(hparams, manifest), labels
+    data = manifest, labels
     brain = raise_on_all(
-        make_brain, hparams, text, run_opts, train_set, dev, means
+        make_brain, hparams, text, run_opts, train_set, dev, means, data
     )
     classes = len(hparams["label_encoder"])
     log_training(brain, manifest, classes, hparams["batch_size"])
@@ -370,6 +379,7 @@ def train(recipe, run_opts, hparams, text):
         )
         if history := read_history(folder.with_name("epochs.jsonl")):
             training_curves(history, folder.with_name("training.png"))
+            label_noise_curves(history, folder.with_name("label_noise.png"))
         offer_verification(hparams, recipe, folder, cohort)
     shut_down_processes()
     return folder
@@ -405,6 +415,12 @@ def main(argv):
         raise_on_all(refuse_links, hparams["output_folder"])
         raise_on_all(require_resumable, hparams["save_folder"], text)
         raise_on_all(check_select, hparams["select"], hparams["dev_speakers"])
+        raise_on_all(
+            check_label_filter,
+            hparams["label_filter"],
+            hparams["modules"]["loss"],
+            hparams["classifier"],
+        )
         raise_on_all(
             check_schedules,
             hparams["modules"]["loss"],

@@ -1,13 +1,14 @@
 """The base classes of all losses: SpeechBrain's interface, and its checks."""
 
 import abc
+import inspect
 import os
 
 import torch
 from speechbrain.utils.autocast import fwd_default_precision
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.utils.distributed import all_gather
+from speechbrain_ext.utils.distributed import all_gather, all_reduce_mean
 
 logger = get_logger(__name__)
 
@@ -24,9 +25,9 @@ HOW_TO_LIST = (
 class Loss(torch.nn.Module, abc.ABC):
     """The base class of all losses: precision and checks.
 
-    A subclass implements ``_compute(outputs, targets, check)``. It gets
-    outputs in float32 or float64, targets in int64, and whether to check
-    their values.
+    A subclass implements ``_compute(outputs, targets, check, weights)``. It
+    gets outputs in float32 or float64, targets in int64, whether to check
+    their values, and the weights of the utterances or None.
 
     ``check_inputs`` decides which batches are checked: class numbers must be
     in their range, cosines in [-1, 1]. A GPU has to wait for each check. True
@@ -48,7 +49,7 @@ class Loss(torch.nn.Module, abc.ABC):
     _first_values = None
 
     @fwd_default_precision
-    def forward(self, outputs, targets, length=None):
+    def forward(self, outputs, targets, length=None, weights=None):
         """Computes the loss.
 
         Arguments
@@ -60,6 +61,11 @@ class Loss(torch.nn.Module, abc.ABC):
             Class numbers, or speakers, of any integer type, shape [batch, 1].
         length : torch.Tensor
             Not used; part of SpeechBrain's interface.
+        weights : torch.Tensor
+            Weights of the utterances, 0 or more, shape [batch]. The loss is
+            their weighted mean, over all processes, and 0 if all weights are
+            0. None for equal weights. Only losses on the outputs of all
+            classes take weights.
 
         Returns
         -------
@@ -69,8 +75,8 @@ class Loss(torch.nn.Module, abc.ABC):
         Raises
         ------
         ValueError
-            If the targets are not integers, or the outputs are on another
-            device than the loss's parameters.
+            If the targets are not integers, the outputs are on another
+            device than the loss's parameters, or this loss takes no weights.
         """
         if targets.is_floating_point() or targets.is_complex():
             raise ValueError(
@@ -87,10 +93,10 @@ class Loss(torch.nn.Module, abc.ABC):
             self._watch_parameters()
         check = self._checks(outputs.device)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        return self._compute(outputs, targets.long(), check)
+        return self._compute(outputs, targets.long(), check, weights)
 
     @abc.abstractmethod
-    def _compute(self, outputs, targets, check):
+    def _compute(self, outputs, targets, check, weights=None):
         """The loss of outputs in float32 or better and targets in int64."""
 
     def _checks(self, device):
@@ -141,13 +147,16 @@ class ClassificationLoss(Loss):
     """A loss on the cosines, or the logits, of every class.
 
     A subclass implements ``_loss(cosines [batch, classes], targets [batch,
-    1])``. ``largest_cosine`` is the largest value that a cosine of 1 may be
-    rounded to; None means that the loss takes logits.
+    1], shares=None)``. ``largest_cosine`` is the largest value that a cosine
+    of 1 may be rounded to; None means that the loss takes logits. ``shares``
+    are None for the mean over the batch. Otherwise the loss is the sum of
+    ``shares [batch]`` times the utterances' losses. A label filter
+    (``speechbrain_ext.processing.label_filters``) needs them.
 
     A subclass that also implements ``_shard_loss(cosines, targets, rows,
-    columns)`` supports ``shard_classifier``. With a ``shard`` (of a classifier
-    of ``speechbrain_ext.nnet.sharded``) the cosines are those of the
-    utterances of all processes with the classes of this process only.
+    columns, shares=None)`` supports ``shard_classifier``. With a ``shard`` (of
+    a classifier of ``speechbrain_ext.nnet.sharded``) the cosines are those of
+    the utterances of all processes with the classes of this process only.
     ``targets`` are counted from the first of these classes. ``rows`` and
     ``columns`` are the places of the true classes among them. The method
     returns the loss over all classes; its gradient is that of these classes.
@@ -156,24 +165,43 @@ class ClassificationLoss(Loss):
     largest_cosine = 1.1
     shard = None
 
-    def _compute(self, outputs, targets, check):
+    def _compute(self, outputs, targets, check, weights=None):
         if self.shard is not None:
             targets = all_gather(targets)
         cosines, targets = cosines_and_targets(
             outputs, targets, self.largest_cosine, self.shard, check
         )
+        shares = {}  # none: a subclass need not know them
+        if weights is not None:
+            shares["shares"] = self._shares(weights.to(cosines.dtype))
         if self.shard is None:
-            return self._loss(cosines, targets)
+            return self._loss(cosines, targets, **shares)
         here = (targets >= 0) & (targets < cosines.shape[1])
         rows, columns = here.nonzero()[:, 0], targets[here]
-        return self._shard_loss(cosines, targets, rows, columns)
+        return self._shard_loss(cosines, targets, rows, columns, **shares)
+
+    def _shares(self, weights):
+        """Shares of the loss, whose mean over the processes sums to 1."""
+        name = "_loss" if self.shard is None else "_shard_loss"
+        if "shares" not in inspect.signature(getattr(self, name)).parameters:
+            raise ValueError(
+                f"The loss {type(self).__name__} does not support weights: "
+                f"its `{name}` has no argument `shares`. Set `label_filter` "
+                "to null, or add the argument (Softmax has a short one)."
+            )
+        if self.shard is not None:
+            weights = all_gather(weights)
+            total = weights.sum()
+        else:
+            total = all_reduce_mean(weights.sum())
+        return weights / total.clamp(min=torch.finfo(total.dtype).tiny)
 
     @abc.abstractmethod
-    def _loss(self, cosines, targets):
-        """The mean loss over the batch."""
+    def _loss(self, cosines, targets, shares=None):
+        """The mean loss over the batch, or the sum of shares of it."""
 
-    def _shard_loss(self, cosines, targets, rows, columns):
-        """The mean loss over the batch of all processes."""
+    def _shard_loss(self, cosines, targets, rows, columns, shares=None):
+        """The same over the batch of all processes."""
         name = type(self).__name__
         raise ValueError(
             f"The loss {name} does not support `shard_classifier`: it has no "
@@ -194,13 +222,41 @@ class MetricLoss(Loss):
     at_least = 2
     waits_anyway = True
 
-    def _compute(self, outputs, targets, check):
+    def _compute(self, outputs, targets, check, weights=None):
+        refuse_weights(self, weights)
         outputs, targets = all_gather(outputs), all_gather(targets)
         return self._loss(*grouped(outputs, targets, self.at_least, check))
 
     @abc.abstractmethod
     def _loss(self, embeddings, speakers, counts):
         """The loss of speakers numbered from 0."""
+
+
+def refuse_weights(loss, weights):
+    """Raises if a metric loss is given weights.
+
+    Arguments
+    ---------
+    loss : Loss
+        The loss.
+    weights : torch.Tensor
+        Weights of the utterances, or None.
+
+    Raises
+    ------
+    ValueError
+        If there are weights.
+
+    Example
+    -------
+    >>> refuse_weights(torch.nn.Identity(), torch.ones(2))
+    Traceback (most recent call last):
+    ValueError: `weights` must be None for Identity, a metric loss.
+    """
+    if weights is not None:
+        raise ValueError(
+            f"`weights` must be None for {type(loss).__name__}, a metric loss."
+        )
 
 
 def transformed():

@@ -14,7 +14,11 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, normalize
 
 from speechbrain_ext.nnet.classifiers import LinearClassifier
-from speechbrain_ext.nnet.losses.base import Loss, MetricLoss
+from speechbrain_ext.nnet.losses.base import (
+    Loss,
+    MetricLoss,
+    refuse_weights,
+)
 from speechbrain_ext.nnet.losses.pairs import (
     check_eps,
     index_within_speaker,
@@ -197,7 +201,8 @@ class SoftmaxAngularPrototypical(Loss):
         self.softmax = Softmax()
         self.prototypical = AngularPrototypical(initial_scale, initial_bias)
 
-    def _compute(self, outputs, targets, check):
+    def _compute(self, outputs, targets, check, weights=None):
+        refuse_weights(self, weights)
         prototypical = self.prototypical._compute(outputs, targets, check)
         weights = {
             name: parameter.to(outputs.dtype)

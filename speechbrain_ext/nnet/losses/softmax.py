@@ -28,11 +28,11 @@ class Softmax(ClassificationLoss):
 
     largest_cosine = None  # logits
 
-    def _loss(self, cosines, targets):
-        return cross_entropy(cosines, targets.squeeze(1))
+    def _loss(self, cosines, targets, shares=None):
+        return _cross_entropy(cosines, targets, shares)
 
-    def _shard_loss(self, cosines, targets, rows, columns):
-        return _shard_cross_entropy(cosines, rows, columns)
+    def _shard_loss(self, cosines, targets, rows, columns, shares=None):
+        return _shard_cross_entropy(cosines, rows, columns, shares)
 
 
 class AMSoftmax(ClassificationLoss):
@@ -83,15 +83,15 @@ class AMSoftmax(ClassificationLoss):
             )
         self._margin = margin
 
-    def _loss(self, cosines, targets):
+    def _loss(self, cosines, targets, shares=None):
         positive = cosines.gather(1, targets) - self.margin
         logits = self.scale * cosines.scatter(1, targets, positive)
-        return cross_entropy(logits, targets.squeeze(1))
+        return _cross_entropy(logits, targets, shares)
 
-    def _shard_loss(self, cosines, targets, rows, columns):
+    def _shard_loss(self, cosines, targets, rows, columns, shares=None):
         positive = cosines[rows, columns] - self.margin
         logits = self.scale * cosines.index_put((rows, columns), positive)
-        return _shard_cross_entropy(logits, rows, columns)
+        return _shard_cross_entropy(logits, rows, columns, shares)
 
 
 class AAMSoftmax(ClassificationLoss):
@@ -170,21 +170,21 @@ class AAMSoftmax(ClassificationLoss):
         check_angle(margin)
         self._margin = margin
 
-    def _loss(self, cosines, targets):
+    def _loss(self, cosines, targets, shares=None):
         positive = self._positive(cosines.gather(1, targets))
         top_k = min(self.top_k, cosines.shape[1] - 1)
         if top_k:
             cosines = self._penalised(cosines, targets, top_k)
         logits = self.scale * cosines.scatter(1, targets, positive)
-        return cross_entropy(logits, targets.squeeze(1))
+        return _cross_entropy(logits, targets, shares)
 
-    def _shard_loss(self, cosines, targets, rows, columns):
+    def _shard_loss(self, cosines, targets, rows, columns, shares=None):
         positive = self._positive(cosines[rows, columns])
         top_k = min(self.top_k, self.shard.classes - 1)
         if top_k:
             cosines = self._shard_penalised(cosines, rows, columns, top_k)
         logits = self.scale * cosines.index_put((rows, columns), positive)
-        return _shard_cross_entropy(logits, rows, columns)
+        return _shard_cross_entropy(logits, rows, columns, shares)
 
     def _positive(self, cosines):
         """True classes with their margin."""
@@ -218,7 +218,15 @@ class AAMSoftmax(ClassificationLoss):
         )
 
 
-def _shard_cross_entropy(logits, rows, columns):
+def _cross_entropy(logits, targets, shares):
+    """The mean cross-entropy of the batch, or the sum of shares of it."""
+    if shares is None:
+        return cross_entropy(logits, targets.squeeze(1))
+    every = cross_entropy(logits, targets.squeeze(1), reduction="none")
+    return (shares * every).sum()
+
+
+def _shard_cross_entropy(logits, rows, columns, shares):
     """Cross-entropy over the classes of all processes.
 
     Each process has the logits of its own classes. The processes find the
@@ -231,7 +239,8 @@ def _shard_cross_entropy(logits, rows, columns):
     sums = torch.exp(logits - top.unsqueeze(1)).sum(dim=1)
     true = torch.zeros_like(top).index_put((rows,), logits[rows, columns])
     sums, true = all_reduce_sum(torch.stack([sums, true]))
-    return (sums.log() + top - true).mean()
+    every = sums.log() + top - true
+    return every.mean() if shares is None else (shares * every).sum()
 
 
 def _check_scale(scale):

@@ -1,10 +1,7 @@
 """SphereFace2: binary classification of every class."""
 
 import functools
-import importlib.util
 import math
-import os
-import shutil
 
 import torch
 from speechbrain.utils.logger import get_logger
@@ -18,6 +15,7 @@ from speechbrain_ext.nnet.losses.angles import (
     sine,
 )
 from speechbrain_ext.nnet.losses.base import ClassificationLoss, transformed
+from speechbrain_ext.utils.devices import compiler_found
 from speechbrain_ext.utils.distributed import all_reduce_sum, replicated
 
 logger = get_logger(__name__)
@@ -184,20 +182,22 @@ class SphereFace2(ClassificationLoss):
             )
         self._margin = margin
 
-    def _loss(self, cosines, targets):
+    def _loss(self, cosines, targets, shares=None):
         if transformed():
-            return self._by_autograd(cosines, targets)
+            return self._by_autograd(cosines, targets, shares)
         rows = torch.arange(len(targets), device=targets.device)
         columns, bias = targets.squeeze(1), self.bias.to(cosines.dtype)
-        return _OneVsAll.apply(cosines, bias, targets, rows, columns, self)
+        places = targets, rows, columns
+        return _OneVsAll.apply(cosines, bias, *places, self, shares)
 
-    def _shard_loss(self, cosines, targets, rows, columns):
+    def _shard_loss(self, cosines, targets, rows, columns, shares=None):
         # binary classifiers: the loss is the sum of the classes' losses
         bias = replicated(self.bias.to(cosines.dtype))
-        part = _OneVsAll.apply(cosines, bias, targets, rows, columns, self)
+        places = targets, rows, columns
+        part = _OneVsAll.apply(cosines, bias, *places, self, shares)
         return all_reduce_sum(part)
 
-    def _by_autograd(self, cosines, targets):
+    def _by_autograd(self, cosines, targets, shares):
         """The loss in operations that torch.func can transform; slower."""
         negative = cosines
         if self.margin_type == "A" and self.form == "speaker":
@@ -208,16 +208,22 @@ class SphereFace2(ClassificationLoss):
         classes = torch.arange(cosines.shape[1], device=cosines.device)
         own = classes == targets
         logits = torch.where(own, self._positive_logits(cosines), negative)
-        weight = self.loss_weight / len(cosines)
+        weight = self._weight(cosines, shares)
         if self.form == "face":  # its slope is the scale
             straight = self.scale * cosines
             logits = straight + (logits - straight).detach()
-            weight = weight / self.scale
         logits = logits + self.bias.to(cosines.dtype)
         terms = logsigmoid(torch.where(own, logits, -logits))
         share = self.positive_weight
         terms = torch.where(own, share * terms, (1 - share) * terms)
-        return -weight * terms.sum()
+        return -(weight * terms).sum()
+
+    def _weight(self, cosines, shares):
+        """Factor of a term: a number, or [batch, 1] with shares."""
+        weight = self.loss_weight / len(cosines)
+        if shares is not None:
+            weight = self.loss_weight * shares.unsqueeze(1)
+        return weight / self.scale if self.form == "face" else weight
 
     def _positive_logits(self, cosines):
         """Logits of true classes, without the bias."""
@@ -265,10 +271,8 @@ class _OneVsAll(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, cosines, bias, targets, rows, columns, loss):
-        weight = loss.loss_weight / len(cosines)
-        if loss.form == "face":
-            weight = weight / loss.scale
+    def forward(ctx, cosines, bias, targets, rows, columns, loss, shares):
+        weight = loss._weight(cosines, shares)
         positive_weight = weight * loss.positive_weight
         negative_weight = weight - positive_weight
         # a tensor: a changed margin does not compile everything again
@@ -295,13 +299,17 @@ class _OneVsAll(torch.autograd.Function):
         if loss.form == "face":
             slope = torch.full_like(slope, loss.scale)
         logits = logits.detach() + bias
+        if shares is not None:
+            positive_weight = positive_weight[rows, 0]
+            negative_weight = 1  # total and pull have theirs already
         pulls = torch.sigmoid(-logits) * -positive_weight
         gradient[rows, columns] = pulls * slope
         bias_gradient = (negative_weight * pull + pulls.sum()).reshape(1)
         ctx.save_for_backward(gradient, bias_gradient)
-        return (
-            negative_weight * total - positive_weight * logsigmoid(logits).sum()
-        )
+        gains = logsigmoid(logits)
+        if shares is not None:
+            return total - positive_weight @ gains
+        return negative_weight * total - positive_weight * gains.sum()
 
     @staticmethod
     def backward(ctx, outer):
@@ -315,9 +323,9 @@ class _OneVsAll(torch.autograd.Function):
         # on a CPU new memory is as expensive as all the rest, and reading a
         # number is free
         if outer.device.type == "cpu" and outer == 1:
-            return gradient, bias_gradient, None, None, None, None
+            return gradient, bias_gradient, *(None,) * 5
         gradient, bias_gradient = gradient * outer, bias_gradient * outer
-        return gradient, bias_gradient, None, None, None, None
+        return gradient, bias_gradient, *(None,) * 5
 
 
 def _all_negatives(loss, cosines, targets, rows, columns, constants):
@@ -325,7 +333,7 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
     compiled = loss.compile_pass
     if compiled is None:
         compiled = cosines.numel() >= WORTH_COMPILING
-        compiled = compiled and _compiler_found(cosines.device.type)
+        compiled = compiled and compiler_found(cosines.device.type)
     if compiled:
         try:
             return _compiled_negatives()(cosines, targets, *constants)
@@ -341,19 +349,12 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
     return _negatives_in_place(cosines, rows, columns, *constants)
 
 
-@functools.cache
-def _compiler_found(device):
-    if device == "cpu":
-        return shutil.which(os.environ.get("CXX", "g++")) is not None
-    return importlib.util.find_spec("triton") is not None
-
-
 def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     """Sums of softplus and sigmoid over all other classes, and the gradient.
 
     ``turn`` holds cosine and sine of a margin on the angles. ``straight``
     makes the slope of a logit ``scale``. The gradient is that of ``weight``
-    times the sum of softplus.
+    times the sum of softplus. A weight per row, [batch, 1], is in the sums too.
     """
     slope = weight * scale
     if turn is not None:
@@ -374,8 +375,9 @@ def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     # log1p takes four times as long as log; add what rounding removed
     log = one.log() + (small - (one - 1)) * inverse
     sigmoid = torch.where(logits >= 0, 1, small) * inverse
-    softplus_sum = (logits.clamp(min=0) + log).sum()
-    return softplus_sum, sigmoid.sum(), sigmoid * slope
+    softplus = logits.clamp(min=0) + log
+    own = weight if torch.is_tensor(weight) else None
+    return _sum(softplus, own), _sum(sigmoid, own), sigmoid * slope
 
 
 def _negatives_in_place(
@@ -393,6 +395,7 @@ def _negatives_in_place(
     blocks = cosines.new_empty(4 if turn is None else 6, step, classes)
     for start in range(0, batch, step):
         part = cosines[start : start + step]
+        own = weight[start : start + step] if torch.is_tensor(weight) else None
         slopes = gradient[start : start + step]
         logits, power, small, one = blocks[:4, : len(part)]
         torch.add(part, 1, out=logits)
@@ -415,19 +418,24 @@ def _negatives_in_place(
         torch.abs(logits, out=small).neg_().exp_()
         torch.add(small, 1, out=one)
         torch.sigmoid(logits, out=slopes)
-        pull = pull + slopes.sum()
-        total = total + logits.clamp_(min=0).sum()
+        pull = pull + _sum(slopes, own)
+        total = total + _sum(logits.clamp_(min=0), own)
         # log1p takes twelve times as long as log; add what rounding removed
-        total = (
-            total + small.sub_(torch.sub(one, 1, out=logits)).div_(one).sum()
-        )
-        total = total + one.log_().sum()
+        small.sub_(torch.sub(one, 1, out=logits)).div_(one)
+        total = total + _sum(small, own) + _sum(one.log_(), own)
         if not straight:
             slopes.mul_(power).mul_(exponent / 2 ** (exponent - 1))
         if turn is not None:
             slopes.mul_(turned)
-        slopes.mul_(weight * scale)
+        slopes.mul_((weight if own is None else own) * scale)
     return total, pull, gradient
+
+
+def _sum(terms, weight):
+    """Sum of terms [batch, classes], with a weight per row if there is one."""
+    if weight is None:
+        return terms.sum()
+    return terms.sum(dim=1) @ weight.squeeze(1)
 
 
 @functools.cache

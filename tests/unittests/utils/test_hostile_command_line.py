@@ -78,6 +78,7 @@ REFUSED = [
     (TRAIN, ["--label_noise={rate: 7}"], "rate is a number from 0 to 1"),
     (TRAIN, ["--dev_label_noise={rate: 7}"], "rate is a number from 0 to 1"),
     (TRAIN, ["--label_noise={rate: 0.1"], "--label_noise is not valid YAML"),
+    (TRAIN, ["--label_filter=5"], "{kind: ORGate, top_k: 10}"),
     (TRAIN, ["--number_of_epochs=0"], "`number_of_epochs` must be an integer"),
     (TRAIN, ["--sentence_len=nan"], "`sentence_len` must be a number above 0"),
     (TRAIN, ["--precision=fp12"], "`precision` must be 'fp32' or 'fp16'"),

@@ -188,6 +188,8 @@ def test_the_command_line_may_leave_a_key_without_use(write):
         (("{rate: 0.3}", "null"), r"another `label_noise` \(.*rate: 0.3 -> n"),
         (("{rate: 0.3}", "{rate: 0.1}"), "another `label_noise` .*0.3 -> 0.1"),
         (("seed: 1", "seed: 1\ndev_label_noise: {rate: 1}"), "another `dev_la"),
+        (("{kind: A}", "null"), r"another `label_filter` \(.*kind: A -> "),
+        (("{kind: A}", "{kind: B}"), "another `label_filter` .*A -> B"),
     ],
 )
 def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
@@ -195,7 +197,7 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
     saved.parent.mkdir()
     text = "seed: 1\nrate: 0.1\nspeeds: [1.0]\nopt_class: !new:x.Adam {}\n"
     text += "embedding_model: !new:x.Y\n  channels: 4\n"
-    text += "label_noise: {rate: 0.3}\n"
+    text += "label_noise: {rate: 0.3}\nlabel_filter: {kind: A}\n"
     RecipeText(text)._save(saved)
     require_resumable(tmp_path, text.replace("rate: 0.1", "rate: 0.2"))
     require_resumable(tmp_path, text + "dev_label_noise: null\n")
@@ -205,6 +207,16 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
         require_resumable(tmp_path, other)
     saved.write_bytes(b"a: [\xff")  # damaged: said when it is loaded
     require_resumable(tmp_path, other)
+
+
+def test_a_recipe_of_before_label_filters_resumes_without_one(tmp_path):
+    saved = tmp_path / "CKPT+1" / "recipe.ckpt"
+    saved.parent.mkdir()
+    RecipeText("seed: 1\n")._save(saved)
+    require_resumable(tmp_path, "seed: 1\nlabel_filter: null\n")
+    require_resumable(tmp_path, "seed: 1\nlabel_filter:  # none\n")
+    with pytest.raises(ValueError, match="another `label_filter`"):
+        require_resumable(tmp_path, "seed: 1\nlabel_filter: {kind: A}\n")
 
 
 def test_run_options_of_the_command_line_are_in_the_recipe(write):

@@ -73,7 +73,8 @@ def test_history_that_is_a_users_stays(tmp_path, caplog):
     assert path.read_text() == edited
 
 
-def test_loggers_of_a_training_refuse_what_is_a_users(tmp_path):
+@pytest.mark.parametrize("picture", ["training.png", "label_noise.png"])
+def test_loggers_of_a_training_refuse_what_is_a_users(picture, tmp_path):
     text = EpochLogger(tmp_path / "train_log.txt")
     loggers = open_loggers(tmp_path, text)
     assert loggers[0] is text
@@ -81,8 +82,8 @@ def test_loggers_of_a_training_refuse_what_is_a_users(tmp_path):
         logger.log_stats({"epoch": 1}, {"loss": 2.0})
     assert "train loss: 2.00" in (tmp_path / "train_log.txt").read_text()
     assert read_history(tmp_path / "epochs.jsonl")[0]["train loss"] == 2
-    (tmp_path / "training.png").write_text("mine")
-    with pytest.raises(FileExistsError, match="training.png"):
+    (tmp_path / picture).write_text("mine")
+    with pytest.raises(FileExistsError, match=picture):
         open_loggers(tmp_path, text)
 
 

@@ -36,6 +36,7 @@ import minivox_published
 
 from speechbrain_ext.dataio.trials import find_trial_lists
 from speechbrain_ext.inference.noisy_labels import noise_options
+from speechbrain_ext.processing.label_filters import make_label_filter
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.overrides import apply_overrides, check_known
 from speechbrain_ext.utils.recipe import read_recipe
@@ -269,11 +270,12 @@ def _check_command(name, cwd, words):
 
 
 def _check_noise(name, run):
-    """Whether a training would take its label noise."""
-    noise = run["options"].get("label_noise")
+    """Whether a training would take its label noise and its label filter."""
+    noise, chosen = map(run["options"].get, ("label_noise", "label_filter"))
     try:
         if noise:
             noise_options(noise, run["seed"])
+        make_label_filter(chosen)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -382,6 +382,7 @@ def changed(**changes):
         (changed(queue=[]), "queue"),
         (changed(label_report=3), "label_report"),
         (changed(options__label_noise={"kind": "merge", "rat": 1}), "'rat'"),
+        (changed(options__label_filter={"kind": "ORGat"}), "ORGat"),
         (changed(compare_increases=[["am", "aam"]]), "other clean"),
         (changed(compare_increases=[["am", "aam", "a", "b"]]), "'a'"),
     ],

@@ -220,7 +220,7 @@ def test_training_starts_from_a_model_in_the_hubs_cache(
     folder = tmp_path / "run"
     done = train(recipe, corpus, folder, **options)
     assert done.returncode == 0, done.stderr
-    assert eers(folder)[0] == eers(folder)[1] == eers(trained[0])[2]
+    assert eers(folder)[0] == eers(folder)[1]  # only the head was trained
     before = torch.load(pretrained / "embedding_model.ckpt")
     for key, value in weights(folder).items():
         assert torch.equal(value, before[key]), key

@@ -13,6 +13,13 @@ from speechbrain_ext.cli import pretrained
 from speechbrain_ext.cli.main import main
 
 
+def environment():
+    """The environment without the log level that other tests may have set."""
+    found = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found.pop("SB_LOG_LEVEL", None)
+    return found
+
+
 def test_an_error_is_one_sentence_and_json(capsys, tmp_path):
     said = refusal(capsys, "info", tmp_path)
     assert f"{tmp_path} has no hyperparams.yaml" in said
@@ -50,7 +57,7 @@ def test_a_process_prints_json_alone(exported, corpus, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "speechbrain_ext", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -68,7 +75,7 @@ def test_a_closed_pipe_is_no_error(exported, tmp_path):
     done = subprocess.run(
         command,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,

@@ -38,35 +38,27 @@ def costs(of, hours, speakers):
     ``of(record, row)`` is a measured value. The rates are those of two cores.
     """
     utterances = 3600 * hours / UTTERANCE
-    whole, million = "start to first step", "1,000,000 rows: "
-    rows = utterances / 1e6
-    imported = of("training", f"{whole}: peak memory")
-    grown = of("training", f"{million}peak memory") - imported
+    rows, classes = utterances / 1e6, speakers / 1e6  # in millions
+    start, million = "start to first step", "1,000,000 rows: "
+    peak = of("training", f"{start}: peak memory")
+    start_row = of("training", million + start) - of("training", start)
+    peak_row = of("training", f"{million}peak memory") - peak
+    crops = of("data", "plain crops from files, 1 workers")
+    step = 1e-3 * of("distributed", f"{HEAD}step") * classes
     seconds = {
         "convert m4a to wav": utterances / of("data", "m4a converted"),
         "prepare the manifests": utterances
         / of("data", "small files: prepared"),
-        "start to first step": of("training", whole)
-        + rows
-        * max(of("training", million + whole) - of("training", whole), 0),
-        "read one crop of each utterance, one worker": utterances
-        / of("data", "plain crops from files, 1 workers"),
+        "start to first step": of("training", start) + rows * start_row,
+        "read one crop of each utterance, one worker": utterances / crops,
         "encoder and all else, one crop of each utterance": utterances
         / of("training", "the recipe"),
-        "head, the same crops in batches of 64": utterances
-        / 64
-        * 1e-3
-        * of("distributed", f"{HEAD}step")
-        * speakers
-        / 1e6,
+        "head, the same crops in batches of 64": utterances / 64 * step,
     }
+    head = 1e6 * of("distributed", f"{HEAD}head") * classes
     memory = {
-        "memory of a process with the manifest": 1e6
-        * (imported + rows * grown),
-        "memory of the head and its optimizer, one process": 1e6
-        * of("distributed", f"{HEAD}head")
-        * speakers
-        / 1e6,
+        "memory of a process with the manifest": 1e6 * (peak + rows * peak_row),
+        "memory of the head and its optimizer, one process": head,
     }
     disk = {
         "wav files on disk": 3600 * hours * CROP_RATE * BYTES,

@@ -38,6 +38,7 @@ PROGRAMS = {
     "training": (),
     "resume": (),
     "study_kills": (),
+    "label_filters": (),
     "noise_lists": ("data_folder",),
     "data": ("data_folder",),
     "formats": ("pretrained_folder", "data_folder"),
@@ -53,8 +54,11 @@ PROGRAMS = {
 }
 OPTIONS = ("data_folder", "pretrained_folder", "wespeaker")
 USEFUL = {"inference": ("data_folder",), "training": ("data_folder",)}
-MORE = {"minivox_published": ["--seeds", "43"]}  # words of a quick run
-# The other programs in this folder
+MORE = {  # words of a quick run
+    "label_filters": ["--part", "cost"],
+    "minivox_published": ["--seeds", "43"],
+}
+# The other programs in this folder; `make gpu-check` runs those named gpu
 OTHERS = {
     "all": "this one",
     "record": "a part of all benchmarks",

@@ -6,6 +6,8 @@
 # make docs   the documents as a website in build/site (installs .[docs])
 # make hparams   writes the recipes in hparams/ from hparams/templates/
 # make tables   writes the tables of the documents from benchmarks/records/
+# make bench   every benchmark, shortened, in half an hour: one Markdown table;
+#              BENCH="--data_folder=MINIVOX ..." for those that need options
 # The first of them creates .venv. It is created again when the requirements
 # change.
 
@@ -37,7 +39,7 @@ DEMO_OPTIONS := \
 	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
-.PHONY: demo test test-lowest hparams tables lint style coverage docs venv clean
+.PHONY: demo test test-lowest hparams tables bench lint style coverage docs venv clean
 
 demo: venv
 	$(PY) -m speechbrain_ext.synthetic.toy_corpus $(DEMO)/corpus
@@ -76,6 +78,9 @@ hparams: venv
 
 tables: venv
 	$(PY) benchmarks/tables.py
+
+bench: venv
+	@$(PY) benchmarks/all.py $(BENCH)
 
 style: venv
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .

@@ -20,6 +20,7 @@ import jinja2
 import noise_plot
 import numpy as np
 import record
+import scale
 import study_noise
 
 # Records of an older form, whose rows do not say where they come from, and
@@ -162,6 +163,8 @@ def rendered(name):
         "differences": differences,
         "cells": cells,
         "noise_pictures": noise_pictures,
+        "corpora": list(scale.CORPORA),
+        "scaling": lambda: scale.scaling(lambda *of: row(*of)["value"]),
     }
     return environment.get_template(f"{name}.md").render().strip() + "\n"
 

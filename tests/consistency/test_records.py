@@ -23,7 +23,7 @@ NOT_MEASURED = (
 def tables(monkeypatch):
     """The program that writes the tables."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    modules = ("record", "tables", "noise_plot", "study_noise")
+    modules = ("record", "tables", "noise_plot", "scale", "study_noise")
     for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module("tables")
@@ -220,6 +220,32 @@ class TestTables:
         drawn = sorted(path.name for path in tmp_path.glob("*.png"))
         assert drawn == ["noise.png", "noise_points.png"]
         assert all(f"]({name})" in made for name in drawn)
+
+    def test_large_corpora(self, tables, monkeypatch):
+        known, origin = tables.rows, {"commit": "0123456789ab", "clean": True}
+        origin |= {"machine": "2 cores", "versions": "Python 3"}
+        values = {
+            "the recipe": 50,
+            "start to first step": 10,
+            "start to first step: peak memory": 500,
+            "1,000,000 rows: start to first step": 30,
+            "1,000,000 rows: peak memory": 1500,
+        }
+        made = {name: {"value": v, **origin} for name, v in values.items()}
+        monkeypatch.setattr(
+            tables, "rows", lambda n: made if n == "training" else known(n)
+        )
+        text = "<!-- table: scaling -->\n<!-- end: scaling -->"
+        text = tables.filled(text)
+        line = re.search(r"\| memory of a process .*\|", text)[0]
+        # 461,538 utterances at 1,000 MB a million, and 500 MB before
+        assert "| 962 MB | 47 GB | 47 GB |" in line
+        line = re.search(r"\| encoder and all else.*\|", text)[0]
+        assert "| 2.6 h | 11 days | 11 days |" in line
+        assert "| wav files on disk | 115 GB | 12 TB | 12 TB |" in text
+        monkeypatch.setattr(tables, "rows", lambda name: {})
+        tables.rendered.cache_clear()
+        assert tables.rendered("scaling") == "Not measured yet.\n"
 
     def test_a_study_of_noise_that_was_not_run(self, tables, monkeypatch):
         monkeypatch.setattr(tables, "rows", lambda name: {})

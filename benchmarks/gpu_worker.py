@@ -67,10 +67,11 @@ def train(device, split, padded=False):
             torch.distributed.all_reduce(total)
             total /= world_size()
         losses.append(total.cpu())
-    whole = head.shard.whole if split else torch.Tensor.detach
+    found = {name: one.detach() for name, one in named.items()}
+    if split:  # the first process gets all of it, the others None
+        found["head.weight"] = head.shard.whole(head.weight)
     return torch.stack(losses), {
-        name: (whole(one) if name.startswith("head") else one.detach()).cpu()
-        for name, one in named.items()
+        name: one.cpu() for name, one in found.items() if one is not None
     }
 
 

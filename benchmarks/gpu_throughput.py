@@ -209,12 +209,14 @@ def table(report):
             report.note(label, rates[name] / bare, "x", least, at_least=True)
             if gpu and not way[2]:  # a compiled step would not be counted
                 with FlopCounterMode(display=False) as counter:
-                    made.whole()
+                    made.bare()
                 operations = counter.get_total_flops() / fits
             if gpu:
                 used = operations * rates[name] / 1e12
-                report.note(f"{name}: operations", used, "TFLOP/s")
-                label = f"{name}: of the bf16 product's"
+                report.note(
+                    f"{name}: the encoder's operations", used, "TFLOP/s"
+                )
+                label = f"{name}: operations / those of the bf16 product"
                 report.note(label, 100 * used / peak, "%")
             del made
     with report.check("plain loop"):

@@ -125,7 +125,7 @@ def training(report):
             report.note(f"{precision}: last loss / first", ratio, "x", 1.0)
             apart = abs(found[0] / expected[0] - 1)
             label = f"{precision}: first epoch's loss, fp32 on the CPU"
-            report.note(label, 100 * apart, "% apart", 10)
+            report.note(label, 100 * apart, "% apart", 20)
             weights = killing.weights(folder).values()
             wrong = sum(not one.isfinite().all() for one in weights)
             report.note(f"{precision}: weights not finite", wrong, "tensors", 0)

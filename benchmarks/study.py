@@ -305,7 +305,13 @@ def environment(tree, threads):
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
         str(threads),
     )
-    return os.environ | threads | {"PYTHONPATH": str(tree)}
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # folders of other packages stay
+    paths = [
+        p for p in paths if p and not os.path.isdir(f"{p}/speechbrain_ext")
+    ]
+    paths = os.pathsep.join([str(tree), *paths])
+    return os.environ | threads | {"PYTHONPATH": paths}
 
 
 def check_import(tree):

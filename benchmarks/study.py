@@ -41,7 +41,7 @@ from speechbrain_ext.utils.files import (
     locked_folder,
 )
 
-POLL = 0.2  # seconds
+PACKAGE, POLL = "speechbrain_ext", 0.2  # seconds
 KILLS = 3  # a run that is killed so often is marked failed
 SIGNS = {"done": "done", "failed": "FAILED"}
 
@@ -305,12 +305,10 @@ def environment(tree, threads):
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
         str(threads),
     )
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    # folders of other packages stay
-    paths = [
-        p for p in paths if p and not os.path.isdir(f"{p}/speechbrain_ext")
-    ]
-    paths = os.pathsep.join([str(tree), *paths])
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # not another copy of the package, but what is installed in such a folder
+    others = [one for one in others if not os.path.isdir(f"{one}/{PACKAGE}")]
+    paths = os.pathsep.join(filter(None, [str(tree), *others]))
     return os.environ | threads | {"PYTHONPATH": paths}
 
 

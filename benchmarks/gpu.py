@@ -162,6 +162,14 @@ def is_done(rows, name, device, state):
     )
 
 
+def all_hold(name, device, rows):
+    """Whether all bounds of a part hold."""
+    own = f"{name}, {device}: "
+    return all(
+        row.get("holds", True) for row in rows if row["name"].startswith(own)
+    )
+
+
 def read_record(path):
     """The rows of a record; none if there is no file."""
     return json.loads(path.read_text()) if path.exists() else []
@@ -217,6 +225,8 @@ def run_all(arguments, parts, device, record):
         rows = read_record(path)
         if is_done(rows, name, device, state) and not arguments.again:
             print(f"{name}, {device}: done before", flush=True)
+            if not all_hold(name, device, rows):
+                failed.append(name)
             continue
         seconds = min(60 * PART_MINUTES, ends - time.monotonic())
         if seconds <= 0:
@@ -228,7 +238,7 @@ def run_all(arguments, parts, device, record):
             (left if time.monotonic() >= ends else failed).append(name)
             continue
         write_rows(name, device, rows, path, record)
-        if not all(row.get("holds", True) for row in rows):
+        if not all_hold(name, device, rows):
             failed.append(name)
     if left:
         print(f"Left: {', '.join(left)}. The same command goes on.")

@@ -98,6 +98,22 @@ def test_of_another_commit_it_is_repeated(
     assert [row["commit"] for row in rows] == ["1" * 40]
 
 
+def test_a_bound_that_does_not_hold_is_said_each_time(
+    check, tmp_path, monkeypatch, capsys
+):
+    gpu, _ = check
+    rows = [
+        {"name": "losses, cpu: AAM", "value": 2.0, "unit": "x"},
+        {"name": "losses, cpu: finished", "value": 1.0, "unit": "s"},
+    ]
+    rows[0] |= {"bound": 1.0, "holds": False}
+    monkeypatch.setattr(gpu, "run_part", lambda *arguments: rows)
+    words = [f"--work_folder={tmp_path}", "--part=losses"]
+    for _ in range(2):
+        assert gpu.main(words) == 1
+        assert "Not as it must be: losses" in capsys.readouterr().out
+
+
 def test_when_the_minutes_are_over_the_rest_is_named(
     check, started, tmp_path, capsys
 ):

@@ -19,6 +19,7 @@ from speechbrain_ext.nnet import losses as ours
 from speechbrain_ext.nnet.classifiers import CosineClassifier, LinearClassifier
 from speechbrain_ext.processing.back_end import BackEnd, calibrate_scoring
 from speechbrain_ext.processing.scoring import SCORINGS
+from speechbrain_ext.utils.devices import compiler_found
 
 SIZE, CLASSES = 32, 40
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -234,12 +235,10 @@ def encoders(report):
 def compiled(report):
     """The compiled loss and encoder, beside those that are not compiled."""
     exact()
-    if report.on_gpu:
-        from torch.utils._triton import has_triton
-
-        if not has_triton():
-            report.skip("all", "Triton is missing; SphereFace2 runs uncompiled")
-            return
+    if not compiler_found(report.device):
+        missing = "Triton" if report.on_gpu else "a C++ compiler"
+        report.skip("all", f"{missing} is missing; losses run uncompiled")
+        return
     for kind, margin in (("C", 0.2), ("A", 0.15)):
         with report.check(f"SphereFace2 {kind}"):
             wanted, got = (

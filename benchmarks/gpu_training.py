@@ -235,20 +235,20 @@ def study(report, name):
     """A study of MiniVox; it goes on where it was ended."""
     corpus = pathlib.Path(report.corpus)
     if corpus.is_file():
-        folder = report.folder / "minivox"
+        folder = report.folder / "corpus_minivox"
         if not (folder / "unpacked").exists():
             with tarfile.open(corpus) as archive:
                 archive.extractall(folder, filter="data")
             (folder / "unpacked").touch()
         (first, *_) = folder.glob("**/wav")
         corpus = first.parent
-    output = report.folder / name
+    output = report.folder / f"study_{name}"
     output.mkdir(exist_ok=True)
     done = subprocess.run(
         [
             sys.executable,
             ROOT / "benchmarks" / "study.py",
-            ROOT / "benchmarks" / "studies" / f"{name}.yaml",
+            ROOT / "benchmarks" / "studies" / "gpu" / f"{name}.yaml",
             f"--data_folder={corpus}",
             f"--output_folder={output}",
             f"--work_folder={ROOT.parent / 'gpu_check_trees'}",
@@ -265,9 +265,9 @@ def study(report, name):
 
 def minivox(report):
     """Three losses in the setting of the small recipes."""
-    study(report, "minivox_gpu")
+    study(report, "minivox")
 
 
 def resnet34(report):
     """ResNet34 with 32 channels."""
-    study(report, "minivox_gpu_resnet34")
+    study(report, "resnet34")

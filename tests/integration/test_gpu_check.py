@@ -20,6 +20,7 @@ def check(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("RECORD_COMMIT", STATE[0])
     names = ("gpu", "gpu_parts", "record", "gpu_throughput", "study_run")
+    names += ("study_file", "minivox_published")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     gpu, *_ = (importlib.import_module(name) for name in names)
@@ -188,3 +189,13 @@ def test_a_wheel_says_its_name(check, tmp_path):
     assert check[0].wheel_name(path) == "a.b"
     assert check[0].installed("torch")
     assert not check[0].installed("a.b")
+
+
+@pytest.mark.parametrize("name, runs", [("minivox", 3), ("resnet34", 2)])
+def test_the_studies_for_a_gpu_can_run(check, tmp_path, name, runs):
+    study_file = importlib.import_module("study_file")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "veri_O.txt").write_text("1 a/b/1.wav a/c/1.wav\n")
+    path = ROOT / "benchmarks" / "studies" / "gpu" / f"{name}.yaml"
+    found = study_file.read_study(path)
+    assert len(study_file.check_study(found, ROOT, tmp_path, None)) == runs

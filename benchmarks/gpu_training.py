@@ -44,7 +44,7 @@ import sys, torch
 from speechbrain_ext.inference.loading import load_encoder
 assert not torch.cuda.is_available()
 encoder = load_encoder(sys.argv[1])
-print(encoder.encode_batch(torch.ones(1, 16000)).shape)
+print(encoder.encode_batch(0.1 * torch.randn(1, 16000)).shape)
 """
 # cuDNN may sum in another order in each run; these runs ask it not to
 DETERMINISTIC = """
@@ -147,6 +147,7 @@ def export(report):
     with report.check("loading without a GPU"):
         done = subprocess.run(
             [sys.executable, "-c", LOAD, str(folder)],
+            cwd=RECIPE,  # imports what PYTHONPATH names
             env=environment() | {"CUDA_VISIBLE_DEVICES": ""},
         )
         code = abs(done.returncode)

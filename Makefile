@@ -8,6 +8,9 @@
 # make tables   writes the tables of the documents from benchmarks/records/
 # make bench   every benchmark, shortened, in half an hour: one Markdown table;
 #              BENCH="--data_folder=MINIVOX ..." for those that need options
+# make gpu-check   every way on a GPU beside the CPU, and its speed; resumable.
+#     GPU_OPTIONS="--minivox=FOLDER" adds options of benchmarks/gpu.py
+# make wheels   for `gpu.py --wheels=build/wheels` on a machine without network
 # The first of them creates .venv. It is created again when the requirements
 # change.
 
@@ -39,7 +42,12 @@ DEMO_OPTIONS := \
 	$(MARGIN) \
 	--average_checkpoints=2 --precision=fp32
 
-.PHONY: demo test test-lowest hparams tables bench lint style coverage docs venv clean
+# Of the machine that gets the wheels
+WHEELS_PYTHON ?= 3.12
+WHEELS_LEVELS := 2_28 2_27 2_24 2_17
+
+.PHONY: demo test test-lowest hparams tables bench lint style coverage docs \
+	venv clean gpu-check wheels
 
 demo: venv
 	$(PY) -m speechbrain_ext.synthetic.toy_corpus $(DEMO)/corpus
@@ -88,6 +96,20 @@ style: venv
 coverage: venv
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q --cov=speechbrain_ext \
 		--cov-fail-under=90 --doctest-modules speechbrain_ext tests/unittests
+
+gpu-check: venv
+	$(PY) benchmarks/gpu.py $(GPU_OPTIONS)
+
+# The wheels, and this commit, for a copy of the tree without .git
+wheels: venv
+	rm -rf build/wheels
+	mkdir -p build/wheels
+	$(PY) -m pip download -q --no-deps --only-binary=:all: -d build/wheels \
+		--implementation cp --python-version $(WHEELS_PYTHON) \
+		$(foreach level,$(WHEELS_LEVELS),--platform manylinux_$(level)_x86_64) \
+		--platform manylinux2014_x86_64 -r benchmarks/wheels.txt $(MORE)
+	git clone -q --bare --depth=1 file://$(CURDIR) build/wheels/repository.git
+	du -sh build/wheels
 
 docs: venv
 	$(PY) -m pip install -q -e .[docs]

@@ -71,7 +71,12 @@ def tree_state(folder=ROOT):
 
 @functools.cache
 def state():
-    """The state of this tree when it was first asked for."""
+    """The state of this tree when it was first asked for.
+
+    For a copy without .git, RECORD_COMMIT in the environment names the commit.
+    """
+    if known := os.environ.get("RECORD_COMMIT"):
+        return known, True
     return tree_state()
 
 

@@ -41,7 +41,7 @@ from speechbrain_ext.utils.files import (
     locked_folder,
 )
 
-POLL = 0.2  # seconds
+PACKAGE, POLL = "speechbrain_ext", 0.2  # seconds
 KILLS = 3  # a run that is killed so often is marked failed
 SIGNS = {"done": "done", "failed": "FAILED"}
 
@@ -305,7 +305,11 @@ def environment(tree, threads):
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
         str(threads),
     )
-    return os.environ | threads | {"PYTHONPATH": str(tree)}
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # not another copy of the package, but what is installed in such a folder
+    others = [one for one in others if not os.path.isdir(f"{one}/{PACKAGE}")]
+    paths = os.pathsep.join(filter(None, [str(tree), *others]))
+    return os.environ | threads | {"PYTHONPATH": paths}
 
 
 def check_import(tree):

@@ -170,7 +170,7 @@ def _add_batches(parser):
         parser,
         "--batch-seconds",
         float,
-        120.0,
+        30.0,
         "seconds of audio in a batch, with padding",
     )
     _number(

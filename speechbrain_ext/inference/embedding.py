@@ -141,7 +141,7 @@ def length_sorted_batches(durations, batch_seconds):
 
 def utterance_loader(
     manifest,
-    batch_seconds=120.0,
+    batch_seconds=30.0,
     num_workers=0,
     rank=0,
     world_size=1,
@@ -156,7 +156,8 @@ def utterance_loader(
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
-        Largest duration of a batch with its padding.
+        Largest duration of a batch with its padding. On a processor, more
+        than about 30 s are slower; a GPU needs more, such as 600.
     num_workers : int
         Number of processes that read audio; 0 for this process.
     rank : int
@@ -214,7 +215,7 @@ def encoder_rate(encoder):
 def embed_batches(
     encoder,
     manifest,
-    batch_seconds=120.0,
+    batch_seconds=30.0,
     num_workers=0,
     share=(0, 1),
     crops=None,
@@ -232,7 +233,8 @@ def embed_batches(
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
-        Largest duration of a batch with its padding.
+        Largest duration of a batch with its padding. On a processor, more
+        than about 30 s are slower; a GPU needs more, such as 600.
     num_workers : int
         Number of processes that read audio; 0 for this process.
     share : tuple of int
@@ -291,7 +293,7 @@ def embed_batches(
 
 
 def embed_utterances(
-    encoder, manifest, batch_seconds=120.0, num_workers=0, progressbar=False
+    encoder, manifest, batch_seconds=30.0, num_workers=0, progressbar=False
 ):
     """Computes the embedding of every whole utterance.
 
@@ -302,7 +304,8 @@ def embed_utterances(
     manifest : pandas.DataFrame
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
-        Largest duration of a batch with its padding.
+        Largest duration of a batch with its padding. On a processor, more
+        than about 30 s are slower; a GPU needs more, such as 600.
     num_workers : int
         Number of processes that read audio; 0 for this process.
     progressbar : bool

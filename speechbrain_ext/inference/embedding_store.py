@@ -254,7 +254,7 @@ def stored_embeddings(
     encoder,
     manifest,
     store,
-    batch_seconds=120.0,
+    batch_seconds=30.0,
     num_workers=0,
     progressbar=False,
     share=(0, 1),

@@ -62,10 +62,10 @@ class InvertedBottleneck(torch.nn.Module):
             Shape [batch, channel, mel, time], zero where padded.
         """
         y = torch.relu(norm_true_frames(self.bn1, self.conv1(x), frames))
-        y = self.conv2(mask_frames(y, frames))
+        y = self.conv2(mask_frames(y, frames, overwrite=True))
         y = torch.relu(norm_true_frames(self.bn2, y, frames))
         y = norm_true_frames(self.bn3, self.conv3(y), frames)
-        return mask_frames(torch.relu(y + x), frames)
+        return mask_frames(torch.relu(y + x), frames, overwrite=True)
 
 
 class DFResNet(Encoder):
@@ -134,13 +134,13 @@ class DFResNet(Encoder):
     def _pooled(self, x, frames):
         stem, *downsampling = self.downsampling
         x = norm_true_frames(stem, x.unsqueeze(1), frames)
-        x = mask_frames(torch.relu(x), frames)
+        x = mask_frames(torch.relu(x), frames, overwrite=True)
         for convolution, stride, stage in zip(
             downsampling, self.strides, self.stages, strict=True
         ):
             frames = strided_frames(frames, stride[1])
             x = norm_true_frames(convolution, x, frames)
-            x = mask_frames(x, frames)
+            x = mask_frames(x, frames, overwrite=True)
             for block in stage:
                 x = block(x, frames)
         return pool_maps(self.pooling, x, frames)

@@ -98,12 +98,12 @@ class BasicBlock(torch.nn.Module):
         frames = strided_frames(frames, self.stride[1])
         y = self._first(x, frames)
         # batch norm shifts the padding away from zero: mask it again
-        y = self.conv2(mask_frames(y, frames))
+        y = self.conv2(mask_frames(y, frames, overwrite=True))
         y = norm_true_frames(self.bn2, y, frames)
         if self.se is not None:
-            y = self.se(mask_frames(y, frames), frames)
+            y = self.se(mask_frames(y, frames, overwrite=True), frames)
         y = y + norm_true_frames(self.shortcut, x, frames)
-        return mask_frames(torch.relu(y), frames)
+        return mask_frames(torch.relu(y), frames, overwrite=True)
 
     def _first(self, x, frames):
         return torch.relu(norm_true_frames(self.bn1, self.conv1(x), frames))
@@ -167,14 +167,14 @@ class Bottleneck(torch.nn.Module):
             Shape [batch, channel, mel, time], zero where padded.
         """
         y = torch.relu(norm_true_frames(self.bn1, self.conv1(x), frames))
-        y = self.conv2(mask_frames(y, frames))
+        y = self.conv2(mask_frames(y, frames, overwrite=True))
         frames = strided_frames(frames, self.stride[1])
         y = torch.relu(norm_true_frames(self.bn2, y, frames))
         y = norm_true_frames(self.bn3, self.conv3(y), frames)
         if self.se is not None:
-            y = self.se(mask_frames(y, frames), frames)
+            y = self.se(mask_frames(y, frames, overwrite=True), frames)
         y = y + norm_true_frames(self.shortcut, x, frames)
-        return mask_frames(torch.relu(y), frames)
+        return mask_frames(torch.relu(y), frames, overwrite=True)
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -276,7 +276,7 @@ class ResNet(Encoder):
     def _pooled(self, x, frames):
         x = self.conv1(x.unsqueeze(1))
         x = norm_true_frames(self.bn1, x, frames)
-        x = mask_frames(torch.relu(x), frames)
+        x = mask_frames(torch.relu(x), frames, overwrite=True)
         pooled = []
         for index, stage in enumerate(self.stages):
             for block in stage:

@@ -118,7 +118,7 @@ class VGG(Encoder):
             x = norm_true_frames(layer, x, frames)
             for size in sizes[1:]:
                 frames = None if frames is None else _left(frames, *size)
-            x = mask_frames(x, frames)
+            x = mask_frames(x, frames, overwrite=True)
         return pool_maps(self.pooling, x, frames)
 
 

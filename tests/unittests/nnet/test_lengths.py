@@ -44,6 +44,18 @@ def test_mask_reaches_any_number_of_middle_dimensions():
     assert mask_frames(values, None) is values
 
 
+def test_values_that_may_be_changed_are_masked_in_place_for_inference():
+    values = torch.rand(3, 2, 4, 5, generator=torch.manual_seed(0))
+    frames = torch.tensor([5, 2, 1])
+    expected = mask_frames(values, frames, -1.0)
+    found = mask_frames(values, frames, -1.0, overwrite=True)
+    assert torch.equal(found, expected) and found is not values
+    assert not torch.equal(values, expected)
+    with torch.no_grad():
+        found = mask_frames(values, frames, -1.0, overwrite=True)
+    assert found is values and torch.equal(values, expected)
+
+
 @pytest.mark.parametrize("frames", range(1, 12))
 def test_strided_frames_are_what_a_convolution_leaves(frames):
     conv = torch.nn.Conv1d(1, 1, 3, stride=2, padding=1)

@@ -256,10 +256,7 @@ class SphereFace2(ClassificationLoss):
         # the published -log(1 - ratio + root), which cancels for few classes
         pull = 4 * ratio * math.exp(positive - negative)
         root = math.sqrt((1 - ratio) ** 2 + pull)
-        if ratio <= 1:
-            rest = 1 - ratio + root
-        else:
-            rest = pull / (ratio - 1 + root)
+        rest = 1 - ratio + root if ratio <= 1 else pull / (ratio - 1 + root)
         return math.log(2 * ratio) - negative - math.log(rest)
 
 
@@ -278,9 +275,8 @@ class _OneVsAll(torch.autograd.Function):
         # a tensor: a changed margin does not compile everything again
         margin = cosines.new_full((), loss.margin)
         shift = margin if loss.margin_type == "C" else 0
-        turn = None
-        if loss.margin_type == "A" and loss.form == "speaker":
-            turn = margin.cos(), margin.sin()
+        angular = loss.margin_type == "A" and loss.form == "speaker"
+        turn = (margin.cos(), margin.sin()) if angular else None
         constants = (
             bias + loss.scale * shift,
             turn,
@@ -393,6 +389,8 @@ def _negatives_in_place(
     # a sixteenth of the batch at a time, or more if that is very small
     step = min(max(-(-batch // 16), 2**18 // classes, 1), batch)
     blocks = cosines.new_empty(4 if turn is None else 6, step, classes)
+    shift, stretch = bias - scale, 2 * scale / 2**exponent
+    steepness = scale if straight else exponent * stretch
     for start in range(0, batch, step):
         part = cosines[start : start + step]
         own = weight[start : start + step] if torch.is_tensor(weight) else None
@@ -403,13 +401,14 @@ def _negatives_in_place(
             sines, turned = blocks[4:, : len(part)]
             torch.neg(part, out=sines).add_(1).mul_(logits)  # see `sine`
             sines.clamp_(min=torch.finfo(sines.dtype).eps).sqrt_()
-            torch.div(part, sines, out=turned).mul_(-turn[1]).add_(turn[0])
-            torch.mul(part, turn[0], out=logits)
-            logits.add_(sines.mul_(turn[1])).add_(1)
+            torch.div(part, sines, out=turned)
+            torch.addcmul(turn[0], turned, -turn[1], out=turned)
+            torch.mul(part, turn[0], out=logits).add_(1)
+            logits.addcmul_(sines, turn[1])
         if exponent != int(exponent):
             logits.clamp_(min=0)
         torch.pow(logits, exponent - 1, out=power)
-        logits.mul_(power).mul_(2 * scale / 2**exponent).add_(bias - scale)
+        torch.addcmul(shift, logits, power, value=stretch, out=logits)
         here = slice(start, start + step)
         if len(rows) < batch:  # of a shard
             here = (rows >= start) & (rows < start + step)
@@ -424,10 +423,10 @@ def _negatives_in_place(
         small.sub_(torch.sub(one, 1, out=logits)).div_(one)
         total = total + _sum(small, own) + _sum(one.log_(), own)
         if not straight:
-            slopes.mul_(power).mul_(exponent / 2 ** (exponent - 1))
+            slopes.mul_(power)
         if turn is not None:
             slopes.mul_(turned)
-        slopes.mul_((weight if own is None else own) * scale)
+        slopes.mul_((weight if own is None else own) * steepness)
     return total, pull, gradient
 
 

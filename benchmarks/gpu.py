@@ -171,7 +171,7 @@ def all_hold(name, device, rows):
 
 
 def read_record(path):
-    """The rows of a record; none if there is no file."""
+    """The rows of a record; an empty list without a file."""
     return json.loads(path.read_text()) if path.exists() else []
 
 

@@ -16,9 +16,8 @@ command to the end of the first step is that of a process of its own.
 
 With --rows nothing else is measured: a manifest of that many rows is written,
 of 100 utterances a speaker, and the script starts on it. The bound of memory
-is for what is held before the first step: a step's own memory depends on the
-batch. Without a data folder
-a toy corpus is made.
+is for the peak, the first step included. Without a data folder a toy corpus is
+made.
 """
 
 import argparse
@@ -28,7 +27,6 @@ import itertools
 import json
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -223,7 +221,9 @@ def spread(name, values, unit, bound=None, at_least=False, digits=3):
 
 def memory():
     """Peak of this process, and what it and its children hold now; MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    # not ru_maxrss, which includes the process that started this one
+    status = pathlib.Path("/proc/self/status").read_text()
+    peak = int(status.split("\nVmHWM:")[1].split()[0]) * 1024 / 1e6
     children = pathlib.Path("/proc/self/task").glob("*/children")
     numbers = [n for file in children for n in file.read_text().split()]
     held = 0
@@ -300,9 +300,10 @@ def many_rows(folder, count, bounds):
     most = (ROWS_START, ROWS_MEMORY) if bounds else (None, None)
     about = f"{count:,} rows: "
     yield row(f"{about}start to first step", seconds, "s", most[0])
-    yield row(f"{about}peak memory", peak, "MB", most[1], digits=0)
+    yield row(f"{about}peak memory", peak, "MB", digits=0)
     yield row(f"{about}memory with the worker", held, "MB", most[1], digits=0)
-    yield row(f"{about}peak memory with a step", after, "MB", digits=0)
+    name = f"{about}peak memory with a step"
+    yield row(name, after, "MB", most[1], digits=0)
 
 
 def starts(data_folder, folder, times, bounds):

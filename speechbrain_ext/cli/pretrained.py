@@ -1,9 +1,6 @@
 """The subcommands ``convert``, ``export`` and ``info``."""
 
-import json
 import logging
-import pathlib
-import re
 
 import torch
 
@@ -11,12 +8,12 @@ from speechbrain_ext.cli.answer import Answer
 from speechbrain_ext.cli.encoders import open_verifier
 from speechbrain_ext.inference.embedding import encoder_rate
 from speechbrain_ext.inference.loading import load_encoder, training_speakers
+from speechbrain_ext.inference.model_card import card_license
 from speechbrain_ext.integrations.onnx import export_onnx, export_program
 from speechbrain_ext.integrations.published_checkpoints import export_published
 from speechbrain_ext.utils.files import require_own
-from speechbrain_ext.utils.seals import SUMS, seal_flaw
+from speechbrain_ext.utils.seals import seal_flaw, sealed_names
 
-LICENSE = re.compile(r"---\n(?:.*\n)*?license: *(\S.*)\n")
 PRIORS = (0.5, 0.05, 0.01)  # of the thresholds that `info` shows
 
 
@@ -185,6 +182,7 @@ def describe(verifier):
         Values by name, for JSON.
     """
     folder, network = verifier.folder, verifier.mods.embedding_model
+    card = folder / "README.md"
     rate = encoder_rate(verifier)
     noise = torch.randn(1, rate, generator=torch.Generator().manual_seed(0))
     size = verifier.encode_batch(0.1 * noise.to(verifier.device)).shape[-1]
@@ -208,7 +206,7 @@ def describe(verifier):
         "training_speakers": len(training_speakers(verifier) or ()),
         "fingerprint": verifier.fingerprint,
         "checksums": _checksums(folder),
-        "license": _license(folder / "README.md"),
+        "license": (card.is_file() and card_license(card)) or "unknown",
         "thresholds": thresholds,
         "cohort": cohort,
     }
@@ -221,25 +219,10 @@ def _thresholds(calibration):
     return {str(prior): calibration.threshold(prior) for prior in PRIORS}
 
 
-def _license(card):
-    """The licence of the weights that the first lines of a card state."""
-    if not card.is_file():
-        return "unknown"
-    head = card.read_text(encoding="utf-8", errors="replace")[:10_000]
-    stated = LICENSE.match(head)
-    return stated[1].strip() if stated else "unknown"
-
-
 def _checksums(folder):
     """Whether the files have the checksums of the folder."""
-    path = pathlib.Path(folder) / SUMS
-    if not path.is_file():
-        return "none"
-    try:
-        names = list(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        names = []
-    return seal_flaw(pathlib.Path(folder), names) or "ok"
+    names = sealed_names(folder)
+    return (seal_flaw(folder, names) or "ok") if names else "none"
 
 
 def _shown(value):

@@ -1,8 +1,7 @@
 """The subcommands ``push`` and ``pull``."""
 
-import importlib
-
 from speechbrain_ext.cli.answer import Answer
+from speechbrain_ext.integrations import hub
 
 
 def push(arguments):
@@ -18,7 +17,7 @@ def push(arguments):
     Answer
         The address of the model.
     """
-    url = _hub().push(
+    url = hub.push(
         arguments.folder,
         arguments.repo_id,
         private=arguments.private,
@@ -44,7 +43,7 @@ def pull(arguments):
     Answer
         The folder.
     """
-    folder = _hub().pull(
+    folder = hub.pull(
         arguments.repo_id,
         arguments.folder,
         revision=arguments.revision,
@@ -54,8 +53,3 @@ def pull(arguments):
         f"{arguments.repo_id} is in {folder}",
         {"repo_id": arguments.repo_id, "folder": str(folder)},
     )
-
-
-def _hub():
-    """The module of the Hub, which needs huggingface_hub."""
-    return importlib.import_module("speechbrain_ext.integrations.hub")

@@ -244,7 +244,7 @@ def require_device(device):
     """
     if device is None:
         return
-    try:
+    try:  # without CUDA, torch raises an AssertionError
         torch.zeros(1, device=device) + 1
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(

@@ -3,6 +3,8 @@
 import importlib.metadata
 import pathlib
 
+import huggingface_hub
+import yaml
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.experiment import git_commit
@@ -14,6 +16,7 @@ from speechbrain_ext.utils.yaml_files import parse_yaml
 
 logger = get_logger(__name__)
 
+NO_LICENSE = ("", "unknown", "none")
 FIGURES = "<!-- figures -->", "<!-- end of figures -->"
 FRONT_MATTER = """\
 ---
@@ -76,6 +79,43 @@ Not verified yet. `speaker_verification_cosine.py` writes the figures here.
 
 Written by speechbrain_ext {versions}, Git commit {commit}.
 """
+
+
+def card_license(path):
+    """The licence of the weights that a model card states.
+
+    Arguments
+    ---------
+    path : str | pathlib.Path
+        The card.
+
+    Returns
+    -------
+    str
+        The licence; None if the card states none.
+
+    Raises
+    ------
+    ValueError
+        If the first lines of the card are not YAML.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "README.md"
+    >>> _ = path.write_text(front_matter("cc-by-4.0"))
+    >>> card_license(path)
+    'cc-by-4.0'
+    """
+    try:
+        block = huggingface_hub.metadata_load(path)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"{path} must begin with YAML between two lines of `---`: {reason}."
+        ) from error
+    stated = block.get("license") if isinstance(block, dict) else None
+    stated = str(stated or "").strip()
+    return None if stated.lower() in NO_LICENSE else stated
 
 
 def front_matter(license=None):

@@ -1,12 +1,10 @@
 """Sharing of pretrained folders on the Hugging Face Hub."""
 
-import json
 import os
 import pathlib
 import shutil
 
 import huggingface_hub
-import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from speechbrain.utils.logger import get_logger
 
@@ -21,16 +19,16 @@ from speechbrain_ext.inference.downloads import (
     pretrained_names,
 )
 from speechbrain_ext.inference.export import keep_measured, require_exportable
+from speechbrain_ext.inference.model_card import card_license
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.utils.files import atomic_path
 from speechbrain_ext.utils.folders import new_folder
-from speechbrain_ext.utils.seals import SUMS, seal_flaw
+from speechbrain_ext.utils.seals import seal_flaw, sealed_names
 from speechbrain_ext.utils.yaml_files import read_yaml
 
 logger = get_logger(__name__)
 
 CARD = "README.md"
-NO_LICENSE = ("", "unknown", "none")
 # Files of old weights, which would be used with the new ones
 MEASURED = ("calibration.json", COHORT)
 
@@ -168,7 +166,7 @@ def pull(repo_id, folder=None, *, revision=None, token=None, offline=False):
     repo_id = repo_id.removeprefix(HUB)
     cached = download_pretrained(repo_id, revision, token, offline)
     names = pretrained_names(os.listdir(cached))
-    flaw = seal_flaw(cached, [n for n in names if n in _sealed(cached)])
+    flaw = seal_flaw(cached, [n for n in names if n in sealed_names(cached)])
     if flaw:
         raise ValueError(
             f"{HUB}{repo_id} is not as it was exported: {flaw}; ask its "
@@ -216,7 +214,7 @@ def folder_names(folder):
     """
     load_folder(folder)
     pretrainer = read_yaml(folder / "hyperparams.yaml")["pretrainer"]
-    ours = {name for name in _sealed(folder) if WEIGHTS.fullmatch(name)}
+    ours = {name for name in sealed_names(folder) if WEIGHTS.fullmatch(name)}
     ours |= {*TEXTS, COHORT}
     found = {*os.listdir(folder)}
     for module in pretrainer["loadables"]:
@@ -232,26 +230,13 @@ def folder_names(folder):
             raise ValueError(
                 f"{folder / name} is a link; replace it by the file."
             )
-    flaw = seal_flaw(folder, [n for n in names if n in _sealed(folder)])
+    flaw = seal_flaw(folder, [n for n in names if n in sealed_names(folder)])
     if flaw:
         raise ValueError(
             f"{folder} is not as it was exported: {flaw}; export it again."
         )
     _require_license(folder / CARD)
     return names
-
-
-def _sealed(folder):
-    """Names that have a checksum; none without a file of checksums."""
-    path = folder / SUMS
-    if not path.is_file():
-        return set()
-    try:
-        return set(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged; export or download the folder again."
-        ) from error
 
 
 def _require_license(card):
@@ -261,15 +246,7 @@ def _require_license(card):
             f"{card} does not exist; a model on the Hub needs a model card "
             "with the licence of its weights. Export the folder again."
         )
-    try:
-        block = huggingface_hub.metadata_load(card)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"{card} must begin with YAML between two lines of `---`: "
-            f"{hub_words(error)}."
-        ) from error
-    stated = block.get("license") if isinstance(block, dict) else None
-    if str(stated or "").strip().lower() in NO_LICENSE:
+    if card_license(card) is None:
         raise ValueError(
             f"{card} does not state the licence of the weights; write it after "
             "`license:` in its first lines, for example `license: cc-by-4.0`."

@@ -166,7 +166,7 @@ def check_number(name, value, low, high):
     Raises
     ------
     ValueError
-        If the value is no number or out of range.
+        If the value is not a number, or is out of range.
 
     Example
     -------

@@ -29,7 +29,8 @@ class LabelStatistics(torch.nn.Module):
     given : numpy.ndarray
         Class number of the given label, shape [utterances, speeds].
     true : numpy.ndarray
-        The same of the true label; -1 if it is no class of the training.
+        Class number of the true label, same shape; -1 if no class of the
+        training data has that name.
     wrong : numpy.ndarray
         Whether the given label is wrong, shape [utterances].
 

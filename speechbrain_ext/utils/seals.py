@@ -62,6 +62,43 @@ def checksums(folder, names):
     }
 
 
+def sealed_names(folder):
+    """Names of the files of a folder that have a checksum.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    set of str
+        The names; empty if there are no checksums.
+
+    Raises
+    ------
+    ValueError
+        If the file of checksums is damaged.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a").write_text("whole")
+    >>> seal(folder)
+    >>> sealed_names(folder)
+    {'a'}
+    """
+    path = folder / SUMS
+    if not path.is_file():
+        return set()
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged; export or download the folder again."
+        ) from error
+
+
 def seal_flaw(folder, names=None):
     """Checks the files of a folder against their sizes and checksums.
 

@@ -7,8 +7,8 @@ import json
 import threading
 import urllib.parse
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 TOKEN = "hf_test"
 
@@ -170,7 +170,6 @@ def hub(tmp_path, monkeypatch):
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     hub.cache = tmp_path / "hub_cache"
-    constants = huggingface_hub.constants
     settings = {
         "ENDPOINT": hub.url,
         "HUGGINGFACE_CO_URL_TEMPLATE": (

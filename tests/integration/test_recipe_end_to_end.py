@@ -193,7 +193,10 @@ def test_select_exports_the_average_or_the_best_epoch(
 ):
     shutil.copytree(trained[0], tmp_path, symlinks=True, dirs_exist_ok=True)
     kept = [
-        (yaml["EER"], torch.load(path.parent / "embedding_model.ckpt"))
+        (
+            (yaml["EER"], -yaml["epoch"]),  # of equal ones, the latest
+            torch.load(path.parent / "embedding_model.ckpt"),
+        )
         for path in sorted((tmp_path / "save").glob("CKPT*/CKPT.yaml"))
         for yaml in [read_yaml(path)]
     ]

@@ -3,16 +3,22 @@
 import math
 import pathlib
 import sys
+import threading
 import zlib
 
 import numpy as np
 import pytest
 import torch
+import tqdm
 from speechbrain.utils.importutils import LazyModule
 
 # Hypothesis asks every loaded module for its file, and SpeechBrain's lazy
 # ones would then import what is not installed
 LazyModule.__file__ = None
+
+# SpeechBrain's log takes the lock of tqdm, which is one of all processes: a
+# forked one that a test kills while it logs would keep it for ever
+tqdm.tqdm.set_lock(threading.RLock())
 
 # programs that tests start, not modules that pytest should import
 collect_ignore = ["helpers/speechbrain_stand_in"]

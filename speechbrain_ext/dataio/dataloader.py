@@ -94,13 +94,21 @@ class ReadableBatches:
         """
         with explain_reading(reading=True):
             batches = iter(self.loader)
-        while True:
-            with explain_reading(reading=True):
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
-            yield batch
+        try:
+            while True:
+                with explain_reading(reading=True):
+                    try:
+                        batch = next(batches)
+                    except StopIteration:
+                        return
+                yield batch
+        except Exception:
+            # Else the garbage collector ends the workers, and waits five
+            # seconds for each of them: torch's queues are closed by then
+            end_workers = getattr(batches, "_shutdown_workers", None)
+            if end_workers and not self.loader.persistent_workers:
+                end_workers()
+            raise
 
 
 @contextlib.contextmanager

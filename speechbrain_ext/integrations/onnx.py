@@ -352,6 +352,7 @@ def _is_kaldi(front_end):
         isinstance(front_end, KaldiFbank)
         and front_end.filters.shape[1] == 80
         and not front_end.use_energy
+        and not front_end.noise_floor
     )
 
 

@@ -7,6 +7,12 @@ from speechbrain.utils.autocast import fwd_default_precision
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.transforms import MelSpectrogram
 
+from speechbrain_ext.lobes.kaldi_frames import (
+    centred,
+    noise_like,
+    power_spectra,
+    reflect_ends,
+)
 from speechbrain_ext.nnet.lengths import (
     frame_counts,
     keep_framing,
@@ -36,6 +42,10 @@ class KaldiFbank(torch.nn.Module):
     number of workers. Kaldi draws new noise for each of the overlapping
     frames; within a frame the distribution is the same.
 
+    ``noise_floor`` adds no noise but its mean energy, in training and after
+    it. Digital silence then looks like the rounding noise that it has in
+    another file format.
+
     Arguments
     ---------
     n_mels : int
@@ -58,6 +68,9 @@ class KaldiFbank(torch.nn.Module):
         10 ms, and the waveform is reflected at its ends. In a padded batch,
         the last frames of a shorter utterance then include padding instead
         of the reflection.
+    noise_floor : float
+        Standard deviation of the white noise whose mean energy is added to
+        each filter, in units of a 16-bit sample.
 
     Raises
     ------
@@ -82,6 +95,7 @@ class KaldiFbank(torch.nn.Module):
         low_freq=20.0,
         high_freq=0.0,
         snip_edges=True,
+        noise_floor=0.0,
     ):
         super().__init__()
         if n_mels < 4:
@@ -90,8 +104,11 @@ class KaldiFbank(torch.nn.Module):
             raise ValueError(
                 f"`window` must be one of {sorted(WINDOWS)}, got {window!r}."
             )
-        if not dither >= 0:
-            raise ValueError(f"`dither` must be at least 0, got {dither}.")
+        for name, value in (("dither", dither), ("noise_floor", noise_floor)):
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"`{name}` must be finite and at least 0, got {value}."
+                )
         if sample_rate < 1000:
             raise ValueError(
                 f"`sample_rate` must be at least 1000 Hz, got {sample_rate}."
@@ -106,6 +123,7 @@ class KaldiFbank(torch.nn.Module):
             )
         self.use_energy = use_energy
         self.dither = dither
+        self.noise_floor = noise_floor
         self.snip_edges = snip_edges
         self.window_size = int(sample_rate * 0.025)
         self.shift = int(sample_rate * 0.010)
@@ -124,6 +142,11 @@ class KaldiFbank(torch.nn.Module):
             taper = WINDOWS[window](self.window_size)
         self.register_buffer("filters", filters.to(device), persistent=False)
         self.register_buffer("taper", taper.to(device), persistent=False)
+        self.register_buffer("floor", None, persistent=False)
+        if noise_floor:  # of a frame of noise each sample adds its own energy
+            samples = centred(torch.eye(self.window_size).unsqueeze(0))
+            power = power_spectra(samples, self.taper, self.fft_size)
+            self.floor = noise_floor**2 * (power.sum(dim=1) @ self.filters)[0]
 
     @fwd_default_precision
     def forward(self, wavs, seeds=None):
@@ -152,7 +175,7 @@ class KaldiFbank(torch.nn.Module):
             )
         wavs = wavs * 2**15
         if self.training and self.dither > 0:
-            wavs = wavs + self.dither * _noise_like(wavs, seeds)
+            wavs = wavs + self.dither * noise_like(wavs, seeds)
         parts = [wavs]
         if wavs.device.type == "cpu" and not torch.compiler.is_compiling():
             parts = wavs.split(max(1, IN_CACHE // samples))
@@ -161,43 +184,21 @@ class KaldiFbank(torch.nn.Module):
 
     def _features(self, wavs):
         """The filterbanks of samples on Kaldi's scale."""
-        frames = self._frames(wavs)
-        frames = frames - frames.mean(dim=2, keepdim=True)
-        before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-        tapered = (frames - 0.97 * before) * self.taper
-        spectrum = torch.fft.rfft(tapered, n=self.fft_size)
-        power = spectrum.real.square() + spectrum.imag.square()
-        features = (power @ self.filters).clamp(min=EPSILON).log()
+        if not self.snip_edges:
+            wavs = reflect_ends(wavs, self.window_size, self.shift)
+        frames = centred(wavs.unfold(1, self.window_size, self.shift))
+        power = power_spectra(frames, self.taper, self.fft_size)
+        features = power @ self.filters
+        if self.floor is not None:
+            features = features + self.floor
+        features = features.clamp(min=EPSILON).log()
         if not self.use_energy:
             return features
         energy = frames.square().sum(dim=2, keepdim=True)
+        if self.noise_floor:
+            energy = energy + self.noise_floor**2 * (self.window_size - 1)
         # Kaldi's floor of the energy is 1, so its logarithm is at least 0
         return torch.cat([energy.clamp(min=1.0).log(), features], dim=2)
-
-    def _frames(self, wavs):
-        """Overlapping frames of shape [batch, time, window]."""
-        if not self.snip_edges:
-            before = self.window_size // 2 - self.shift // 2
-            after = self.window_size - before - self.least
-            ends = wavs[:, :before].flip(1), wavs[:, -after:].flip(1)
-            wavs = torch.cat([ends[0], wavs, ends[1]], dim=1)
-        return wavs.unfold(1, self.window_size, self.shift)
-
-
-def _noise_like(wavs, seeds):
-    """White noise of standard deviation 1, each row from its own seed."""
-    if seeds is None:
-        return torch.randn_like(wavs)
-    if len(seeds) != len(wavs):
-        raise ValueError(
-            f"`seeds` must have one seed per utterance ({len(wavs)}), got "
-            f"{len(seeds)}."
-        )
-    noise = torch.empty_like(wavs)
-    generator = torch.Generator(device=wavs.device)
-    for row, seed in zip(noise, seeds, strict=True):
-        row.normal_(generator=generator.manual_seed(int(seed)))
-    return noise
 
 
 class LogMelSpectrogram(torch.nn.Module):
@@ -314,8 +315,7 @@ class MagnitudeSpectrogram(torch.nn.Module):
     sample_rate : int
         Sample rate, Hz.
     full_scale : float
-        Positive factor of the samples. The default scales them to 16-bit
-        integers.
+        Positive factor of the samples; the default makes 16-bit integers.
 
     Raises
     ------

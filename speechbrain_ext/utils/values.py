@@ -322,6 +322,7 @@ RULES = {
     "sample_rate": _integer(1000, 384000),
     "n_mels": _integer(1, 4096),
     "dither": _number(0),
+    "noise_floor": _number(0),
     "block_sizes": SIZES,
     "channels": Rule("a number above 0, or a list of integers from 1", _width),
     "embedding_size": _integer(1, 2**16),

@@ -1,5 +1,7 @@
 """Filterbanks against torchaudio's Kaldi front end."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,34 @@ def test_dither_is_as_loud_as_asked():
     assert energy.item() == pytest.approx(400 * 9, rel=0.02)
 
 
+def test_noise_floor_is_the_mean_energy_of_dither():
+    options = {"n_mels": 40, "use_energy": True}
+    weak = 10 / 2**15 * torch.randn(1600)
+    signal = torch.cat([torch.zeros(160000), weak]).unsqueeze(0)
+    expected = KaldiFbank(dither=3.0, **options).train()(signal, seeds=[0])
+    found = KaldiFbank(noise_floor=3.0, **options).eval()(signal).exp()
+    silent = expected[0, :990].exp().mean(dim=0)
+    torch.testing.assert_close(
+        found[0, :990], silent.expand(990, -1), rtol=0.1, atol=0
+    )
+    added = (found - KaldiFbank(**options)(signal).exp())[0, 1000:]
+    torch.testing.assert_close(
+        added, silent.expand_as(added), rtol=0.1, atol=1e-3
+    )
+
+
+def test_rounding_noise_is_below_a_noise_floor_of_one_step():
+    generator = torch.Generator().manual_seed(0)
+    rounding = (torch.rand(1, 16000, generator=generator) - 0.5) / 2**15
+
+    def lifted(fbank):
+        silent = fbank(torch.zeros(1, 16000))
+        return (fbank(rounding) - silent).abs().mean()  # nepers
+
+    assert lifted(KaldiFbank()) > 10
+    assert lifted(KaldiFbank(noise_floor=1.0)) < 0.1
+
+
 def test_mean_norm_of_a_padded_batch_is_that_of_each_alone():
     fbank, norm = KaldiFbank(n_mels=40), SentenceMeanNorm()
     long, short = speechlike(32000), speechlike(15990, seed=1)
@@ -139,6 +169,7 @@ def test_mean_norm_of_a_padded_batch_is_that_of_each_alone():
         (lambda: KaldiFbank(n_mels=3), "got 3"),
         (lambda: KaldiFbank(window="hann"), "got 'hann'"),
         (lambda: KaldiFbank(dither=-1), "got -1"),
+        (lambda: KaldiFbank(noise_floor=math.nan), "`noise_floor`.*got nan"),
         (lambda: KaldiFbank(sample_rate=16), "got 16"),
         (lambda: KaldiFbank(low_freq=-1), "got -1 and 0"),
         (lambda: KaldiFbank(high_freq=8001), "got 20 and 8001"),

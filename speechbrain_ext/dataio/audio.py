@@ -6,9 +6,9 @@ import os
 from fractions import Fraction
 from functools import cache
 
+import soundfile
 import torch
 from scipy.signal import resample_poly
-from speechbrain.dataio import audio_io
 from speechbrain.dataio.preprocess import AudioNormalizer
 
 from speechbrain_ext.dataio.audio_headers import RATES, read_header
@@ -94,7 +94,7 @@ def read_audio(
     Example
     -------
     >>> path = str(getfixture("tmp_path") / "stereo.wav")
-    >>> audio_io.save(path, torch.rand(2, 8000), 8000)
+    >>> soundfile.write(path, torch.rand(8000, 2).numpy(), 8000)
     >>> read_audio(path, start=0, stop=4000).shape
     torch.Size([8000])
     """
@@ -209,16 +209,18 @@ def _load(path, start, frames):
         with open_member(str(path)) as source:
             if isinstance(source, str):
                 require_regular(source)
-            return audio_io.load(
+            # not SpeechBrain's `audio_io`, which looks for its lazy import in
+            # the source of its caller, at each call
+            samples, rate = soundfile.read(
                 source,
-                channels_first=False,
-                dtype=torch.float32,
-                frame_offset=start,
-                num_frames=frames,
+                start=start,
+                frames=frames,
+                dtype="float32",
+                always_2d=True,
             )
+            return torch.from_numpy(samples), rate
     except (RuntimeError, OSError, ValueError) as error:
-        reason = error.__cause__ or error
-        reason = getattr(reason, "strerror", None) or reason
+        reason = getattr(error, "strerror", None) or error
         reason = " ".join(str(reason).split()).removesuffix(".")
         raise AudioError(
             f"Cannot read {path} from sample {start} ({reason}); {REMEDY}."

@@ -237,7 +237,9 @@ def wrap(signal, samples):
     tensor([1., 2., 1., 2., 1.])
     """
     repeats = -(-samples // len(signal))
-    return signal.repeat(repeats)[:samples]
+    if repeats > 1:
+        signal = signal.repeat(repeats)
+    return signal[:samples]
 
 
 def evenly_spaced_crops(signal, number, samples):

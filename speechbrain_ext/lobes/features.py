@@ -408,7 +408,7 @@ class SentenceMeanNorm(torch.nn.Module):
             return keep_framing(x - x.mean(dim=1, keepdim=True), x)
         inside = mask_frames(x.transpose(1, 2), frames)
         mean = inside.sum(dim=2) / frames.unsqueeze(1)
-        normalised = mask_frames(inside - mean.unsqueeze(2), frames)
+        normalised = mask_frames(inside - mean.unsqueeze(2), frames, 0.0, True)
         return keep_framing(normalised.transpose(1, 2), x)
 
 

@@ -303,7 +303,7 @@ def _statistics(x, frames, unbiased=True):
     else:
         count = frames[:, None]  # [batch, 1]
     mean = x.sum(dim=2) / count
-    deviations = mask_frames(x - mean.unsqueeze(2), frames)
+    deviations = mask_frames(x - mean.unsqueeze(2), frames, 0.0, True)
     squared = deviations.square().sum(dim=2)
     return mean, squared / (count - int(unbiased)).clamp(min=1)
 

@@ -342,7 +342,10 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
                 "The loss takes longer. Pass compile=False to not try it."
             )
             loss.compile_pass = False
-    return _negatives_in_place(cosines, rows, columns, *constants)
+    bias, turn, *others = constants
+    if turn is not None:  # as numbers
+        turn = math.cos(loss.margin), math.sin(loss.margin)
+    return _negatives_in_place(cosines, rows, columns, bias, turn, *others)
 
 
 def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
@@ -389,8 +392,11 @@ def _negatives_in_place(
     # a sixteenth of the batch at a time, or more if that is very small
     step = min(max(-(-batch // 16), 2**18 // classes, 1), batch)
     blocks = cosines.new_empty(4 if turn is None else 6, step, classes)
+    zero, unit = cosines.new_zeros(()), cosines.new_ones(())
     shift, stretch = bias - scale, 2 * scale / 2**exponent
     steepness = scale if straight else exponent * stretch
+    if not torch.is_tensor(weight):
+        steepness = weight * steepness
     for start in range(0, batch, step):
         part = cosines[start : start + step]
         own = weight[start : start + step] if torch.is_tensor(weight) else None
@@ -399,12 +405,12 @@ def _negatives_in_place(
         torch.add(part, 1, out=logits)
         if turn is not None:
             sines, turned = blocks[4:, : len(part)]
-            torch.neg(part, out=sines).add_(1).mul_(logits)  # see `sine`
+            torch.sub(unit, part, out=sines).mul_(logits)  # see `sine`
             sines.clamp_(min=torch.finfo(sines.dtype).eps).sqrt_()
-            torch.div(part, sines, out=turned)
-            torch.addcmul(turn[0], turned, -turn[1], out=turned)
-            torch.mul(part, turn[0], out=logits).add_(1)
-            logits.addcmul_(sines, turn[1])
+            ratio = {"value": -turn[1], "out": turned}
+            torch.addcdiv(turn[0] * unit, part, sines, **ratio)
+            torch.add(unit, part, alpha=turn[0], out=logits)
+            logits.add_(sines, alpha=turn[1])
         if exponent != int(exponent):
             logits.clamp_(min=0)
         torch.pow(logits, exponent - 1, out=power)
@@ -414,19 +420,22 @@ def _negatives_in_place(
             here = (rows >= start) & (rows < start + step)
         logits[rows[here] - start, columns[here]] = -math.inf
         # softplus(z) = max(z, 0) + log(1 + exp(-|z|)), which cannot overflow
-        torch.abs(logits, out=small).neg_().exp_()
+        torch.copysign(logits, -1, out=small).exp_()
         torch.add(small, 1, out=one)
         torch.sigmoid(logits, out=slopes)
         pull = pull + _sum(slopes, own)
         total = total + _sum(logits.clamp_(min=0), own)
         # log1p takes twelve times as long as log; add what rounding removed
-        small.sub_(torch.sub(one, 1, out=logits)).div_(one)
+        small.sub_(torch.sub(one, 1, out=logits))
         total = total + _sum(small, own) + _sum(one.log_(), own)
-        if not straight:
-            slopes.mul_(power)
         if turn is not None:
             slopes.mul_(turned)
-        slopes.mul_((weight if own is None else own) * steepness)
+        if straight:
+            slopes.mul_(steepness)
+        else:
+            torch.addcmul(zero, slopes, power, value=steepness, out=slopes)
+        if own is not None:
+            slopes.mul_(own)
     return total, pull, gradient
 
 

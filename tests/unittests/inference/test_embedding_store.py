@@ -405,7 +405,7 @@ def test_killed_run_leaves_what_it_had(manifest, encoder, tmp_path):
         manifest=str(tmp_path / "m.csv"),
     )
     process = subprocess.Popen([sys.executable, "-c", program])
-    while len(list(store.folder.glob("*.npz"))) < 2:
+    while len(list(store.folder.glob("[!.]*.npz"))) < 2:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -1,6 +1,5 @@
 """SphereFace2: binary classification of every class."""
 
-import functools
 import math
 
 import torch
@@ -12,9 +11,12 @@ from speechbrain_ext.nnet.losses.angles import (
     check_angle,
     cos_minus_margin,
     cos_plus_margin,
-    sine,
 )
 from speechbrain_ext.nnet.losses.base import ClassificationLoss, transformed
+from speechbrain_ext.nnet.losses.one_vs_all import (
+    compiled_negatives,
+    negatives_in_place,
+)
 from speechbrain_ext.utils.devices import compiler_found
 from speechbrain_ext.utils.distributed import all_reduce_sum, replicated
 
@@ -325,14 +327,14 @@ class _OneVsAll(torch.autograd.Function):
 
 
 def _all_negatives(loss, cosines, targets, rows, columns, constants):
-    """``_negatives`` of a whole batch, compiled or in place."""
+    """``negatives`` of a whole batch, compiled or in place."""
     compiled = loss.compile_pass
     if compiled is None:
         compiled = cosines.numel() >= WORTH_COMPILING
         compiled = compiled and compiler_found(cosines.device.type)
     if compiled:
         try:
-            return _compiled_negatives()(cosines, targets, *constants)
+            return compiled_negatives()(cosines, targets, *constants)
         except TorchDynamoException as error:
             if loss.compile_pass:
                 raise
@@ -345,110 +347,7 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
     bias, turn, *others = constants
     if turn is not None:  # as numbers
         turn = math.cos(loss.margin), math.sin(loss.margin)
-    return _negatives_in_place(cosines, rows, columns, bias, turn, *others)
-
-
-def _negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
-    """Sums of softplus and sigmoid over all other classes, and the gradient.
-
-    ``turn`` holds cosine and sine of a margin on the angles. ``straight``
-    makes the slope of a logit ``scale``. The gradient is that of ``weight``
-    times the sum of softplus. A weight per row, [batch, 1], is in the sums too.
-    """
-    slope = weight * scale
-    if turn is not None:
-        sines = sine(cosines)
-        slope = slope * (turn[0] - turn[1] * (cosines / sines))
-        cosines = turn[0] * cosines + turn[1] * sines
-    half = _above(cosines, exponent) / 2
-    power = half ** (exponent - 1)
-    logits = (2 * scale) * (half * power) + (bias - scale)
-    if not straight:
-        slope = exponent * slope * power
-    classes = torch.arange(cosines.shape[1], device=cosines.device)
-    logits = torch.where(classes == targets, -math.inf, logits)
-    # softplus and sigmoid from one exponential, which cannot overflow
-    small = torch.exp(-logits.abs())
-    one = 1 + small
-    inverse = 1 / one
-    # log1p takes four times as long as log; add what rounding removed
-    log = one.log() + (small - (one - 1)) * inverse
-    sigmoid = torch.where(logits >= 0, 1, small) * inverse
-    softplus = logits.clamp(min=0) + log
-    own = weight if torch.is_tensor(weight) else None
-    return _sum(softplus, own), _sum(sigmoid, own), sigmoid * slope
-
-
-def _negatives_in_place(
-    cosines, rows, columns, bias, turn, scale, exponent, straight, weight
-):
-    """``_negatives`` without a compiler.
-
-    New memory is more expensive than arithmetic. So a few utterances at a
-    time are computed in the same blocks, which stay in the cache.
-    """
-    batch, classes = cosines.shape
-    gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
-    # a sixteenth of the batch at a time, or more if that is very small
-    step = min(max(-(-batch // 16), 2**18 // classes, 1), batch)
-    blocks = cosines.new_empty(4 if turn is None else 6, step, classes)
-    zero, unit = cosines.new_zeros(()), cosines.new_ones(())
-    shift, stretch = bias - scale, 2 * scale / 2**exponent
-    steepness = scale if straight else exponent * stretch
-    if not torch.is_tensor(weight):
-        steepness = weight * steepness
-    for start in range(0, batch, step):
-        part = cosines[start : start + step]
-        own = weight[start : start + step] if torch.is_tensor(weight) else None
-        slopes = gradient[start : start + step]
-        logits, power, small, one = blocks[:4, : len(part)]
-        torch.add(part, 1, out=logits)
-        if turn is not None:
-            sines, turned = blocks[4:, : len(part)]
-            torch.sub(unit, part, out=sines).mul_(logits)  # see `sine`
-            sines.clamp_(min=torch.finfo(sines.dtype).eps).sqrt_()
-            ratio = {"value": -turn[1], "out": turned}
-            torch.addcdiv(turn[0] * unit, part, sines, **ratio)
-            torch.add(unit, part, alpha=turn[0], out=logits)
-            logits.add_(sines, alpha=turn[1])
-        if exponent != int(exponent):
-            logits.clamp_(min=0)
-        torch.pow(logits, exponent - 1, out=power)
-        torch.addcmul(shift, logits, power, value=stretch, out=logits)
-        here = slice(start, start + step)
-        if len(rows) < batch:  # of a shard
-            here = (rows >= start) & (rows < start + step)
-        logits[rows[here] - start, columns[here]] = -math.inf
-        # softplus(z) = max(z, 0) + log(1 + exp(-|z|)), which cannot overflow
-        torch.copysign(logits, -1, out=small).exp_()
-        torch.add(small, 1, out=one)
-        torch.sigmoid(logits, out=slopes)
-        pull = pull + _sum(slopes, own)
-        total = total + _sum(logits.clamp_(min=0), own)
-        # log1p takes twelve times as long as log; add what rounding removed
-        small.sub_(torch.sub(one, 1, out=logits))
-        total = total + _sum(small, own) + _sum(one.log_(), own)
-        if turn is not None:
-            slopes.mul_(turned)
-        if straight:
-            slopes.mul_(steepness)
-        else:
-            torch.addcmul(zero, slopes, power, value=steepness, out=slopes)
-        if own is not None:
-            slopes.mul_(own)
-    return total, pull, gradient
-
-
-def _sum(terms, weight):
-    """Sum of terms [batch, classes], with a weight per row if there is one."""
-    if weight is None:
-        return terms.sum()
-    return terms.sum(dim=1) @ weight.squeeze(1)
-
-
-@functools.cache
-def _compiled_negatives():
-    return torch.compile(_negatives, dynamic=False)
+    return negatives_in_place(cosines, rows, columns, bias, turn, *others)
 
 
 def _above(cosines, exponent):

@@ -1,0 +1,208 @@
+"""The terms of one-vs-all losses for all classes but the true one.
+
+Sums of softplus and of sigmoid over logits, and the gradient, in one pass over
+[batch, classes]: once for a compiler, and once by hand. New memory costs more
+time than arithmetic, on a processor and on a GPU.
+"""
+
+import functools
+import math
+
+import torch
+
+from speechbrain_ext.nnet.losses.angles import sine
+
+# Of inductor, which would otherwise make two passes with a tensor between them
+ONE_PASS = {"realize_opcount_threshold": 200, "realize_reads_threshold": 50}
+
+
+def negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
+    """Sums of softplus and sigmoid over all other classes, and the gradient.
+
+    A logit is scale * g(cos(theta - margin)) + bias with the similarity g(z) =
+    2 ((z + 1) / 2)^exponent - 1 of SphereFace2. This form is for a compiler.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosines theta, shape [batch, classes].
+    targets : torch.Tensor
+        Class numbers, shape [batch, 1]; any other number is no class here.
+    bias : torch.Tensor
+        Added to each logit, shape [1].
+    turn : tuple of torch.Tensor
+        Cosine and sine of the margin; None for no margin.
+    scale : float
+        Factor of the similarity.
+    exponent : float
+        Exponent of the similarity.
+    straight : bool
+        Whether the slope of a logit is ``scale`` whatever the cosine.
+    weight : float | torch.Tensor
+        The gradient is that of ``weight`` times the sum of softplus. A weight
+        per row, [batch, 1], is in the sums too.
+
+    Returns
+    -------
+    torch.Tensor
+        Sum of softplus.
+    torch.Tensor
+        Sum of sigmoid.
+    torch.Tensor
+        The gradient, shape [batch, classes].
+
+    Example
+    -------
+    >>> cosines, targets = torch.zeros(1, 3), torch.tensor([[0]])
+    >>> bias = torch.zeros(1)
+    >>> total, _, _ = negatives(cosines, targets, bias, None, 8, 1, False, 1)
+    >>> total.item() == 2 * torch.nn.functional.softplus(bias).item()
+    True
+    """
+    stretch = 2 * scale / 2**exponent
+    slope = weight * (scale if straight else exponent * stretch)
+    if turn is None:
+        above = 1 + cosines
+    else:
+        sines = sine(cosines)
+        slope = slope * turn[0] - slope * turn[1] * (cosines / sines)
+        above = 1 + (turn[0] * cosines + turn[1] * sines)
+    if exponent != int(exponent):
+        above = above.clamp(min=0)  # rounding can make it negative
+    power = above ** (exponent - 1)
+    logits = stretch * (above * power) + (bias - scale)
+    if not straight:
+        slope = slope * power
+    # int32 is compared twice as fast as int64
+    classes = torch.arange(
+        cosines.shape[1], dtype=torch.int32, device=cosines.device
+    )
+    logits = torch.where(classes == targets.int(), -math.inf, logits)
+    # softplus and sigmoid from one exponential, which cannot overflow
+    small = torch.exp(-logits.abs())
+    one = 1 + small
+    # log1p takes four times as long as log; add what rounding removed
+    softplus = logits.clamp(min=0) + (one.log() + (small - (one - 1)))
+    sigmoid = torch.where(logits >= 0, 1, small) / one
+    own = weight if torch.is_tensor(weight) else None
+    return _sum(softplus, own), _sum(sigmoid, own), sigmoid * slope
+
+
+@functools.cache
+def compiled_negatives():
+    """``negatives``, compiled at its first call.
+
+    Returns
+    -------
+    collections.abc.Callable
+        The function.
+    """
+    return torch.compile(negatives, dynamic=False, options=ONE_PASS)
+
+
+def negatives_in_place(
+    cosines, rows, columns, bias, turn, scale, exponent, straight, weight
+):
+    """``negatives`` without a compiler.
+
+    A few utterances at a time are computed in the same blocks, which stay in
+    the cache.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosines theta, shape [batch, classes].
+    rows : torch.Tensor
+        Rows with a true class among the columns, shape [rows].
+    columns : torch.Tensor
+        Those classes, shape [rows].
+    bias : torch.Tensor
+        Added to each logit, shape [1].
+    turn : tuple of float
+        Cosine and sine of the margin; None for no margin.
+    scale : float
+        See ``negatives``.
+    exponent : float
+        See ``negatives``.
+    straight : bool
+        See ``negatives``.
+    weight : float | torch.Tensor
+        See ``negatives``.
+
+    Returns
+    -------
+    torch.Tensor
+        Sum of softplus.
+    torch.Tensor
+        Sum of sigmoid.
+    torch.Tensor
+        The gradient, shape [batch, classes].
+
+    Example
+    -------
+    >>> cosines, true, bias = (
+    ...     torch.zeros(1, 3),
+    ...     torch.tensor([0]),
+    ...     torch.ones(1),
+    ... )
+    >>> parts = [cosines, true, true, bias, None, 8, 1, False, 1]
+    >>> negatives_in_place(*parts)[2].shape
+    torch.Size([1, 3])
+    """
+    batch, classes = cosines.shape
+    gradient, total, pull = torch.empty_like(cosines), 0.0, 0.0
+    # a sixteenth of the batch at a time, or more if that is very small
+    step = min(max(-(-batch // 16), 2**18 // classes, 1), batch)
+    blocks = cosines.new_empty(4 if turn is None else 6, step, classes)
+    zero, unit = cosines.new_zeros(()), cosines.new_ones(())
+    shift, stretch = bias - scale, 2 * scale / 2**exponent
+    steepness = scale if straight else exponent * stretch
+    if not torch.is_tensor(weight):
+        steepness = weight * steepness
+    for start in range(0, batch, step):
+        part = cosines[start : start + step]
+        own = weight[start : start + step] if torch.is_tensor(weight) else None
+        slopes = gradient[start : start + step]
+        logits, power, small, one = blocks[:4, : len(part)]
+        torch.add(part, 1, out=logits)
+        if turn is not None:
+            sines, turned = blocks[4:, : len(part)]
+            torch.sub(unit, part, out=sines).mul_(logits)  # see `sine`
+            sines.clamp_(min=torch.finfo(sines.dtype).eps).sqrt_()
+            ratio = {"value": -turn[1], "out": turned}
+            torch.addcdiv(turn[0] * unit, part, sines, **ratio)
+            torch.add(unit, part, alpha=turn[0], out=logits)
+            logits.add_(sines, alpha=turn[1])
+        if exponent != int(exponent):
+            logits.clamp_(min=0)
+        torch.pow(logits, exponent - 1, out=power)
+        torch.addcmul(shift, logits, power, value=stretch, out=logits)
+        here = slice(start, start + step)
+        if len(rows) < batch:  # of a shard
+            here = (rows >= start) & (rows < start + step)
+        logits[rows[here] - start, columns[here]] = -math.inf
+        # softplus(z) = max(z, 0) + log(1 + exp(-|z|)), which cannot overflow
+        torch.copysign(logits, -1, out=small).exp_()
+        torch.add(small, 1, out=one)
+        torch.sigmoid(logits, out=slopes)
+        pull = pull + _sum(slopes, own)
+        total = total + _sum(logits.clamp_(min=0), own)
+        # log1p takes twelve times as long as log; add what rounding removed
+        small.sub_(torch.sub(one, 1, out=logits))
+        total = total + _sum(small, own) + _sum(one.log_(), own)
+        if turn is not None:
+            slopes.mul_(turned)
+        if straight:
+            slopes.mul_(steepness)
+        else:
+            torch.addcmul(zero, slopes, power, value=steepness, out=slopes)
+        if own is not None:
+            slopes.mul_(own)
+    return total, pull, gradient
+
+
+def _sum(terms, weight):
+    """Sum of terms [batch, classes], with a weight per row if there is one."""
+    if weight is None:
+        return terms.sum()
+    return terms.sum(dim=1) @ weight.squeeze(1)

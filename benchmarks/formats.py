@@ -2,7 +2,8 @@
 """Embeddings of the same speech in other file formats and sample rates.
 
     python benchmarks/formats.py --pretrained_folder=FOLDER \
-        --data_folder=CORPUS [--trials veri_O.txt] [--quick] [--json FILE]
+        [--noise_floor_folder=FOLDER] --data_folder=CORPUS \
+        [--trials veri_O.txt] [--quick] [--json FILE]
 
 CORPUS has VoxCeleb's layout: wav/<id>.wav at 16 kHz and meta/<trial list>.
 120 utterances of the trials, drawn by a seed, are written again in each
@@ -14,7 +15,8 @@ Some recordings are digitally silent between words: a noise gate or an editor
 set the samples to 0. Their log filterbanks are at the floor there, and any
 rounding or coding noise lifts them by several nepers. Such utterances, whose
 quietest 5 % of the frames have a standard deviation below one 16-bit step,
-are counted apart. The bound holds for them too.
+are counted apart. The bound holds for them too. A second encoder can be given,
+trained with the same recipe and `--noise_floor=1.0`.
 """
 
 import pathlib
@@ -22,13 +24,17 @@ import tempfile
 from math import gcd
 
 import numpy as np
+import pandas as pd
 import soundfile
 import torch
 from record import finish, parser, print_header, print_row, row
 from scipy.signal import resample_poly
+from torch.nn.functional import normalize
 
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.speaker import SpeakerVerifier
+from speechbrain_ext.utils.metrics import EER
 
 SEED = 42
 RATE = 16000  # of the corpus
@@ -51,7 +57,7 @@ def resampled(samples, rate):
 def embedding(verifier, path):
     """The embedding of a file, of length 1."""
     found = verifier.encode_batch(verifier.load_audio(path)).flatten()
-    return torch.nn.functional.normalize(found.double(), dim=0)
+    return normalize(found.double(), dim=0)
 
 
 def copies(verifier, paths, rate, channels, suffix, coding):
@@ -74,17 +80,17 @@ def digitally_silent(path):
     return np.percentile(frames.std(axis=1), 5) < 1
 
 
-def measure(verifier, paths):
+def measure(verifier, paths, prefix):
     """Yields rows."""
     silent = torch.tensor([bool(digitally_silent(path)) for path in paths])
     groups = {
         "background noise": ~silent,
         "digital silence": silent,
     }
-    for group, members in groups.items():
-        yield row(
-            f"utterances with {group}", members.sum().item(), "", digits=0
-        )
+    if not prefix:
+        for group, members in groups.items():
+            count = members.sum().item()
+            yield row(f"utterances with {group}", count, "", digits=0)
     own = torch.stack([embedding(verifier, path) for path in paths])
     for name, rate, channels, suffix, coding, least in FORMATS:
         other = copies(verifier, paths, rate, channels, suffix, coding)
@@ -93,15 +99,32 @@ def measure(verifier, paths):
             if not members.any():
                 continue
             mean, low = same[members].mean().item(), same[members].min().item()
-            words = f"{name}, {group}"
+            words = f"{prefix}{name}, {group}"
             yield row(f"{words}, mean", mean, "cosine", digits=4)
             yield row(f"{words}, lowest", low, "cosine", least, True, 4)
+
+
+def error_rate(verifier, folder, trials):
+    """EER of the trials by cosine, %."""
+    ids = sorted({*trials["enrol"], *trials["test"]})
+    table = pd.DataFrame({"ID": ids, "wav": [f"{folder}/{i}.wav" for i in ids]})
+    sizes = [soundfile.info(path).frames for path in table["wav"]]
+    table = table.assign(start=0, stop=sizes, duration=np.array(sizes) / RATE)
+    embeddings = normalize(embed_utterances(verifier, table))
+    place = {one: number for number, one in enumerate(ids)}
+    enrol, test = (
+        embeddings[[place[one] for one in trials[side]]]
+        for side in ("enrol", "test")
+    )
+    scores, target = (enrol * test).sum(dim=1), torch.tensor(trials["target"].to_numpy())
+    return 100 * EER(scores[target], scores[~target])[0]
 
 
 def main():
     """Prints the table and writes the record."""
     options = parser(__doc__, "twelve utterances")
     options.add_argument("--pretrained_folder", required=True)
+    options.add_argument("--noise_floor_folder", help="of another encoder")
     options.add_argument("--data_folder", required=True, type=pathlib.Path)
     options.add_argument("--trials", default="veri_O.txt")
     arguments = options.parse_args()
@@ -112,11 +135,19 @@ def main():
     order = np.random.default_rng(SEED).permutation(len(ids))
     chosen = order[: 12 if arguments.quick else 120]
     paths = [folder / "wav" / f"{ids[one]}.wav" for one in chosen]
-    verifier = SpeakerVerifier.from_folder(arguments.pretrained_folder)
+    encoders = {"": arguments.pretrained_folder}
+    if arguments.noise_floor_folder:
+        encoders["noise floor, "] = arguments.noise_floor_folder
     record = []
-    for one in measure(verifier, paths):
-        print_row(one)
-        record.append(one)
+    for prefix, path in encoders.items():
+        verifier = SpeakerVerifier.from_folder(path)
+        found = list(measure(verifier, paths, prefix))
+        if not arguments.quick:
+            rate = error_rate(verifier, folder / "wav", trials)
+            found.append(row(f"{prefix}{arguments.trials}", rate, "EER %"))
+        for one in found:
+            print_row(one)
+        record += found
     finish(record, arguments.json, SEED)
 
 

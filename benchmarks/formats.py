@@ -116,7 +116,10 @@ def error_rate(verifier, folder, trials):
         embeddings[[place[one] for one in trials[side]]]
         for side in ("enrol", "test")
     )
-    scores, target = (enrol * test).sum(dim=1), torch.tensor(trials["target"].to_numpy())
+    scores, target = (
+        (enrol * test).sum(dim=1),
+        torch.tensor(trials["target"].to_numpy()),
+    )
     return 100 * EER(scores[target], scores[~target])[0]
 
 

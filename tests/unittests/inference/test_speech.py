@@ -79,3 +79,23 @@ def test_features_refuse_rows_in_evaluation_alone():
         features(wavs)
     assert torch.equal(features(wavs[::2]), front(wavs[::2]))
     assert no_speech_reasons(wavs[::2], 16000) == ["", ""]
+
+
+def test_a_look_at_a_few_samples_gives_the_same_reasons():
+    generator = torch.Generator().manual_seed(5)
+    for number in range(300):
+        draw = torch.rand(3, generator=generator)
+        samples = int(1 + 9000 * draw[0] ** 2)
+        wavs = torch.zeros(4, samples)
+        start = int(samples * draw[1])
+        stop = start + int((samples - start) * draw[2])
+        wavs[1, start:stop] = torch.rand(stop - start, generator=generator)
+        wavs[2] = torch.rand(samples, generator=generator)
+        wavs[3] = 0.3
+        wavs[number % 4, samples // 2] = (0.0, float("nan"), 1.0)[number % 3]
+        seconds = seconds_of_sound(wavs, 8000)
+        for row, reason in enumerate(no_speech_reasons(wavs, 8000)):
+            if not wavs[row].isfinite().all():
+                assert "not finite" in reason
+            else:
+                assert bool(reason) == (seconds[row] < 0.1 * (1 - 1e-6))

@@ -41,6 +41,7 @@ PROGRAMS = {
     "label_filters": (),
     "noise_lists": ("data_folder",),
     "data": ("data_folder",),
+    "embedding": ("pretrained_folder", "data_folder"),
     "formats": ("pretrained_folder", "data_folder"),
     "interop": (
         "pretrained_folder",

@@ -24,6 +24,12 @@ from speechbrain_ext.inference.speech import (
     no_speech_reasons,
 )
 
+PRECISIONS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
 
 class UtteranceDataset(torch.utils.data.Dataset):
     """Utterances of a manifest, whole or in crops.
@@ -212,6 +218,43 @@ def encoder_rate(encoder):
     return getattr(normalizer, "sample_rate", 16000)
 
 
+def at_precision(device, precision):
+    """Computes the layers in a block at a precision.
+
+    Arguments
+    ---------
+    device : str | torch.device
+        Where they are.
+    precision : str
+        ``fp32``, ``bf16`` or ``fp16``.
+
+    Returns
+    -------
+    contextlib.AbstractContextManager
+        The block.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision.
+
+    Example
+    -------
+    >>> with at_precision("cpu", "bf16"):
+    ...     torch.nn.Linear(2, 3)(torch.ones(1, 2)).dtype
+    torch.bfloat16
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(PRECISIONS)}, got "
+            f"{precision!r}."
+        )
+    if precision == "fp32":
+        return nullcontext()
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=PRECISIONS[precision])
+
+
 def embed_batches(
     encoder,
     manifest,
@@ -220,6 +263,7 @@ def embed_batches(
     share=(0, 1),
     crops=None,
     failures=None,
+    precision="fp32",
 ):
     """Computes embeddings of utterances, or of their crops, batch by batch.
 
@@ -244,6 +288,9 @@ def embed_batches(
     failures : dict
         Gets the reason for each utterance, by its ID, that cannot be read or
         has no speech, instead of an error. None for errors.
+    precision : str
+        Of the encoder's layers: ``fp32``, ``bf16`` or ``fp16``. Front end and
+        pooling are always computed in float32.
 
     Yields
     ------
@@ -282,7 +329,7 @@ def embed_batches(
         if crops is not None:  # each is a signal of its own
             wavs = wavs.flatten(0, 1)
             lengths = lengths.repeat_interleave(crops.number)
-        with torch.inference_mode():
+        with torch.inference_mode(), at_precision(encoder.device, precision):
             found = encoder.encode_batch(wavs, lengths)
             found = found.squeeze(1).float().cpu()
         if crops is not None:

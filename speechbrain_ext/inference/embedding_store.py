@@ -58,6 +58,8 @@ class EmbeddingStore:
     crops : speechbrain_ext.dataio.crops.Crops
         Which crops of each utterance the embeddings are of; None for whole
         utterances. Each number and length of crops has a subfolder of its own.
+    precision : str
+        Of the encoder, see ``embed_batches``. Each has a subfolder of its own.
 
     Example
     -------
@@ -67,12 +69,15 @@ class EmbeddingStore:
     [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, folder, fingerprint, crops=None):
+    def __init__(self, folder, fingerprint, crops=None, precision="fp32"):
         name = fingerprint[:16]
         if crops is not None:
             name += f"_{crops.number}x{float(crops.seconds)}s"
+        if precision != "fp32":
+            name += f"_{precision}"
         self.folder = pathlib.Path(folder) / name
         self.crops = crops
+        self.precision = precision
 
     def add(self, keys, ids, embeddings):
         """Writes a file of embeddings.
@@ -315,6 +320,7 @@ def stored_embeddings(
             num_workers,
             share,
             store.crops,
+            precision=store.precision,
         )
         bar = tqdm(
             total=len(rows) // share[1],

@@ -137,7 +137,8 @@ def mask_frames(values, frames, fill=0.0, overwrite=False):
         and not torch.compiler.is_compiling()
     ):
         for row, count in zip(values, frames.tolist(), strict=True):
-            row[..., count:] = fill
+            if count < values.shape[-1]:
+                row[..., count:] = fill
         return values
     beyond = torch.arange(
         values.shape[-1], device=values.device

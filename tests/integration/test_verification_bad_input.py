@@ -411,6 +411,7 @@ def test_all_processes_end_where_one_meets_a_broken_file(
         "pretrained_folder": exported,
         "embeddings_folder": tmp_path / "stored",
         "batch_seconds": 0.1,
+        "precision": "fp32",
         "num_workers": 0,
     }
     arguments = recipe_folder, hparams, tmp_path / "test.csv"

@@ -104,9 +104,9 @@ KEYS = """
     seed output_folder save_folder data_folder file_list layout trial_lists
     enrolment max_unreadable skip_prep pretrained_folder embeddings_folder
     cohort_manifest calibration_manifest conditions batch_seconds num_workers
-    trust block_size scorings crops crop_seconds top_n cohort_by plda_rank
-    calibrate calibration_trials calibration_prior p_targets bootstrap
-    confidence score_forms score_matrices
+    trust precision block_size scorings crops crop_seconds top_n cohort_by
+    plda_rank calibrate calibration_trials calibration_prior p_targets
+    bootstrap confidence score_forms score_matrices
 """.split()
 
 INTERRUPTED = (
@@ -203,7 +203,9 @@ def embed(hparams, encoder, manifests, crops=None):
     """
     folder = pretrained_folder(hparams["pretrained_folder"])
     fingerprint = model_fingerprint(folder)
-    store = EmbeddingStore(hparams["embeddings_folder"], fingerprint, crops)
+    store = EmbeddingStore(
+        hparams["embeddings_folder"], fingerprint, crops, hparams["precision"]
+    )
     main_process_first(store.lock)
     found = []
     embeddings_of = functools.partial(

@@ -47,6 +47,7 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.fbank, self.norm = KaldiFbank(40), SentenceMeanNorm()
         self.model = ResNet(40, (1, 1, 1, 1), 4, lin_neurons=8)
+        self.device = "cpu"
 
     def encode_batch(self, wavs, lengths):
         features = self.norm(self.fbank(wavs), lengths)
@@ -185,3 +186,20 @@ def test_seconds_of_a_crop_are_the_encoders(tmp_path):
     loader = utterance_loader(manifest, sample_rate=8000, crops=Crops(2, 0.5))
     (batch,) = loader
     assert batch.sig.data.shape == (1, 2, 4000)
+
+
+def test_bf16_is_close_and_an_unknown_precision_is_refused(manifest):
+    encoder = Encoder().eval()
+    for layer in encoder.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # as after training
+            layer.running_var.fill_(0.5)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        parts = list(embed_batches(encoder, manifest, precision=precision))
+        found[precision] = torch.cat([part for _, part in parts]).double()
+    assert found["bf16"].dtype == torch.float64
+    assert not torch.equal(found["bf16"], found["fp32"])
+    cosines = torch.nn.functional.cosine_similarity(*found.values())
+    assert cosines.min() > 0.999
+    with pytest.raises(ValueError, match="one of fp32, bf16, fp16, got 'int8'"):
+        list(embed_batches(encoder, manifest, precision="int8"))

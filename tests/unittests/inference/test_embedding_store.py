@@ -204,7 +204,7 @@ def test_verification_leaves_silence_out_of_the_cohort_alone(
     hparams = {
         "pretrained_folder": tmp_path,
         "embeddings_folder": tmp_path / "embeddings",
-        **{"batch_seconds": 2.0, "num_workers": 0},
+        **{"batch_seconds": 2.0, "num_workers": 0, "precision": "fp32"},
     }
     manifests = {"trial lists": manifest[2:], "cohort": manifest}
     found = script.embed(hparams, encoder, manifests)

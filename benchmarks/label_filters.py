@@ -41,13 +41,13 @@ LEAST_AUC = 0.9
 LOSSES = {"AAM": AAMSoftmax, "SphereFace2 C": SphereFace2}
 # Settings of each filter for 20 speakers and few epochs
 TOY = {
-    "ORGate": "{kind: ORGate, top_k: 1, warm_up: 2}",
-    "LossGate": "{kind: LossGate, warm_up: 3}",
-    "LabelCorrection": "{kind: LabelCorrection, warm_up: 3}",
-    "SubCenterDrop": "{kind: SubCenterDrop, angle: 66, warm_up: 3}",
+    "ORGate": "{kind: ORGate, top_k: 1, warm_up: 5}",
+    "LossGate": "{kind: LossGate, warm_up: 6}",
+    "LabelCorrection": "{kind: LabelCorrection, confidence: 0.8, warm_up: 6}",
+    "SubCenterDrop": "{kind: SubCenterDrop, angle: 66, warm_up: 6}",
 }
 TRAINING = {
-    "number_of_epochs": 7,
+    "number_of_epochs": 14,
     "block_sizes": "[1, 1, 1, 1]",
     "channels": 8,
     "embedding_size": 64,
@@ -55,8 +55,8 @@ TRAINING = {
     "sentence_len": 0.8,
     "dev_speakers": 0,
     "initial_lr": 0.05,
-    "margin_start_epoch": 3,
-    "margin_fix_epoch": 7,
+    "margin_start_epoch": 7,
+    "margin_fix_epoch": 12,
     "min_draws": 1,
     "warmup_epochs": 1,
     "select": "average",

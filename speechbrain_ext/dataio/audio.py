@@ -6,6 +6,7 @@ import os
 from fractions import Fraction
 from functools import cache
 
+import numpy as np
 import soundfile
 import torch
 from scipy.signal import resample_poly
@@ -123,11 +124,14 @@ def read_audio(
             f"got {rate}; {REMEDY}."
         )
     # the sum is a faster test; if it overflows, the samples decide
-    if not audio.sum().isfinite() and not audio.isfinite().all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = audio.sum()
+    if not np.isfinite(total) and not np.isfinite(audio).all():
         raise AudioError(
             f"{path} has samples that are not finite (NaN or infinite) from "
             f"sample {start} on; write the file again, or remove it."
         )
+    audio = torch.from_numpy(audio)
     if rate == sample_rate and audio.shape[1] == 1:
         signal = audio[:, 0]
     elif sample_rate // math.gcd(rate, sample_rate) > MOST_PHASES:
@@ -211,14 +215,13 @@ def _load(path, start, frames):
                 require_regular(source)
             # not SpeechBrain's `audio_io`, which looks for its lazy import in
             # the source of its caller, at each call
-            samples, rate = soundfile.read(
+            return soundfile.read(
                 source,
                 start=start,
                 frames=frames,
                 dtype="float32",
                 always_2d=True,
             )
-            return torch.from_numpy(samples), rate
     except (RuntimeError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         reason = " ".join(str(reason).split()).removesuffix(".")

@@ -191,7 +191,9 @@ class CropDataset(torch.utils.data.Dataset):
             "id": utterance,
             "row": int(draw.row),
             "sig": signal,
-            "spk_id_encoded": torch.tensor([self.labels[draw.row, which]]),
+            "spk_id_encoded": torch.from_numpy(
+                self.labels[draw.row, which : which + 1]
+            ),
             "seed": stable_seed(seed, "signal"),
             **deferred,
         }

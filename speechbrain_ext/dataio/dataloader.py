@@ -8,6 +8,7 @@ import time
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.data_utils import batch_pad_right
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.audio import AudioError
@@ -180,13 +181,20 @@ def shared_batch(examples):
     >>> shared_batch([{"id": "a", "sig": torch.ones(3)}]).sig.data.shape
     torch.Size([1, 3])
     """
-    batch = PaddedBatch(examples)
+    batch = PaddedBatch(examples, padding_func=_padded)
     if torch.utils.data.get_worker_info() is not None:
         for value in batch:
             for tensor in value if isinstance(value, tuple) else [value]:
                 if torch.is_tensor(tensor):
                     tensor.share_memory_()
     return batch
+
+
+def _padded(tensors, **options):
+    """``batch_pad_right``, which would copy tensors of equal shapes twice."""
+    if any(one.shape != tensors[0].shape for one in tensors):
+        return batch_pad_right(tensors, **options)
+    return torch.stack(tensors), torch.ones(len(tensors))
 
 
 def crop_loader(dataset, batches, options):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ext.dataio.audio import AudioError, read_audio
 from speechbrain_ext.dataio.dataloader import (
@@ -110,6 +111,19 @@ def test_worker_that_dies_while_it_sends_is_a_sentence(error, monkeypatch):
     with pytest.raises(OSError, match="missing.wav"):
         with explain_reading(reading=True):
             raise FileNotFoundError(2, "No such file", "missing.wav")
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 3, 4], [5]])
+def test_a_batch_is_that_of_speechbrain(lengths):
+    examples = [
+        {"id": str(row), "sig": torch.rand(length), "label": torch.ones(1)}
+        for row, length in enumerate(lengths)
+    ]
+    found, expected = shared_batch(examples), PaddedBatch(examples)
+    assert found.id == expected.id
+    for name in ("sig", "label"):
+        for one, other in zip(found[name], expected[name], strict=True):
+            assert one.dtype == other.dtype and torch.equal(one, other)
 
 
 def test_stuck_worker_is_a_sentence():

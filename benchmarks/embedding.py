@@ -21,14 +21,11 @@ import pandas as pd
 import soundfile
 import torch
 from record import finish, parser, print_header, print_row, row
+from speechbrain.utils.autocast import AMPConfig, TorchAutocast
 from torch.nn.functional import normalize
 
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.inference.embedding import (
-    at_precision,
-    embed_batches,
-    utterance_loader,
-)
+from speechbrain_ext.inference.embedding import embed_batches, utterance_loader
 from speechbrain_ext.inference.speaker import SpeakerVerifier
 from speechbrain_ext.utils.metrics import EER
 
@@ -70,7 +67,8 @@ def variants(verifier, table):
         batches.append((torch.randn(features.shape), features, lengths))
 
     def alone(precision, which, masks=False):
-        with torch.inference_mode(), at_precision("cpu", precision):
+        dtype = AMPConfig.from_name(precision).dtype
+        with torch.inference_mode(), TorchAutocast("cpu", dtype=dtype):
             for batch in batches:
                 network(batch[which], batch[2] if masks else None)
 
@@ -126,22 +124,26 @@ def measure(verifier, table, rounds, bounds):
     )
 
 
-def error_rates(verifier, folder, name):
-    """Yields the EERs."""
-    trials = read_trials(f"{folder}/meta/{name}")
+def error_rate(verifier, folder, trials, precision="fp32"):
+    """EER of trials by cosine, %."""
     ids = sorted({*trials["enrol"], *trials["test"]})
+    table = utterance_table(folder, ids)
+    embeddings = normalize(embedded(verifier, table, precision))
     place = {one: number for number, one in enumerate(ids)}
-    table = utterance_table(f"{folder}/wav", ids)
+    enrol, test = (
+        embeddings[[place[one] for one in trials[side]]]
+        for side in ("enrol", "test")
+    )
+    scores = (enrol * test).sum(dim=1)
     target = torch.tensor(trials["target"].to_numpy())
+    return 100 * EER(scores[target], scores[~target])[0]
+
+
+def error_rates(verifier, folder, trials, name):
+    """Yields the EERs."""
     found = []
     for one in PRECISIONS:
-        embeddings = normalize(embedded(verifier, table, one))
-        enrol, test = (
-            embeddings[[place[each] for each in trials[side]]]
-            for side in ("enrol", "test")
-        )
-        scores = (enrol * test).sum(dim=1)
-        found.append(100 * EER(scores[target], scores[~target])[0])
+        found.append(error_rate(verifier, folder, trials, one))
         yield row(f"{name}, {one}", found[-1], "EER %")
     moved = abs(found[0] - found[1])
     yield row(f"{name}, bf16 beside fp32", moved, "points of EER", MOVED)
@@ -167,7 +169,9 @@ def main():
         print_row(one)
         record.append(one)
     if not quick:
-        for one in error_rates(verifier, folder, arguments.trials):
+        for one in error_rates(
+            verifier, folder / "wav", trials, arguments.trials
+        ):
             print_row(one)
             record.append(one)
     finish(record, arguments.json, SEED)

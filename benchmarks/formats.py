@@ -24,17 +24,15 @@ import tempfile
 from math import gcd
 
 import numpy as np
-import pandas as pd
 import soundfile
 import torch
+from embedding import error_rate
 from record import finish, parser, print_header, print_row, row
 from scipy.signal import resample_poly
 from torch.nn.functional import normalize
 
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.speaker import SpeakerVerifier
-from speechbrain_ext.utils.metrics import EER
 
 SEED = 42
 RATE = 16000  # of the corpus
@@ -102,25 +100,6 @@ def measure(verifier, paths, prefix):
             words = f"{prefix}{name}, {group}"
             yield row(f"{words}, mean", mean, "cosine", digits=4)
             yield row(f"{words}, lowest", low, "cosine", least, True, 4)
-
-
-def error_rate(verifier, folder, trials):
-    """EER of the trials by cosine, %."""
-    ids = sorted({*trials["enrol"], *trials["test"]})
-    table = pd.DataFrame({"ID": ids, "wav": [f"{folder}/{i}.wav" for i in ids]})
-    sizes = [soundfile.info(path).frames for path in table["wav"]]
-    table = table.assign(start=0, stop=sizes, duration=np.array(sizes) / RATE)
-    embeddings = normalize(embed_utterances(verifier, table))
-    place = {one: number for number, one in enumerate(ids)}
-    enrol, test = (
-        embeddings[[place[one] for one in trials[side]]]
-        for side in ("enrol", "test")
-    )
-    scores, target = (
-        (enrol * test).sum(dim=1),
-        torch.tensor(trials["target"].to_numpy()),
-    )
-    return 100 * EER(scores[target], scores[~target])[0]
 
 
 def main():

@@ -100,6 +100,16 @@ def eers(name):
     return found
 
 
+def missed(name):
+    """A line for each bound of a record that does not hold."""
+    return "\n".join(
+        f"- {one['name']}: {one['value']:,} {one['unit']}. The benchmark asks "
+        f"for {one['bound']:,}, so this bound is missed."
+        for one in rows(name).values()
+        if not one.get("holds", True)
+    )
+
+
 def mean(seeds, condition):
     """The mean over the seeds of a system, as a text."""
     return f"{np.mean([one[condition]['value'] for one in seeds.values()]):.2f}"
@@ -156,6 +166,7 @@ def rendered(name):
         "row": row,
         "value": value,
         "source": source,
+        "missed": missed,
         "eers": eers,
         "mean": mean,
         "shown": shown,

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from speechbrain.utils.autocast import AMPConfig, TorchAutocast
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import (
@@ -23,12 +24,6 @@ from speechbrain_ext.inference.speech import (
     NoSpeechError,
     no_speech_reasons,
 )
-
-PRECISIONS = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 
 
 class UtteranceDataset(torch.utils.data.Dataset):
@@ -218,43 +213,6 @@ def encoder_rate(encoder):
     return getattr(normalizer, "sample_rate", 16000)
 
 
-def at_precision(device, precision):
-    """Computes the layers in a block at a precision.
-
-    Arguments
-    ---------
-    device : str | torch.device
-        Where they are.
-    precision : str
-        ``fp32``, ``bf16`` or ``fp16``.
-
-    Returns
-    -------
-    contextlib.AbstractContextManager
-        The block.
-
-    Raises
-    ------
-    ValueError
-        If there is no such precision.
-
-    Example
-    -------
-    >>> with at_precision("cpu", "bf16"):
-    ...     torch.nn.Linear(2, 3)(torch.ones(1, 2)).dtype
-    torch.bfloat16
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"`precision` must be one of {', '.join(PRECISIONS)}, got "
-            f"{precision!r}."
-        )
-    if precision == "fp32":
-        return nullcontext()
-    kind = torch.device(device).type
-    return torch.autocast(kind, dtype=PRECISIONS[precision])
-
-
 def embed_batches(
     encoder,
     manifest,
@@ -307,8 +265,12 @@ def embed_batches(
         After the last batch, if utterances or crops have no speech.
     OSError
         If a DataLoader worker has ended or is stuck.
+    ValueError
+        If there is no such precision.
     """
     rate = encoder_rate(encoder)
+    kind = torch.device(encoder.device).type
+    dtype = AMPConfig.from_name(precision).dtype
     loader = utterance_loader(
         manifest,
         batch_seconds,
@@ -329,7 +291,7 @@ def embed_batches(
         if crops is not None:  # each is a signal of its own
             wavs = wavs.flatten(0, 1)
             lengths = lengths.repeat_interleave(crops.number)
-        with torch.inference_mode(), at_precision(encoder.device, precision):
+        with torch.inference_mode(), TorchAutocast(kind, dtype=dtype):
             found = encoder.encode_batch(wavs, lengths)
             found = found.squeeze(1).float().cpu()
         if crops is not None:

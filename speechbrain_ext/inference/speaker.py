@@ -256,7 +256,7 @@ class SpeakerVerifier(SpeakerRecognition):
         """The embedding of a file of any length, in bounded memory.
 
         Up to 60 s the file is encoded as a whole. A longer file is read twice
-        in blocks of 16 s, with 12 s of context: once for the normalisation
+        in blocks of 24 s, with 12 s of context: once for the normalisation
         over the whole file, once for the network, whose pooling is
         accumulated. Memory does not depend on the length.
 

@@ -1,6 +1,6 @@
 """Embeddings of long files in bounded memory, block by block.
 
-A block is 16 s long and is read with 8 s of context before it and 4 s after
+A block is 24 s long and is read with 8 s of context before it and 4 s after
 it. The context covers what the resampling filter, the frames and the
 convolutions see beyond the block. The normalisation over the whole file takes
 a pass of its own. The pooling over time is accumulated from block to block.
@@ -27,7 +27,7 @@ from speechbrain_ext.nnet import pooling
 # Seconds. 8 s are 800 frames, a multiple of every network's stride in time, so
 # the frames of all blocks are on one grid. The widest network sees 3.3 s to
 # either side.
-BLOCK, BEFORE, AFTER = 16, 8, 4
+BLOCK, BEFORE, AFTER = 24, 8, 4
 
 
 class RunningPooling:
@@ -279,8 +279,8 @@ def block_ranges(frames, file_rate):
 
     Example
     -------
-    >>> block_ranges(30, 1)
-    [(0, 20, 0, 16), (8, 30, 8, inf)]
+    >>> block_ranges(45, 1)
+    [(0, 28, 0, 24), (16, 45, 8, inf)]
     """
     ranges = []
     for start in range(0, -(-frames // file_rate), BLOCK):

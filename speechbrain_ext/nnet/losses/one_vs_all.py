@@ -25,9 +25,10 @@ def negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
     Arguments
     ---------
     cosines : torch.Tensor
-        Cosines theta, shape [batch, classes].
+        Cosines of the angles theta, shape [batch, classes].
     targets : torch.Tensor
-        Class numbers, shape [batch, 1]; any other number is no class here.
+        True classes, shape [batch, 1]. A row whose number is not a column of
+        ``cosines``, such as -1, has no true class among them.
     bias : torch.Tensor
         Added to each logit, shape [1].
     turn : tuple of torch.Tensor
@@ -111,7 +112,7 @@ def negatives_in_place(
     Arguments
     ---------
     cosines : torch.Tensor
-        Cosines theta, shape [batch, classes].
+        Cosines of the angles theta, shape [batch, classes].
     rows : torch.Tensor
         Rows with a true class among the columns, shape [rows].
     columns : torch.Tensor

@@ -1,5 +1,6 @@
 """Batches that resume where a run was stopped, and errors of reading."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -77,8 +78,11 @@ def read(happens, workers, **options):
         collate_fn=shared_batch,
         **options,
     )
+    before = {*multiprocessing.active_children()}
     with pytest.raises((OSError, AudioError)) as caught, explain_reading():
         list(ReadableBatches(loader))
+    # no worker waits for the garbage collector
+    assert {*multiprocessing.active_children()} <= before
     return str(caught.value)
 
 

@@ -201,5 +201,5 @@ def test_bf16_is_close_and_an_unknown_precision_is_refused(manifest):
     assert not torch.equal(found["bf16"], found["fp32"])
     cosines = torch.nn.functional.cosine_similarity(*found.values())
     assert cosines.min() > 0.999
-    with pytest.raises(ValueError, match="one of fp32, bf16, fp16, got 'int8'"):
+    with pytest.raises(ValueError, match="int8.*one of `fp32`"):
         list(embed_batches(encoder, manifest, precision="int8"))

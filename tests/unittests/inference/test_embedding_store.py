@@ -435,3 +435,13 @@ def test_fingerprint_follows_what_makes_embeddings(tmp_path):
     assert model_fingerprint(tmp_path) != both
     with pytest.raises(FileNotFoundError, match="no hyperparams"):
         model_fingerprint(tmp_path / "none")
+
+
+def test_embeddings_of_another_precision_are_apart(manifest, encoder, tmp_path):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        store = EmbeddingStore(tmp_path, "a" * 64, precision=precision)
+        found[precision] = stored_embeddings(encoder, manifest, store)
+        assert len(store.read()) == len(manifest)
+    assert found["bf16"].dtype == torch.float32
+    assert not torch.equal(found["fp32"], found["bf16"])

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import softplus
 
 from speechbrain_ext.nnet.losses.one_vs_all import (
+    _log1p,
     negatives,
     negatives_in_place,
 )
@@ -66,3 +67,10 @@ def test_passes_are_the_plain_formula(turn, exponent, straight, weighted, form):
         )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.squeeze(), other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logarithm_is_exact_to_rounding(dtype):
+    x = torch.cat([torch.zeros(1), torch.logspace(-30, 0, 500)]).to(dtype)
+    rtol = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(_log1p(x), x.log1p(), rtol=rtol, atol=0)

@@ -287,7 +287,9 @@ def embed_batches(
         spoken = torch.tensor([not why for why in batch.no_speech])
         if not spoken.any():
             continue
-        wavs, lengths = (part[spoken] for part in batch.sig)
+        wavs, lengths = batch.sig
+        if not spoken.all():
+            wavs, lengths = wavs[spoken], lengths[spoken]
         if crops is not None:  # each is a signal of its own
             wavs = wavs.flatten(0, 1)
             lengths = lengths.repeat_interleave(crops.number)

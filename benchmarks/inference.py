@@ -42,8 +42,8 @@ from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.synthetic.toy_corpus import synthesise_corpus
 
 RATE = 16000
-BATCH_SECONDS = 120
-PADDED = 16  # utterances in a padded batch of SpeechBrain's interface
+BATCH_SECONDS = 16  # the default
+PADDED = 4  # utterances in a padded batch of SpeechBrain's interface
 RECIPE = """\
 compute_features: !new:speechbrain_ext.lobes.features.KaldiFbank
     n_mels: 80

@@ -170,7 +170,7 @@ def _add_batches(parser):
         parser,
         "--batch-seconds",
         float,
-        30.0,
+        16.0,
         "seconds of audio in a batch, with padding",
     )
     _number(

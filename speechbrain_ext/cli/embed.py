@@ -34,7 +34,7 @@ SHOWN = 20  # files that an error names
 
 
 def embed_files(
-    verifier, files, batch_seconds=30.0, workers=0, progressbar=False
+    verifier, files, batch_seconds=16.0, workers=0, progressbar=False
 ):
     """Embeds audio files; those that cannot be used are left out.
 

@@ -142,7 +142,7 @@ def length_sorted_batches(durations, batch_seconds):
 
 def utterance_loader(
     manifest,
-    batch_seconds=30.0,
+    batch_seconds=16.0,
     num_workers=0,
     rank=0,
     world_size=1,
@@ -158,7 +158,8 @@ def utterance_loader(
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
         Largest duration of a batch with its padding. On a processor, more
-        than about 30 s are slower; a GPU needs more, such as 600.
+        than about 16 s are slower for wide networks; a GPU needs more,
+        such as 600.
     num_workers : int
         Number of processes that read audio; 0 for this process.
     rank : int
@@ -216,7 +217,7 @@ def encoder_rate(encoder):
 def embed_batches(
     encoder,
     manifest,
-    batch_seconds=30.0,
+    batch_seconds=16.0,
     num_workers=0,
     share=(0, 1),
     crops=None,
@@ -236,7 +237,8 @@ def embed_batches(
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
         Largest duration of a batch with its padding. On a processor, more
-        than about 30 s are slower; a GPU needs more, such as 600.
+        than about 16 s are slower for wide networks; a GPU needs more,
+        such as 600.
     num_workers : int
         Number of processes that read audio; 0 for this process.
     share : tuple of int
@@ -304,7 +306,7 @@ def embed_batches(
 
 
 def embed_utterances(
-    encoder, manifest, batch_seconds=30.0, num_workers=0, progressbar=False
+    encoder, manifest, batch_seconds=16.0, num_workers=0, progressbar=False
 ):
     """Computes the embedding of every whole utterance.
 
@@ -316,7 +318,8 @@ def embed_utterances(
         Columns ID, duration, wav, start and stop.
     batch_seconds : float
         Largest duration of a batch with its padding. On a processor, more
-        than about 30 s are slower; a GPU needs more, such as 600.
+        than about 16 s are slower for wide networks; a GPU needs more,
+        such as 600.
     num_workers : int
         Number of processes that read audio; 0 for this process.
     progressbar : bool

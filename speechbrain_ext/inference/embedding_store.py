@@ -259,7 +259,7 @@ def stored_embeddings(
     encoder,
     manifest,
     store,
-    batch_seconds=30.0,
+    batch_seconds=16.0,
     num_workers=0,
     progressbar=False,
     share=(0, 1),

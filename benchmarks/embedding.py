@@ -8,9 +8,8 @@ CORPUS has VoxCeleb's layout: wav/<id>.wav at 16 kHz and meta/<trial list>.
 200 utterances of the trials are embedded as the recipe does it: read from the
 disk, checked for silence, sorted by length, padded to batches of 30 s. Beside
 it stands the encoder's network alone, on random features of the same shapes
-without masks, at the same precision. The variants take turns at each batch; a
-ratio is the median of those within a round. The EERs are of all trials, by
-cosine.
+without masks, at the same precision. The variants take turns; a ratio is the
+median of those within a round. The EERs are of all trials, by cosine.
 """
 
 import pathlib
@@ -38,7 +37,6 @@ LEAST = 0.85  # share of the bare forward's rate
 MASKS = 1.05  # time with masks / time without, at most
 MOVED = 0.5  # points of EER, far within the interval of a MiniVox list
 ROUNDS = 9
-END = object()
 
 
 def utterance_table(folder, ids):
@@ -59,7 +57,7 @@ def embedded(verifier, table, precision):
 
 
 def variants(verifier, table):
-    """What is timed, by name: each starts an iterator over the batches."""
+    """What is timed, by name."""
     network, batches = verifier.mods.embedding_model, []
     for batch in utterance_loader(table, BATCH_SECONDS, 0, 0, 1, RATE):
         wavs, lengths = batch.sig
@@ -70,18 +68,15 @@ def variants(verifier, table):
 
     def alone(precision, which, masks=False):
         dtype = AMPConfig.from_name(precision).dtype
-        for batch in batches:
-            with torch.inference_mode(), TorchAutocast("cpu", dtype=dtype):
+        with torch.inference_mode(), TorchAutocast("cpu", dtype=dtype):
+            for batch in batches:
                 network(batch[which], batch[2] if masks else None)
-            yield
 
     made = {"features, no masks": lambda: alone("fp32", 1)}
     made["features, masks"] = lambda: alone("fp32", 1, masks=True)
     for one in PRECISIONS:
         made[f"bare forward, {one}"] = lambda one=one: alone(one, 0)
-        made[one] = lambda one=one: embed_batches(
-            verifier, table, BATCH_SECONDS, precision=one
-        )
+        made[one] = lambda one=one: embedded(verifier, table, one)
     return made
 
 
@@ -89,17 +84,11 @@ def times(made, rounds):
     """Seconds of each variant, one per round."""
     found = {name: [] for name in made}
     for turn in range(rounds + 1):  # the first warms up
-        running = {name: start() for name, start in made.items()}
-        taken = dict.fromkeys(made, 0.0)
-        while running:
-            for name in list(running):
-                started = time.perf_counter()
-                if next(running[name], END) is END:
-                    del running[name]
-                taken[name] += time.perf_counter() - started
-        if turn:
-            for name, seconds in taken.items():
-                found[name].append(seconds)
+        for name, run in made.items():
+            started = time.perf_counter()
+            run()
+            if turn:
+                found[name].append(time.perf_counter() - started)
     return found
 
 

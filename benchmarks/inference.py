@@ -121,13 +121,14 @@ def torch_variants(folder, table):
             wavs, lengths = batch_pad_right(list(map(theirs.load_audio, files)))
             yield theirs.encode_batch(wavs, lengths)[:, 0]
 
+    sorted_batches = (
+        f"SpeakerVerifier, length-sorted batches of {BATCH_SECONDS} s"
+    )
     return {
         "SpeakerVerifier, one by one": lambda: torch.cat(
             [ours.encode_stream(path)[0] for path in table["wav"]]
         ),
-        "SpeakerVerifier, length-sorted batches": lambda: embed_utterances(
-            ours, table, BATCH_SECONDS
-        ),
+        sorted_batches: lambda: embed_utterances(ours, table, BATCH_SECONDS),
         "EncoderClassifier, one by one": lambda: torch.cat(
             [
                 theirs.encode_batch(theirs.load_audio(path)[None])[0]
@@ -153,7 +154,10 @@ def onnx_variants(folder, table, work):
         session = onnx_session(path, threads=torch.get_num_threads())
         for how, batches in (
             ("one by one", [[number] for number in range(len(table))]),
-            ("batches of one length", equal_lengths(table)),
+            (
+                f"batches of one length of {BATCH_SECONDS} s",
+                equal_lengths(table),
+            ),
         ):
             found[f"onnxruntime {name}, {how}"] = functools.partial(
                 embed_by_session, session, table, batches

@@ -6,9 +6,7 @@
 The bare layer is one linear forward and backward on normalised inputs, batch
 256, 17,982 classes (VoxCeleb2 at three speeds), 256 dimensions, float32. Each
 row is that layer with a loss, forward and backward. All rows take turns, and
-the median counts. In its turn a row makes two steps, and the second is timed:
-as in training, the memory that it gets is what it freed itself, and not what
-another row left. "Literal" is the published formula as in the published code.
+the median counts. "Literal" is the published formula as in the published code.
 Memory is the peak beyond the cosines during forward and backward of the loss,
 in tensors of [batch, classes]. It is measured in a separate process, in which
 glibc returns freed memory at once.
@@ -184,12 +182,11 @@ def times(losses, batch, classes, rounds, device):
     found = {name: [] for name in steps}
     for turn in range(rounds + 2):  # the first two warm up and compile
         for name, step in steps.items():
-            for _ in range(2):
-                inputs.grad = weight.grad = None
-                synchronise(device)
-                started = time.perf_counter()
-                step()
-                synchronise(device)
+            inputs.grad = weight.grad = None
+            synchronise(device)
+            started = time.perf_counter()
+            step()
+            synchronise(device)
             if turn > 1:
                 found[name].append(1000 * (time.perf_counter() - started))
     return {name: median(values) for name, values in found.items()}

@@ -103,7 +103,8 @@ def eers(name):
 def missed(name):
     """A line for each bound of a record that does not hold."""
     return "\n".join(
-        f"- {one['name']}: {one['value']:,} {one['unit']}. The benchmark asks "
+        f"- {one['name']}: {one['value']:,} {one['unit']}".rstrip()
+        + ". The benchmark asks "
         f"for {one['bound']:,}, so this bound is missed."
         for one in rows(name).values()
         if not one.get("holds", True)
@@ -176,7 +177,8 @@ def rendered(name):
         "corpora": list(scale.CORPORA),
         "scaling": lambda: scale.scaling(lambda *of: row(*of)["value"]),
     }
-    return environment.get_template(f"{name}.md").render().strip() + "\n"
+    text = environment.get_template(f"{name}.md").render().strip() + "\n"
+    return re.sub("\n{3,}", "\n\n", text)
 
 
 def filled(text):

@@ -40,8 +40,8 @@ def _little_memory():
 
     glibc keeps freed tensors of up to 32 MB in its heap, in pieces that the
     next tensor cannot always use, and its heap grows with the length of the
-    file. With a ResNet34 and a file of an hour this takes 200 MB less, and 5 %
-    more time. Afterwards the limit is 32 MB, to which glibc raises it by
+    file. A lower limit takes more time: the memory of each new tensor comes
+    from the system. Afterwards the limit is 32 MB, to which glibc raises it by
     itself.
     """
     if _libc("mallopt") is None or "MALLOC_MMAP_THRESHOLD_" in os.environ:

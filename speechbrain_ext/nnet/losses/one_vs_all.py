@@ -201,10 +201,10 @@ def negatives_in_place(
 
 
 def _log1p(x):
-    """log(1 + x) for x in [0, 1], for a compiler: a third of the time of log.
+    """log(1 + x) for x in [0, 1], exact to rounding, for a compiler.
 
-    log(1 + x) = 2 artanh(x / (2 + x)), by the series of artanh up to the
-    rounding of float32, or of float64.
+    log(1 + x) = 2 artanh(x / (2 + x)), by the series of artanh. Compiled,
+    torch.log takes a large part of the pass, and torch.log1p even more.
     """
     last = 13 if x.dtype == torch.float32 else 33
     share = x / (2 + x)  # at most 1/3

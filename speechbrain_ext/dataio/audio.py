@@ -215,19 +215,24 @@ def _load(path, start, frames):
                 require_regular(source)
             # not SpeechBrain's `audio_io`, which looks for its lazy import in
             # the source of its caller, at each call
-            return soundfile.read(
-                source,
-                start=start,
-                frames=frames,
-                dtype="float32",
-                always_2d=True,
-            )
+            with soundfile.SoundFile(source) as sound:
+                sound.seek(min(start, sound.frames))
+                return _samples(sound, frames), sound.samplerate
     except (RuntimeError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         reason = " ".join(str(reason).split()).removesuffix(".")
         raise AudioError(
             f"Cannot read {path} from sample {start} ({reason}); {REMEDY}."
         ) from error
+
+
+def _samples(sound, frames):
+    """The next samples of an open file in [-1, 1], [time, channels]."""
+    if sound.subtype != "PCM_16":
+        return sound.read(frames, dtype="float32", always_2d=True)
+    # the same numbers as by dtype="float32", in less time
+    whole = sound.read(frames, dtype="int16", always_2d=True)
+    return np.multiply(whole, np.float32(2**-15), dtype=np.float32)
 
 
 def _resampled(signal, ratio):

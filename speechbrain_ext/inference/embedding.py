@@ -46,7 +46,11 @@ class UtteranceDataset(torch.utils.data.Dataset):
     def __init__(
         self, manifest, sample_rate=16000, crops=None, skip_unreadable=False
     ):
-        self.manifest = manifest
+        # making a row of a pandas table is slow
+        self.columns = {
+            name: manifest[name].to_numpy()
+            for name in ("ID", "wav", "start", "stop")
+        }
         self.skip_unreadable = skip_unreadable
         self.crops = crops
         self.sample_rate = sample_rate
@@ -54,7 +58,7 @@ class UtteranceDataset(torch.utils.data.Dataset):
 
     def __len__(self):
         """Number of utterances."""
-        return len(self.manifest)
+        return len(self.columns["ID"])
 
     def __getitem__(self, row):
         """Reads one utterance.
@@ -71,7 +75,7 @@ class UtteranceDataset(torch.utils.data.Dataset):
             ``no_speech``: the reason why the utterance or a crop of it has no
             speech, or ``""``.
         """
-        entry = self.manifest.iloc[row]
+        entry = {name: held[row] for name, held in self.columns.items()}
         unreadable = ""
         try:
             signal = self._read(entry)

@@ -136,9 +136,10 @@ def mask_frames(values, frames, fill=0.0, overwrite=False):
         and values.device.type == "cpu"
         and not torch.compiler.is_compiling()
     ):
-        for row, count in zip(values, frames.tolist(), strict=True):
-            if count < values.shape[-1]:
-                row[..., count:] = fill
+        longest = values.shape[-1]
+        for row, count in zip(values.unbind(), frames.tolist(), strict=True):
+            if count < longest:
+                row.narrow(-1, count, longest - count).fill_(fill)
         return values
     beyond = torch.arange(
         values.shape[-1], device=values.device

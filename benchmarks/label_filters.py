@@ -44,7 +44,7 @@ TOY = {
     "ORGate": "{kind: ORGate, top_k: 1, warm_up: 5}",
     "LossGate": "{kind: LossGate, warm_up: 6}",
     "LabelCorrection": "{kind: LabelCorrection, confidence: 0.8, warm_up: 6}",
-    "SubCenterDrop": "{kind: SubCenterDrop, angle: 66, warm_up: 6}",
+    "SubCenterDrop": "{kind: SubCenterDrop, angle: 50, warm_up: 10}",
 }
 TRAINING = {
     "number_of_epochs": 14,

@@ -4,7 +4,7 @@
     python benchmarks/study.py benchmarks/studies/minivox.yaml \
         --data_folder=MINIVOX --output_folder=results/minivox_study \
         --work_folder=../trees [--wespeaker=CHECKOUT] [--jobs 2] \
-        [--threads 1] [--nice 19] [--json FILE] [--retry]
+        [--threads 1] [--nice 19] [--json FILE] [--retry] [--collect]
 
 The form of a study is in `study_file.py`. All is checked before the first
 run. Each run is a process that trains and verifies by the recipe's own
@@ -16,7 +16,8 @@ checkpoint, and one that died is marked failed with its reason until --retry.
 In the output folder: queue.json (the state of each run), runs/NAME/ with
 log.txt and record.json or failed.json, records.json with the rows of all runs
 and of the paired differences, and the summary. --json FILE gets the same
-rows. --summary makes the summary anew from the rows alone, and runs nothing.
+rows. --collect does so for the runs that have ended so far, and starts none.
+--summary makes the summary anew from the rows alone, and runs nothing.
 """
 
 import argparse
@@ -371,6 +372,7 @@ def make_parser():
     add("--nice", type=int, default=0, help="19: behind all other work")
     add("--json", type=path, help="file that gets the rows too")
     add("--retry", action="store_true", help="what failed is tried again")
+    add("--collect", action="store_true", help="what has ended; runs nothing")
     add("--replicates", type=int, default=1000, help="draws of the speakers")
     add("--summary", action="store_true", help="from the rows; runs nothing")
     return parser
@@ -411,7 +413,8 @@ def run(arguments, study):
         runner.forget_failures()
     runner.write_queue()
     say(f"{len(runs)} runs of commit {tree.name}, {runner.tree}")
-    runner.run_all()
+    if not arguments.collect:
+        runner.run_all()
     rows = runner.rows()
     runner.collect(
         study_differences.differences(

@@ -129,6 +129,20 @@ def test_a_study_is_run_recorded_and_summed_up(call, study, tmp_path):
     }
 
 
+def test_what_has_ended_is_collected(call, tmp_path):
+    first = {**STUDY, "queue": [{"systems": ["aam", "am"], "seeds": [1]}]}
+    assert call(first) == 0
+    assert call(STUDY, "--collect") == 1  # not all are done
+    queue = json.loads((tmp_path / "out" / "queue.json").read_text())
+    states = {run["run"]: run["state"] for run in queue}
+    assert states.pop("aam_1") == states.pop("am_1") == "done"
+    assert set(states.values()) == {"waiting"}
+    assert not (tmp_path / "out" / "runs" / "aam_2").exists()
+    _, rows = records(tmp_path / "out")
+    seeds = {row["name"]: row["seed"] for row in rows}
+    assert seeds["am minus aam veri_O cosine EER"] == [[1], [1]]
+
+
 def noisy(seeds=(1, 2)):
     """The systems and the queue of a study with two rates of noise."""
     noise = {"kind": "symmetric", "exact": True}

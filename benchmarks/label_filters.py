@@ -10,10 +10,10 @@ ratios of pairs counts. Timings need an idle machine.
 
 Effect: the recipe is trained on the toy corpus with 40 % wrong labels
 (symmetric, exactly this share of every speaker), without a filter and with
-each, by one thread, then clean trials are verified. AUC is that of the weights of the last
-epoch against the true labels. The EER with a filter may not be above the
-upper end of the 95 % interval of the EER without. With --quick the networks
-train for two epochs only, and no bound holds.
+each, by one thread, then clean trials are verified. AUC is that of the weights
+of the last epoch against the true labels. The EER with a filter may not be
+above the upper end of the 95 % interval of the EER without. With --quick the
+networks train for two epochs only, and no bound holds.
 """
 
 import json

@@ -13,7 +13,6 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.logger import get_logger
-from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from speechbrain_ext.dataio.dataloader import ReadableBatches, explain_reading
@@ -103,6 +102,11 @@ class ResumableBrain(sb.Brain):
         self.saved_steps = None
         split = any(hasattr(p, "shard") for p in self.modules.parameters())
         if split and self.scaler.is_enabled():
+            # here, because it takes half a second to import
+            from torch.distributed.fsdp.sharded_grad_scaler import (
+                ShardedGradScaler,
+            )
+
             # if the classes of one process overflow, all must skip the step
             self.scaler = ShardedGradScaler(self.device_type)
             if self.checkpointer is not None:

@@ -3,15 +3,13 @@
 import pathlib
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from speechbrain_ext.utils.metrics import ROC_AUC
 from speechbrain_ext.utils.plots import (
     COLOURS,
-    DPI,
     FONT_SIZE,
     LINES,
+    new_figure,
     save_figure,
 )
 
@@ -59,8 +57,7 @@ def label_detection_plot(scores, wrong, path):
             f"labels, got {len(scores)} scores and {wrong.sum()} wrong labels "
             f"of {len(wrong)}."
         )
-    figure = Figure((9.0, 4.6), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((9.0, 4.6))
     roc, precision = figure.subplots(1, 2)
     handles, texts = [], []
     for i, (name, values) in enumerate(scores.items()):

@@ -2,14 +2,12 @@
 
 import pathlib
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from speechbrain_ext.utils.plots import (
     COLOURS,
     FONT_SIZE,
     LINES,
     SIZE,
+    new_figure,
     save_figure,
 )
 
@@ -64,10 +62,7 @@ def label_noise_curves(history, path):
     panels = {title: lines for title, lines in panels.items() if lines}
     if not panels.keys() - {"development EER (%)"}:
         return None
-    figure = Figure(
-        (1.3 * SIZE, 2.3 * len(panels)), dpi=150, layout="constrained"
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure((1.3 * SIZE, 2.3 * len(panels)), dpi=150)
     every = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (title, lines) in zip(every, panels.items(), strict=True):
         for i, (key, name) in enumerate(lines.items()):

@@ -5,10 +5,6 @@ import textwrap
 import warnings
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy.special import ndtri  # scipy.stats.norm.ppf
 
 from speechbrain_ext.utils.error_curve import ErrorCurve
@@ -37,6 +33,35 @@ FONT_SIZE = 11.0  # points, 1/72 inch
 MOST_INSIDE = 4  # lines of a legend inside the axes
 WIDTH_INSIDE, WIDTH_BELOW = 26, 46  # characters per line, inside and below
 BINS = 60
+
+
+def new_figure(size, dpi=DPI):
+    """Makes an empty figure.
+
+    Arguments
+    ---------
+    size : tuple of float
+        Width and height, inches.
+    dpi : int
+        Dots per inch.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, which needs no window.
+
+    Example
+    -------
+    >>> new_figure((4, 2), dpi=100).dpi
+    100
+    """
+    # here, because they take long to import, and few runs draw
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(size, dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def det_plot(systems, path, title=None, p_targets=()):
@@ -92,8 +117,7 @@ def det_plot(systems, path, title=None, p_targets=()):
             raise ValueError(f"system {label!r}: {error}") from error
         curves[label], equal[label] = curve.rates(), curve.eer()[0]
     names = _shared_names(curves, equal)
-    figure = Figure((SIZE, SIZE), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((SIZE, SIZE))
     axes = figure.add_subplot()
     texts = [f"{name}: EER {100 * equal[n]:.2f} %" for n, name in names.items()]
     limits = probit_limits(
@@ -157,9 +181,10 @@ def histogram_plot(samples, path, label, title=None, thresholds=None):
             "`samples` must have at least one kind, and each kind at least "
             "one value."
         )
+    from matplotlib.colors import to_rgba  # late, see `new_figure`
+
     edges = _bin_edges(np.concatenate(list(values.values())))
-    figure = Figure((SIZE, 0.6 * SIZE), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((SIZE, 0.6 * SIZE))
     axes = figure.add_subplot()
     handles, texts = [], []
     for i, (name, found) in enumerate(values.items()):
@@ -178,7 +203,7 @@ def histogram_plot(samples, path, label, title=None, thresholds=None):
         texts.append(f"{name} ({found.size})")
     for i, (name, value) in enumerate((thresholds or {}).items()):
         style = {"color": "0.15", "linestyle": LINES[i % len(LINES)]}
-        handles.append(Line2D([], [], linewidth=1.6, **style))
+        handles.append(_line(linewidth=1.6, **style))
         side = _side(value, edges)
         texts.append(f"{name}: {value:.3f}{side}")
         if not side:
@@ -257,7 +282,14 @@ def _draw_costs(axes, colour, costs, p_targets):
 def _mark(marker, colour="0.35", gid=None):
     """A marker without a line."""
     style = {"markersize": 7.5, "markeredgecolor": "w", "linestyle": ""}
-    return Line2D([], [], marker=marker, color=colour, gid=gid, **style)
+    return _line(marker=marker, color=colour, gid=gid, **style)
+
+
+def _line(**style):
+    """A line without points, for a legend."""
+    from matplotlib.lines import Line2D  # late, see `new_figure`
+
+    return Line2D([], [], **style)
 
 
 def _cycle(values, others):
@@ -336,7 +368,7 @@ def save_figure(figure, path):
     Example
     -------
     >>> path = getfixture("tmp_path") / "plots" / "empty.png"
-    >>> save_figure(Figure(), path)
+    >>> save_figure(new_figure((1, 1)), path)
     >>> path.exists()
     True
     """
@@ -392,8 +424,7 @@ def training_curves(history, path):
             "`history` must have an epoch with a loss, an EER, a learning "
             f"rate or a margin, got {len(history)} epochs without them."
         )
-    figure = Figure((SIZE, 2 * len(panels)), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((SIZE, 2 * len(panels)), dpi=150)
     every = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (i, key) in zip(every, enumerate(panels), strict=True):
         points = [(e["epoch"], e[key]) for e in history if key in e]

@@ -4,7 +4,6 @@ import math
 
 import torch
 from speechbrain.utils.logger import get_logger
-from torch._dynamo.exc import TorchDynamoException
 from torch.nn.functional import logsigmoid
 
 from speechbrain_ext.nnet.losses.angles import (
@@ -333,6 +332,9 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
         compiled = cosines.numel() >= WORTH_COMPILING
         compiled = compiled and compiler_found(cosines.device.type)
     if compiled:
+        # here, because it takes half a second to import
+        from torch._dynamo.exc import TorchDynamoException
+
         try:
             return compiled_negatives()(cosines, targets, *constants)
         except TorchDynamoException as error:

@@ -31,8 +31,6 @@ OLDER = {
     "calibration": "771aa0c",
     "data": "c011162",
     "distributed": "bb596f3",
-    "minivox": "e5e49b5",
-    "minivox_published": "898afe1",
     "resume": "3ca41d7",
     "scoring": "2cdf5d9",
 }

@@ -81,6 +81,7 @@ from speechbrain_ext.utils.distributed import (
     main_process_first,
     raise_on_all,
     rank,
+    shut_down_processes,
     world_size,
 )
 from speechbrain_ext.utils.experiment import start_experiment
@@ -416,7 +417,10 @@ def main(argv):
         crops = raise_on_all(
             embed_crops, hparams, encoder, inputs[0]["trial lists"]
         )
-        if not if_main_process():
+        main_process = if_main_process()
+        # in order: a process that leaves its group open can abort at its end
+        shut_down_processes()
+        if not main_process:
             return None
         trained = training_speakers(encoder)
         with (

@@ -114,6 +114,15 @@ def mean(seeds, condition):
     return f"{np.mean([one[condition]['value'] for one in seeds.values()]):.2f}"
 
 
+def spread(runs, condition):
+    """The mean of some runs with the lowest and the highest, as a text."""
+    values = [one[condition]["value"] for one in runs]
+    text = f"{np.mean(values):.3f}"
+    if len(values) > 1:
+        text += f" [{min(values):.3f}, {max(values):.3f}]"
+    return text
+
+
 def shown(one, sign=""):
     """A value with its interval."""
     low, high = one["interval"]
@@ -169,6 +178,7 @@ def rendered(name):
         "eers": eers,
         "mean": mean,
         "shown": shown,
+        "spread": spread,
         "differences": differences,
         "cells": cells,
         "noise_pictures": noise_pictures,

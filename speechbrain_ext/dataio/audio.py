@@ -216,7 +216,13 @@ def _load(path, start, frames):
             # not SpeechBrain's `audio_io`, which looks for its lazy import in
             # the source of its caller, at each call
             with soundfile.SoundFile(source) as sound:
-                sound.seek(min(start, sound.frames))
+                start = min(start, sound.frames)
+                if sound.seekable():
+                    sound.seek(start)
+                elif start:  # such as GSM and G.721, which telephones use
+                    sound.read(start, dtype="int16")
+                if frames < 0:
+                    frames = sound.frames - start
                 return _samples(sound, frames), sound.samplerate
     except (RuntimeError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -228,7 +234,7 @@ def _load(path, start, frames):
 
 def _samples(sound, frames):
     """The next samples of an open file in [-1, 1], [time, channels]."""
-    if sound.subtype != "PCM_16":
+    if sound.subtype != "PCM_16" or sound.format == "SDS":
         return sound.read(frames, dtype="float32", always_2d=True)
     # the same numbers as by dtype="float32", in less time
     whole = sound.read(frames, dtype="int16", always_2d=True)

@@ -232,7 +232,8 @@ def _ask_soundfile(path):
             raise ValueError(
                 "its header does not give its length; encode it again"
             )
-        if sound.format in ("WAV", "WAVEX", "OGG"):  # checked already
+        checked = sound.format in ("WAV", "WAVEX", "OGG")
+        if checked or not sound.seekable():  # a telephone's format
             return header
         wanted = min(sound.frames, 16)
         try:

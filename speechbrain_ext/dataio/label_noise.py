@@ -121,7 +121,7 @@ def corrupt_labels(manifest, kind, rate=None, seed=0, **options):
     >>> report["rate_reached"], report["transitions"]
     (0.5, [['a', 'b', 2], ['b', 'c', 2], ['c', 'a', 2]])
     """
-    _check_options(kind, rate, seed, options)
+    check_options(kind, rate, seed, options)
     _check(manifest, "manifest")
     clean = manifest.assign(spk_id_clean=manifest["spk_id"])
     if kind == "mixture":
@@ -198,8 +198,31 @@ def _mixture(clean, seed, parts):
     return mixed, {**report, "kinds": reports}
 
 
-def _check_options(kind, rate, seed, options):
-    """Raises where an option does not go with the kind or is not valid."""
+def check_options(kind, rate, seed, options):
+    """Raises where an option does not go with the kind or is not valid.
+
+    Arguments
+    ---------
+    kind : str
+        See ``corrupt_labels``.
+    rate : float
+        The share; None for a kind without one.
+    seed : int
+        Seed of the draws.
+    options : dict
+        The options of the kind.
+
+    Raises
+    ------
+    ValueError
+        If an argument is unknown, missing or out of range.
+
+    Example
+    -------
+    >>> check_options("speaker", 0.3, 1, {})
+    Traceback (most recent call last):
+    ValueError: `kind` must be one of ['symmetric', ...], got 'speaker'.
+    """
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"`kind` must be one of {list(KINDS)}, got {kind!r}.")
     if kind in RATELESS:
@@ -262,7 +285,7 @@ def _check_parts_of_mixture(parts):
             )
         options = {k: v for k, v in part.items() if k not in ("kind", "rate")}
         seed = options.pop("seed", 0)
-        _check_options(part["kind"], part.get("rate"), seed, options)
+        check_options(part["kind"], part.get("rate"), seed, options)
 
 
 def _is_share(rate):

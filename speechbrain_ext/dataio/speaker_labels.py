@@ -13,6 +13,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain_ext.dataio.corpus import SEPARATOR
 from speechbrain_ext.dataio.text_files import read_text, shorten
 from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.journal import is_own
 
 EXTRAS = CategoricalEncoder.EXTRAS_SEPARATOR  # ends the labels of a map
 
@@ -68,13 +69,15 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     labels = [_label(name, speed) for speed in speeds for name in names]
     _check_labels(names, labels)
     wanted = _started(start_from, labels) if start_from else labels
-    if path.exists():
+    # without a checkpoint nothing depends on the map of an earlier attempt
+    begun = any(path.parent.glob("*CKPT*")) or not is_own(path)
+    if path.exists() and begun:
         _check_same(path, read_label_map(path), wanted)
     encoder.lab2ind.clear()
     encoder.ind2lab.clear()
     encoder.update_from_iterable(wanted)
     encoder.expect_len(len(encoder))
-    if if_main_process() and not path.exists():
+    if if_main_process() and not (path.exists() and begun):
         with atomic_path(path) as temporary:
             encoder.save(temporary)
     rows = {
@@ -211,6 +214,10 @@ def label_map_path(folder):
     for found in (path, path.with_suffix(".txt")):
         if found.exists():
             return found
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"`start_from` {path.parent} is not a folder; check its path."
+        )
     raise ValueError(
         f"`start_from` must be a pretrained folder with a label map, but "
         f"{path} does not exist; train the first stage first, or pass "

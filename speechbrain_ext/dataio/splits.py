@@ -51,7 +51,8 @@ def hold_out_speakers(manifest, test_speakers, dev_speakers, seed):
             f"{manifest.spk_id.nunique()} speakers {len(test_speakers)} are "
             f"in trial lists or test folders and {len(chosen)} are held out "
             "for development; name only the lists to be tested in "
-            "`trial_lists`, or add a training corpus to `data_folder`."
+            "`trial_lists`, choose fewer `dev_speakers`, or add a training "
+            "corpus to `data_folder`."
         )
     return free[~is_dev], free[is_dev]
 

@@ -133,11 +133,32 @@ def convert_corpus(
     }
 
 
+def _folders(source):
+    """Each folder and its files, also through links that do not lead back."""
+    passed = {source: ()}  # the real folders on the way to a folder
+    for folder, folders, names in os.walk(source, followlinks=True):
+        way = (*passed.pop(folder), os.path.realpath(folder))
+        paths = {name: os.path.join(folder, name) for name in folders}
+        folders[:] = [
+            name
+            for name, path in paths.items()
+            if not name.startswith(".")
+            and not (os.path.islink(path) and _leads_back(path, way))
+        ]
+        passed |= {paths[name]: way for name in folders}
+        yield folder, names
+
+
+def _leads_back(link, way):
+    """Whether a link's target holds one of some folders, or is one of them."""
+    target = os.path.realpath(link)
+    return any(os.path.commonpath([target, one]) == target for one in way)
+
+
 def _pairs(source, target, form):
     """Pairs of an input and its output, sorted."""
     made = {}
-    for folder, folders, names in os.walk(source, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, names in _folders(source):
         place = os.path.join(target, os.path.relpath(folder, source))
         for name in names:
             stem, _, ending = name.rpartition(".")

@@ -266,10 +266,12 @@ def keep_measured(folder, made):
             record_file(made, name, folder / name)
             link_or_copy(folder / name, os.path.join(made, name))
         return
-    logger.info(
-        f"{folder} has new weights, so {' and '.join(names)} of the old ones "
-        "are removed."
-    )
+    lost = [name for name in names if name != "README.md"]  # it is made anew
+    if lost:
+        logger.info(
+            f"{folder} has new weights. Its old {' and '.join(lost)} did not "
+            "belong to them and were removed."
+        )
 
 
 def _modules_yaml(recipe, classes):

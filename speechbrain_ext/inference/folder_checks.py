@@ -15,6 +15,36 @@ SCRIPT = re.compile(
 )
 
 
+def refuse_run_folder(folder):
+    """Raises if a folder is the output folder of a training.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder that is to be a pretrained one.
+
+    Raises
+    ------
+    ValueError
+        If it is that of a training, whose ``pretrained`` has the encoder.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "train_log.txt").write_text("")
+    >>> (folder / "pretrained").mkdir()
+    >>> refuse_run_folder(folder)
+    Traceback (most recent call last):
+    ValueError: ...is the output folder of a training; pass .../pretrained...
+    """
+    trained = any((folder / name).is_dir() for name in ("pretrained", "save"))
+    if trained and (folder / "train_log.txt").is_file():
+        raise ValueError(
+            f"{folder} is the output folder of a training; pass "
+            f"{folder / 'pretrained'}, which it has at its end."
+        )
+
+
 def check_files(folder):
     """Raises for links out of a folder, special files and huge ones.
 
@@ -39,6 +69,7 @@ def check_files(folder):
     Traceback (most recent call last):
     ValueError: ...hyperparams.yaml is a link out of the folder, which is...
     """
+    refuse_run_folder(folder)
     if not (folder / "hyperparams.yaml").is_file():
         raise FileNotFoundError(
             f"The pretrained folder {folder} has no hyperparams.yaml; pass the "

@@ -21,6 +21,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_ext.inference.downloads import HUB, download_pretrained
+from speechbrain_ext.inference.folder_checks import refuse_run_folder
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.utils.tensors import read_tensors
 
@@ -62,7 +63,8 @@ def pretrained_folder(source):
     OSError
         If the model cannot be downloaded.
     ValueError
-        If a downloaded file is refused, see ``download_pretrained``.
+        If a downloaded file is refused, see ``download_pretrained``, or the
+        folder is the output folder of a training.
 
     Example
     -------
@@ -76,6 +78,7 @@ def pretrained_folder(source):
     else:
         folder = name
     folder = pathlib.Path(folder)
+    refuse_run_folder(folder)
     if not (folder / "hyperparams.yaml").is_file():
         raise FileNotFoundError(
             f"The pretrained folder {name} has no hyperparams.yaml; train "

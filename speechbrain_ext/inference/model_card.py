@@ -145,7 +145,8 @@ def data_sentence(manifest):
     Arguments
     ---------
     manifest : pandas.DataFrame
-        Columns duration (seconds) and spk_id.
+        Columns duration (seconds) and spk_id, and spk_id_clean if the true
+        labels are known.
 
     Returns
     -------
@@ -159,10 +160,14 @@ def data_sentence(manifest):
     'It was trained on 1 utterances (1.0 hours) of 1 speakers.'
     """
     hours = manifest["duration"].sum() / 3600
-    return (
+    said = (
         f"It was trained on {len(manifest)} utterances ({hours:.1f} hours) of "
         f"{manifest['spk_id'].nunique()} speakers."
     )
+    if "spk_id_clean" in manifest:
+        wrong = (manifest["spk_id"] != manifest["spk_id_clean"]).mean()
+        said += f" {100 * wrong:.1f} % of the labels were wrong."
+    return said
 
 
 def model_card(

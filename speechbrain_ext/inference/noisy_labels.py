@@ -10,6 +10,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_ext.dataio.clusters import read_clusters
 from speechbrain_ext.dataio.label_noise import (
     RATELESS,
+    check_options,
     corrupt_labels,
     write_corrupted,
 )
@@ -30,6 +31,7 @@ logger = get_logger(__name__)
 KEYS = ["kind", "rate", "seed", "exact", "outside", "parts", "by"]
 KEYS += ["embeddings_from", "min_sessions", "clusters", "kinds"]
 PATHS = ("outside", "embeddings_from", "clusters")
+OWN_NAMES = {"embeddings_from": "embeddings"}  # of ``corrupt_labels``
 EXAMPLE = "{kind: symmetric, rate: 0.3}"
 
 
@@ -73,7 +75,60 @@ rate: 0.3}, got 5.
     if options["kind"] == "mixture" and isinstance(options.get("kinds"), list):
         for part in options["kinds"]:
             _check_block(part, f"kinds` of `{key}")
+    given = _renamed({"seed": seed, "rate": None, **options})
+    check_options(*map(given.pop, ("kind", "rate", "seed")), given)
     return {"seed": seed, **options}
+
+
+def _renamed(options):
+    """Options of a YAML by the names that ``corrupt_labels`` has for them."""
+    found = {OWN_NAMES.get(name, name): v for name, v in options.items()}
+    if isinstance(found.get("kinds"), list):
+        found["kinds"] = [_renamed(part) for part in found["kinds"]]
+    return found
+
+
+def check_label_noise(label_noise, dev_label_noise, dev_speakers, seed):
+    """Raises where a recipe's label noise is not valid, before any work.
+
+    Arguments
+    ---------
+    label_noise : dict
+        The recipe's ``label_noise``, see ``noise_options``; None for no noise.
+    dev_label_noise : dict
+        The recipe's ``dev_label_noise``; None for no noise.
+    dev_speakers : int
+        Number of development speakers.
+    seed : int
+        Seed of the run.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown, missing or out of range, or if there are no
+        development speakers for ``dev_label_noise``.
+
+    Example
+    -------
+    >>> check_label_noise(None, {"kind": "symmetric", "rate": 0.3}, 0, 1)
+    Traceback (most recent call last):
+    ValueError: `dev_label_noise` needs development speakers, but ...
+    """
+    if _asked(label_noise):
+        noise_options(label_noise, seed)
+    if not _asked(dev_label_noise):
+        return
+    if not dev_speakers:
+        raise ValueError(
+            "`dev_label_noise` needs development speakers, but "
+            "`dev_speakers` is 0; set it, or leave `dev_label_noise` out."
+        )
+    noise_options(dev_label_noise, seed, "dev_label_noise")
+
+
+def _asked(label_noise):
+    """Whether a recipe asks for label noise."""
+    return label_noise is not None and label_noise is not False
 
 
 def _check_block(options, key):
@@ -257,18 +312,13 @@ def development_data(
     ValueError
         If an option is unknown, missing, out of range or does not fit.
     """
-    noisy = label_noise is not None and label_noise is not False
+    check_label_noise(None, label_noise, speakers, seed)
     if not speakers:
-        if noisy:
-            raise ValueError(
-                "`dev_label_noise` needs development speakers, but "
-                "`dev_speakers` is 0; set it, or leave `dev_label_noise` out."
-            )
         return None
     path = pathlib.Path(save_folder, "dev.csv")
     manifest, _ = _corrupted(path, label_noise, seed, device, "dev_label_noise")
     path = path.with_name("dev_trials.txt")
-    if noisy:
+    if _asked(label_noise):
         path = path.with_name("dev_trials_noisy.txt")
         if if_main_process():
             write_trials(make_trials(manifest, trials, seed), path)
@@ -277,8 +327,10 @@ def development_data(
 
 def _corrupted(path, label_noise, seed, device, key):
     """A manifest, corrupted if asked to, and the file that it is in."""
-    if label_noise is None or label_noise is False:
-        return read_manifest(path), path
+    if not _asked(label_noise):
+        manifest = read_manifest(path)
+        _say_wrong(manifest, path)
+        return manifest, path
     noisy = path.with_name(f"{path.stem}_noisy.csv")
     if not if_main_process():
         return read_manifest(noisy), noisy
@@ -290,6 +342,18 @@ def _corrupted(path, label_noise, seed, device, key):
         f"in {noisy.name} are wrong ({100 * report['rate_reached']:.2f} %)."
     )
     return manifest, noisy
+
+
+def _say_wrong(manifest, path):
+    """Warns of the labels that are wrong in a list that was given."""
+    if "spk_id_clean" not in manifest:
+        return
+    wrong = int((manifest["spk_id"] != manifest["spk_id_clean"]).sum())
+    if wrong and if_main_process():
+        logger.warning(
+            f"{wrong} of {len(manifest)} labels in {path.name} are wrong "
+            "(spk_id is not spk_id_clean). They are used as they are."
+        )
 
 
 def speaker_means(folder, manifest, device="cpu", utterances=5, num_workers=0):

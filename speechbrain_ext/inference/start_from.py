@@ -11,6 +11,7 @@ from speechbrain_ext.dataio.speaker_labels import (
     label_map_path,
     read_label_map,
 )
+from speechbrain_ext.dataio.text_files import shorten
 from speechbrain_ext.inference.downloads import HUB, download_pretrained
 from speechbrain_ext.inference.folder_checks import check_files
 from speechbrain_ext.inference.safe_weights import (
@@ -372,7 +373,7 @@ def _load(module, state, path, name):
             remedy += ", or pass --head_from=means or --head_from=random"
         raise ValueError(
             f"{path} does not fit the recipe's {name}: "
-            f"{' '.join(str(error).split())} {remedy}."
+            f"{shorten(' '.join(str(error).split()), 500)} {remedy}."
         ) from error
 
 

@@ -177,7 +177,8 @@ class KaldiFbank(torch.nn.Module):
         if self.training and self.dither > 0:
             wavs = wavs + self.dither * noise_like(wavs, seeds)
         parts = [wavs]
-        if wavs.device.type == "cpu" and not torch.compiler.is_compiling():
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if wavs.device.type == "cpu" and not traced:
             parts = wavs.split(max(1, IN_CACHE // samples))
         features = torch.cat([self._features(part) for part in parts])
         return note_framing(features, samples, self.least, self.shift)

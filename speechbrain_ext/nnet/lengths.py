@@ -135,6 +135,7 @@ def mask_frames(values, frames, fill=0.0, overwrite=False):
         and not torch.is_grad_enabled()
         and values.device.type == "cpu"
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # the lengths would be constants
     ):
         longest = values.shape[-1]
         for row, count in zip(values.unbind(), frames.tolist(), strict=True):

@@ -243,6 +243,7 @@ class RecipeText:
             f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
             for key in dict.fromkeys([*old, *new])
             if old.get(key) != new.get(key)
+            and not (_is_block(key, old) or _is_block(key, new))
         ]
 
     def require_resumable(self, path):
@@ -292,6 +293,11 @@ class RecipeText:
             logger.warning(
                 f"The recipe has changed since the checkpoint: {change}"
             )
+
+
+def _is_block(key, leaves):
+    """Whether a key is a block in one YAML; its own keys say what changed."""
+    return any(leaf.startswith(f"{key}.") for leaf in leaves)
 
 
 def yaml_leaves(node, name=""):

@@ -37,6 +37,7 @@ from speechbrain_ext.inference.export import (
 )
 from speechbrain_ext.inference.model_card import data_sentence
 from speechbrain_ext.inference.noisy_labels import (
+    check_label_noise,
     development_data,
     training_manifest,
 )
@@ -420,6 +421,13 @@ def main(argv):
             hparams["label_filter"],
             hparams["modules"]["loss"],
             hparams["classifier"],
+        )
+        raise_on_all(
+            check_label_noise,
+            hparams["label_noise"],
+            hparams["dev_label_noise"],
+            hparams["dev_speakers"],
+            hparams["seed"],
         )
         raise_on_all(
             check_schedules,

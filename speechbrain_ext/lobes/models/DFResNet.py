@@ -15,6 +15,7 @@ from speechbrain_ext.lobes.models.blocks import (
     pool_maps,
 )
 from speechbrain_ext.lobes.models.ResNet import GOLDEN_GEMINI
+from speechbrain_ext.nnet.in_place import add, relu
 from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
 from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
@@ -61,11 +62,11 @@ class InvertedBottleneck(torch.nn.Module):
         torch.Tensor
             Shape [batch, channel, mel, time], zero where padded.
         """
-        y = torch.relu_(norm_true_frames(self.bn1, self.conv1(x), frames))
+        y = relu(norm_true_frames(self.bn1, self.conv1(x), frames))
         y = self.conv2(mask_frames(y, frames, overwrite=True))
-        y = torch.relu_(norm_true_frames(self.bn2, y, frames))
+        y = relu(norm_true_frames(self.bn2, y, frames))
         y = norm_true_frames(self.bn3, self.conv3(y), frames)
-        return mask_frames(torch.relu_(y.add_(x)), frames, overwrite=True)
+        return mask_frames(relu(add(y, x)), frames, overwrite=True)
 
 
 class DFResNet(Encoder):
@@ -134,7 +135,7 @@ class DFResNet(Encoder):
     def _pooled(self, x, frames):
         stem, *downsampling = self.downsampling
         x = norm_true_frames(stem, x.unsqueeze(1), frames)
-        x = mask_frames(torch.relu_(x), frames, overwrite=True)
+        x = mask_frames(relu(x), frames, overwrite=True)
         for convolution, stride, stage in zip(
             downsampling, self.strides, self.stages, strict=True
         ):

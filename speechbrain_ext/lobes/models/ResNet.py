@@ -31,6 +31,7 @@ from speechbrain_ext.lobes.models.blocks import (
     set_norm_momentum,
     shortcut,
 )
+from speechbrain_ext.nnet.in_place import add, relu
 from speechbrain_ext.nnet.lengths import mask_frames, strided_frames
 from speechbrain_ext.nnet.normalization import norm_true_frames
 from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
@@ -102,11 +103,11 @@ class BasicBlock(torch.nn.Module):
         y = norm_true_frames(self.bn2, y, frames)
         if self.se is not None:
             y = self.se(mask_frames(y, frames, overwrite=True), frames)
-        y += norm_true_frames(self.shortcut, x, frames)
-        return mask_frames(torch.relu_(y), frames, overwrite=True)
+        y = add(y, norm_true_frames(self.shortcut, x, frames))
+        return mask_frames(relu(y), frames, overwrite=True)
 
     def _first(self, x, frames):
-        return torch.relu_(norm_true_frames(self.bn1, self.conv1(x), frames))
+        return relu(norm_true_frames(self.bn1, self.conv1(x), frames))
 
 
 class Bottleneck(torch.nn.Module):
@@ -166,15 +167,15 @@ class Bottleneck(torch.nn.Module):
         torch.Tensor
             Shape [batch, channel, mel, time], zero where padded.
         """
-        y = torch.relu_(norm_true_frames(self.bn1, self.conv1(x), frames))
+        y = relu(norm_true_frames(self.bn1, self.conv1(x), frames))
         y = self.conv2(mask_frames(y, frames, overwrite=True))
         frames = strided_frames(frames, self.stride[1])
-        y = torch.relu_(norm_true_frames(self.bn2, y, frames))
+        y = relu(norm_true_frames(self.bn2, y, frames))
         y = norm_true_frames(self.bn3, self.conv3(y), frames)
         if self.se is not None:
             y = self.se(mask_frames(y, frames, overwrite=True), frames)
-        y += norm_true_frames(self.shortcut, x, frames)
-        return mask_frames(torch.relu_(y), frames, overwrite=True)
+        y = add(y, norm_true_frames(self.shortcut, x, frames))
+        return mask_frames(relu(y), frames, overwrite=True)
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -276,7 +277,7 @@ class ResNet(Encoder):
     def _pooled(self, x, frames):
         x = self.conv1(x.unsqueeze(1))
         x = norm_true_frames(self.bn1, x, frames)
-        x = mask_frames(torch.relu_(x), frames, overwrite=True)
+        x = mask_frames(relu(x), frames, overwrite=True)
         pooled = []
         for index, stage in enumerate(self.stages):
             for block in stage:

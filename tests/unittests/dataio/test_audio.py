@@ -62,6 +62,23 @@ def test_read_audio_reads_the_piece_asked_for(tmp_path, extension):
     torch.testing.assert_close(read_audio(path, start=15000), whole[15000:])
 
 
+@pytest.mark.parametrize(
+    ("name", "subtype"),
+    [("a.wav", "GSM610"), ("a.au", "G721_32"), ("a.wav", "NMS_ADPCM_16")],
+)
+def test_read_audio_reads_telephone_formats_that_cannot_be_sought(
+    name, subtype, tmp_path
+):
+    path = write(tmp_path / name, 8000, seconds=2, subtype=subtype)
+    whole, _ = soundfile.read(path, dtype="float32")
+    assert not soundfile.SoundFile(path).seekable()
+    given = {"sample_rate": 8000, "file_rate": 8000}
+    assert read_audio(path, **given).tolist() == whole.tolist()
+    found = read_audio(path, 700, 9000, **given)
+    assert found.tolist() == whole[700:9000].tolist()
+    assert file_header(path)[0] == len(whole)
+
+
 def test_read_audio_counts_at_the_rate_of_the_file(tmp_path):
     path = write(tmp_path / "a.wav", rate=8000, channels=2)
     assert read_audio(path, 0, 4000, file_rate=8000).shape == (8000,)

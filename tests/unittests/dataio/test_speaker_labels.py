@@ -64,6 +64,24 @@ def test_fine_tuning_adds_speakers_to_a_map_that_knows_some(
 def test_a_map_that_does_not_fit_is_refused(others, tmp_path):
     path = tmp_path / "map"
     speaker_classes(pd.Series(others), CategoricalEncoder(), path)
+    (tmp_path / "CKPT+1").mkdir()
+    with pytest.raises(ValueError, match="do not fit. Train into another"):
+        speaker_classes(SPEAKERS, CategoricalEncoder(), path)
+
+
+def test_a_start_that_is_no_folder_is_said(tmp_path):
+    with pytest.raises(ValueError, match="nope is not a folder; check its"):
+        speaker_classes(
+            SPEAKERS, CategoricalEncoder(), tmp_path / "map", tmp_path / "nope"
+        )
+
+
+def test_a_map_that_no_checkpoint_needs_is_made_anew(tmp_path):
+    path = tmp_path / "map"
+    speaker_classes(pd.Series(["a", "b"]), CategoricalEncoder(), path)
+    speaker_classes(SPEAKERS, CategoricalEncoder(), path)
+    assert read_label_map(path) == ["a", "b", "c"]
+    path.write_text(path.read_text().replace("'c'", "'d'"))  # by a person
     with pytest.raises(ValueError, match="do not fit. Train into another"):
         speaker_classes(SPEAKERS, CategoricalEncoder(), path)
 
@@ -170,5 +188,5 @@ def test_a_checkpoint_of_before_has_no_label_map(tmp_path):
 def test_a_start_without_a_map_is_refused(tmp_path):
     with pytest.raises(ValueError, match="train the first stage first"):
         speaker_classes(
-            SPEAKERS, CategoricalEncoder(), tmp_path / "map", tmp_path / "none"
+            SPEAKERS, CategoricalEncoder(), tmp_path / "map", tmp_path
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ext.dataio.transcoding import convert_corpus
+from speechbrain_ext.dataio.transcoding import _pairs, convert_corpus
 
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="ffmpeg is not installed"
@@ -141,6 +141,18 @@ def test_files_have_the_rate_that_is_asked_for(
     assert main([*command, "--sample_rate=8000"]) == 0
     assert main([*command, "--sample_rate=0"]) == 1
     assert "768000 samples per second, got 0" in capsys.readouterr().err
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    for speaker in ("id1", "id2"):
+        (tmp_path / "in" / speaker / "s").mkdir(parents=True)
+        (tmp_path / "in" / speaker / "s" / "1.m4a").write_bytes(b"")
+    for name, goal in (("a", "."), ("b", "."), ("id1/c", "../../in/id1")):
+        (tmp_path / "in" / name).symlink_to(goal)
+    (tmp_path / "in" / "id3").symlink_to(tmp_path / "in" / "id1")
+    found = _pairs(str(tmp_path / "in"), str(tmp_path / "out"), "wav")
+    results = [os.path.relpath(made, tmp_path / "out") for _, made in found]
+    assert results == ["id1/s/1.wav", "id2/s/1.wav", "id3/s/1.wav"]
 
 
 def test_a_machine_without_ffmpeg_is_told_what_to_do(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 
 from speechbrain_ext.inference.export import export_pretrained
+from speechbrain_ext.inference.folder_checks import check_files
 from speechbrain_ext.inference.loading import (
     load_encoder,
     read_weights,
@@ -161,6 +162,16 @@ def test_name_of_the_hub_is_asked_for_only_with_its_prefix():
             load_encoder(name)
     with pytest.raises(AssertionError, match="the network was asked"):
         load_encoder("hf:owner/name")
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_output_folder_of_a_training_is_refused(done, tmp_path):
+    for name in ("hyperparams.yaml", "train_log.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ("pretrained" if done else "save")).mkdir()
+    for load in (load_encoder, check_files):
+        with pytest.raises(ValueError, match="a training; pass .*pretrained"):
+            load(tmp_path)
 
 
 def test_file_as_a_folder_is_said(tmp_path):

@@ -7,6 +7,7 @@ import ruamel.yaml
 from speechbrain_ext.inference.model_card import (
     FIGURES,
     add_figures,
+    data_sentence,
     front_matter,
     model_card,
 )
@@ -31,6 +32,13 @@ def folder(tmp_path):
     with atomic_write(tmp_path / "README.md") as stream:
         stream.write(model_card(RECIPE, 2, 8, "Ten hours."))
     return tmp_path
+
+
+def test_known_wrong_labels_are_in_the_card():
+    data = pd.DataFrame({"duration": 36.0, "spk_id": list("aab")})
+    assert "wrong" not in data_sentence(data)
+    data["spk_id_clean"] = list("abb")
+    assert data_sentence(data).endswith(" 33.3 % of the labels were wrong.")
 
 
 def test_front_matter_is_that_of_the_hub():

@@ -146,6 +146,14 @@ def test_command_confuses_with_the_nearest(
             {"kind": "mixture", "kinds": [{"kind": "pair", "rate": 0, "x": 1}]},
             "`kinds` of `label_noise` has an unknown key 'x'",
         ),
+        ({"kind": "speaker", "rate": 0.3}, r"one of \['symmetric', .*speaker"),
+        ({"kind": "pair", "rate": 30}, "a share in .*got 30; 30 % is 0.3"),
+        ({"kind": "pair", "rate": 0.3, "parts": 2}, "does not go with kind"),
+        ({"kind": "mixture"}, "`kinds` must be a list of kinds"),
+        (
+            {"kind": "mixture", "kinds": [{"kind": "par", "rate": 0.1}]},
+            r"one of \['symmetric', .*got 'par'",
+        ),
     ],
 )
 def test_noise_options_rejects(asked, message):
@@ -236,6 +244,18 @@ def save(manifest, tmp_path):
     write_manifest(manifest, save / "dev.csv")
     write_trials(make_trials(manifest, 20, seed=1), save / "dev_trials.txt")
     return save
+
+
+def test_wrong_labels_of_a_list_are_counted(save, manifest, caplog):
+    wrong = manifest.assign(spk_id_clean=manifest["spk_id"])
+    wrong.loc[:2, "spk_id"] = manifest["spk_id"].iloc[-1]
+    for name, read in (
+        ("train.csv", lambda: training_manifest(save, None, 1)),
+        ("dev.csv", lambda: development_data(save, 5, 20, None, 1)),
+    ):
+        write_manifest(wrong, save / name)
+        assert read()[0].spk_id.tolist() == wrong.spk_id.tolist()
+        assert f"3 of {len(wrong)} labels in {name} are wrong" in caplog.text
 
 
 def test_development_trials_are_made_from_the_noisy_labels(save, manifest):

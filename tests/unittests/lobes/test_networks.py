@@ -118,6 +118,20 @@ def test_registries_hold_all_of_the_package():
 class TestNetworks:
     """The contract of a network."""
 
+    def test_hooks_see_what_each_layer_gave(self, name):
+        model, kept, pulls = network(name), [], []
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.register_forward_hook(
+                    lambda *given: kept.append((given[2], given[2].clone()))
+                )
+                layer.register_full_backward_hook(
+                    lambda *given: pulls.append(given[2])
+                )
+        model(torch.randn(2, 90, 40)).sum().backward()
+        assert len(kept) == len(pulls)
+        assert all(torch.equal(now, then) for now, then in kept)
+
     @pytest.mark.parametrize("n_mels", [40, 64, 80, 81])
     def test_any_filterbanks_and_every_gradient(self, name, n_mels):
         model = network(name, n_mels)

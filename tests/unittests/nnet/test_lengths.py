@@ -63,6 +63,18 @@ def test_strided_frames_are_what_a_convolution_leaves(frames):
     assert strided_frames(torch.tensor([frames]), 2).tolist() == [left]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_trace_masks_by_the_lengths_that_it_is_given():
+    def masked(values, frames):
+        return mask_frames(values + 0, frames, overwrite=True)
+
+    values, first = torch.ones(2, 4, 9), torch.tensor([9, 5])
+    with torch.no_grad():
+        traced = torch.jit.trace(masked, (values, first))
+        other = torch.tensor([3, 7])
+        assert torch.equal(traced(values, other), masked(values, other))
+
+
 def test_wrong_number_of_lengths_is_rejected():
     with pytest.raises(ValueError, match=r"2, got shape \[3\]"):
         frame_counts(torch.zeros(2, 5, 1), torch.ones(3))

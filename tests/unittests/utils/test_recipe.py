@@ -142,6 +142,17 @@ def test_what_has_changed_since_a_checkpoint_is_named(tmp_path, caplog):
     assert "since the checkpoint: loss.margin: 0.2 -> 0.3" in caplog.text
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_block_that_is_new_is_named_by_its_keys(swapped, tmp_path):
+    texts = ["noise: null\n", "noise: {kind: pair, rate: 0.1}\n"]
+    old, new = reversed(texts) if swapped else texts
+    RecipeText(old)._save(tmp_path / "recipe.ckpt")
+    said = ["noise.kind: nothing -> pair", "noise.rate: nothing -> 0.1"]
+    if swapped:
+        said = ["noise.kind: pair -> nothing", "noise.rate: 0.1 -> nothing"]
+    assert RecipeText(new).changes(tmp_path / "recipe.ckpt") == said
+
+
 def refusal(folder):
     """What a process hears that claims a folder."""
     with pytest.raises(OSError, match="Another run") as error:

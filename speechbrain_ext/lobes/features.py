@@ -15,6 +15,7 @@ from speechbrain_ext.lobes.kaldi_frames import (
 )
 from speechbrain_ext.nnet.lengths import (
     frame_counts,
+    is_traced,
     keep_framing,
     mask_frames,
     note_framing,
@@ -176,10 +177,8 @@ class KaldiFbank(torch.nn.Module):
         wavs = wavs * 2**15
         if self.training and self.dither > 0:
             wavs = wavs + self.dither * noise_like(wavs, seeds)
-        parts = [wavs]
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if wavs.device.type == "cpu" and not traced:
-            parts = wavs.split(max(1, IN_CACHE // samples))
+        cached = wavs.device.type == "cpu" and not is_traced()
+        parts = wavs.split(max(1, IN_CACHE // samples)) if cached else [wavs]
         features = torch.cat([self._features(part) for part in parts])
         return note_framing(features, samples, self.least, self.shift)
 

@@ -134,8 +134,7 @@ def mask_frames(values, frames, fill=0.0, overwrite=False):
         overwrite
         and not torch.is_grad_enabled()
         and values.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # the lengths would be constants
+        and not is_traced()
     ):
         longest = values.shape[-1]
         for row, count in zip(values.unbind(), frames.tolist(), strict=True):
@@ -147,6 +146,24 @@ def mask_frames(values, frames, fill=0.0, overwrite=False):
     ) >= frames.unsqueeze(1)
     shape = [values.shape[0]] + [1] * (values.dim() - 2) + [values.shape[-1]]
     return values.masked_fill(beyond.view(shape), fill)
+
+
+def is_traced():
+    """Whether the operations of this call are recorded for other inputs.
+
+    Numbers that are read from a tensor would then be constants.
+
+    Returns
+    -------
+    bool
+        True within torch.compile, torch.export and torch.jit.trace.
+
+    Example
+    -------
+    >>> is_traced()
+    False
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def strided_frames(frames, stride):

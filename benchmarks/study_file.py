@@ -185,10 +185,12 @@ def commands(run, folder, tree, data_folder, wespeaker):
     given = {key: str(value) for key, value in given.items()}
     given |= {"seed": run["seed"], **run["options"]}
     first = [TRAINING, f"hparams/{run['recipe']}", "--noprogressbar"]
+    # as the training prints it: who has wrong labels knows no others
+    noisy = "_noisy" * bool(run["options"].get("label_noise"))
     given_then = {
         "data_folder": data_folder,
         "pretrained_folder": training / "pretrained",
-        "cohort_manifest": training / "save" / "train.csv",
+        "cohort_manifest": training / "save" / f"train{noisy}.csv",
         "output_folder": folder / "verification",
     }
     given_then = {key: str(value) for key, value in given_then.items()}

@@ -300,6 +300,11 @@ def log_summary(summary, rejected):
             f"training: {summary['train']} utterances of "
             f"{summary['train_speakers']} speakers"
         )
+    if summary.get("only_in_test_folders"):
+        logger.warning(
+            f"{summary['only_in_test_folders']} speakers in folders named "
+            "`test` are left out of the training, though no trial list has them"
+        )
     if "dev" in summary:
         logger.info(
             f"development: {summary['dev_trials']} trials of {summary['dev']} "
@@ -307,8 +312,8 @@ def log_summary(summary, rejected):
         )
     if "test" in summary:
         logger.info(
-            f"test: {summary['test']} utterances in {summary['trial_lists']} "
-            "trial lists, their speakers held out"
+            f"test: {summary['test']} utterances, their speakers held out; "
+            f"trial lists: {summary['trial_lists']}"
         )
     else:
         logger.warning("no trial list, so no test manifest")

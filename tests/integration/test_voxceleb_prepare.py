@@ -48,7 +48,9 @@ def test_prepare_without_development_or_trials(prepare, tree, tmp_path):
     assert read_manifest(save / "train.csv").spk_id.nunique() == 7
 
 
-def test_prepare_holds_official_test_splits_out(prepare, tree, tmp_path):
+def test_prepare_holds_official_test_splits_out(
+    prepare, tree, tmp_path, caplog
+):
     other = tmp_path / "vox2"
     write(other / "dev" / "aac" / "id8" / "s" / "1.wav")
     write(other / "dev" / "aac" / "id9" / "s" / "1.wav")
@@ -60,6 +62,7 @@ def test_prepare_holds_official_test_splits_out(prepare, tree, tmp_path):
     prepare(f"{tree}, {other}", str(save), max_unreadable=0.5)
     speakers = set(read_manifest(save / "train.csv").spk_id)
     assert speakers == {f"id{n}" for n in range(5)}
+    assert "2 speakers in folders named `test` are left out" in caplog.text
 
 
 def test_prepare_again_keeps_what_is_there(prepare, tree, tmp_path):

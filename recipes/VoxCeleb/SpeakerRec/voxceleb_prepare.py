@@ -280,6 +280,8 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
         require_speakers(
             tables["train"], options["file_list"] or options["data_folder"]
         )
+        listed = set(files.spk_id[files.ID.isin(test_ids)])
+        summary["only_in_test_folders"] = len(test_speakers - listed)
         summary["train_speakers"] = tables["train"].spk_id.nunique()
     if "dev_trials" in wanted:
         tables["dev_trials"] = make_trials(

@@ -76,7 +76,7 @@ def test_the_log_tells_what_was_left_out(caplog):
         "8000 Hz (1 files), 16000 Hz (2 files)",
         "2 unreadable files are left out: see save/rejected.csv",
         "other audio files left out: 4 m4a",
-        "3 utterances in 1 trial lists",
+        "3 utterances, their speakers held out; trial lists: 1",
     ):
         assert words in said
     assert "training:" not in said

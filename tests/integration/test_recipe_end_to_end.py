@@ -14,6 +14,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.yaml_files import read_yaml
 
@@ -83,8 +84,9 @@ def test_offered_command_works(trained, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_results_are_those_of_the_score_files(verified):
+def test_results_are_those_of_the_score_files(verified, trained):
     folder, done = verified
+    fingerprint = model_fingerprint(trained[0] / "pretrained")
     results = json.loads((folder / "results.json").read_text())
     # six scorings, and the calibrated cosine and AS-norm
     assert len(results) == 8
@@ -95,6 +97,7 @@ def test_results_are_those_of_the_score_files(verified):
         assert row["EER %"] == pytest.approx(100 * eer)
         assert 0 <= row["minDCF 0.01"] <= 1
         assert row["scoring"] in done.stdout
+        assert row["encoder"] == fingerprint and row["cohort speakers"] > 1
         low, high = row["EER % interval"]
         assert low <= row["EER %"] <= high
     assert [row["scoring"] for row in results if "Cllr" in row] == [

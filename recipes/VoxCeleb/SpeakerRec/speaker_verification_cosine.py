@@ -375,7 +375,11 @@ def score(hparams, prepared, models, inputs, embeddings, crops, trained):
     describe_encoder(hparams, reports)
     results = [row for report in reports for row in report.rows]
     with atomic_write(output_folder / "results.json") as file:
-        json.dump(results, file, indent=2)
+        origin = {
+            "encoder": model_fingerprint(hparams["pretrained_folder"]),
+            "cohort speakers": len(set(back_end.speakers or ())),
+        }
+        json.dump([row | origin for row in results], file, indent=2)
     overview_plot(reports, output_folder / "det.png")
     found = report_sections(
         results,

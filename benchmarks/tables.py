@@ -28,7 +28,6 @@ import study_noise
 # is run again.
 OLDER = {
     "backbones": "e52a380",
-    "calibration": "771aa0c",
     "data": "c011162",
     "distributed": "bb596f3",
     "resume": "3ca41d7",

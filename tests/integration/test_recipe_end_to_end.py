@@ -108,6 +108,8 @@ def test_results_are_those_of_the_score_files(verified, trained):
     assert picture.startswith(b"\x89PNG")
     assert "AS-norm, calibrated" in (folder / "report.html").read_text()
     assert "NaN" not in (folder / "results.json").read_text()
+    assert "speakers that the encoder was trained on" in done.stdout
+    assert " - DEBUG - " not in (folder / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("interface", [SpeakerRecognition, EncoderClassifier])

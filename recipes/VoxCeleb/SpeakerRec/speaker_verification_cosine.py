@@ -92,6 +92,7 @@ from speechbrain_ext.utils.files import (
 )
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import results_table, write_report
+from speechbrain_ext.utils.train_logger import quiet_libraries
 from speechbrain_ext.utils.trial_list_report import (
     TrialListReport,
     overview_plot,
@@ -265,8 +266,8 @@ def make_back_end(hparams, manifests, embeddings):
     )
 
 
-def calibrations(hparams, back_end, manifest, speakers):
-    """Fits the calibrations on training speakers, and saves them."""
+def calibrations(hparams, back_end, manifest, speakers, trained):
+    """Fits the calibrations on other speakers' trials, and saves them."""
     found = fit_calibrations(
         hparams["calibrate"],
         back_end,
@@ -276,6 +277,15 @@ def calibrations(hparams, back_end, manifest, speakers):
         hparams["calibration_prior"],
         speakers,
     )
+    used = back_end.speakers if speakers is None else speakers.tolist()
+    seen = len((trained or set()).intersection(used or ()))
+    if found and seen:
+        logger.warning(
+            f"The calibration is fitted on trials of {seen} speakers that the "
+            "encoder was trained on, so its decisions can be too confident. "
+            "Better: train with --dev_speakers, and give their dev.csv as "
+            "--calibration_manifest."
+        )
     for folder in (hparams["output_folder"], hparams["pretrained_folder"]):
         try:
             if found and not str(folder).startswith(HUB):
@@ -363,7 +373,8 @@ def score(hparams, prepared, models, inputs, embeddings, crops, trained):
     """Scores all trial lists, writes everything and returns the results."""
     manifests, conditions, speakers = inputs
     back_end = make_back_end(hparams, manifests, embeddings)
-    fitted = calibrations(hparams, back_end, manifests.get("cohort"), speakers)
+    cohort = manifests.get("cohort")
+    fitted = calibrations(hparams, back_end, cohort, speakers, trained)
     utterances = TrialEmbeddings(
         manifests["trial lists"], embeddings[0], models, crops
     )
@@ -396,6 +407,7 @@ def main(argv):
     """Verifies by the command line and returns the results."""
     # on the screen until the output folder exists, which has a log of its own
     logging.basicConfig(level=logging.INFO, format="%(name)s - %(message)s")
+    quiet_libraries()
     try:
         recipe, run_opts, overrides = parse_command_line(argv, __file__)
         run_opts = init_processes(run_opts)

@@ -243,11 +243,15 @@ def pace(manifest, augment, workers, seconds):
 
 
 def contents(folder):
-    """Name and bytes of every file below a folder."""
+    """Name and bytes of every result below a folder.
+
+    The lock and the journal are left out: the lock has the number of a
+    process, and the journal a line for each attempt.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and not path.name.startswith(".speechbrain_ext")
     }
 
 

@@ -27,11 +27,7 @@ import study_noise
 # the commits that wrote them. Each goes out of this list when its benchmark
 # is run again.
 OLDER = {
-    "backbones": "e52a380",
-    "data": "c011162",
-    "distributed": "bb596f3",
     "resume": "3ca41d7",
-    "scoring": "2cdf5d9",
 }
 TEMPLATES = pathlib.Path(__file__).parent / "tables"
 MARK = re.compile(

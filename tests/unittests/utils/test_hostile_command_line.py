@@ -187,9 +187,9 @@ TAKEN = [
     (TRAIN, [DATA, "--shard_classifier=off"], "shard_classifier", False),
     (
         TRAIN,
-        [DATA, '--label_noise={"kind": "a=b", "rate": 0.1}'],
+        [DATA, '--label_noise={"kind": "clusters", "clusters": "a=b"}'],
         "label_noise",
-        {"kind": "a=b", "rate": 0.1},
+        {"kind": "clusters", "clusters": "a=b"},
     ),
     (VERIFY, [DATA, "--calibrate=False"], "calibrate", []),
     (VERIFY, [DATA, "--calibrate=null"], "calibrate", []),

@@ -74,6 +74,7 @@ OTHERS = {
     "study_rows": "a part of study",
     "study_run": "a part of study",
     "study_summary": "a part of study",
+    "study_tree": "a part of study",
 }
 
 

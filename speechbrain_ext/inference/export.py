@@ -13,8 +13,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.safe_weights import has_safetensors
-from speechbrain_ext.processing.cohort_file import save_cohort
-from speechbrain_ext.utils.files import atomic_path, atomic_write, remove_own
+from speechbrain_ext.utils.files import atomic_path, atomic_write
 from speechbrain_ext.utils.folders import (
     link_or_copy,
     new_folder,
@@ -296,35 +295,3 @@ def _modules_yaml(recipe, classes):
         written.replace("classifier:", f"classifier: !new:{name}"),
         blocks.get("sample_rate", 16000),
     )
-
-
-def keep_cohort(folder, back_end, by):
-    """Saves the cohort of a back end in a pretrained folder.
-
-    A cohort of utterances can be as large as the training set, so only one of
-    speakers is saved. An older one is removed: new calibrations do not belong
-    to it.
-
-    Arguments
-    ---------
-    folder : str | pathlib.Path
-        The pretrained folder.
-    back_end : speechbrain_ext.processing.back_end.BackEnd
-        A back end with a cohort.
-    by : str
-        Rows of the cohort, ``speaker`` or ``utterance``.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written or is the user's.
-
-    Example
-    -------
-    >>> keep_cohort(getfixture("tmp_path"), None, "utterance")
-    """
-    path = pathlib.Path(folder, "normalization.npz")
-    if by == "speaker":
-        save_cohort(path, back_end, model_fingerprint(folder))
-    else:
-        remove_own(path)

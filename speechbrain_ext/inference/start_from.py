@@ -373,7 +373,7 @@ def _load(module, state, path, name):
             remedy += ", or pass --head_from=means or --head_from=random"
         raise ValueError(
             f"{path} does not fit the recipe's {name}: "
-            f"{shorten(' '.join(str(error).split()), 500)} {remedy}."
+            f"{shorten(error, 500)} {remedy}."
         ) from error
 
 

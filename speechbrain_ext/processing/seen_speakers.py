@@ -1,4 +1,4 @@
-"""Speakers of a trial list who are also in the training set or the cohort."""
+"""Speakers of a trial list or a calibration who were seen before."""
 
 import numpy as np
 
@@ -116,3 +116,34 @@ normalized and calibrated scores look too good."]
                 f"None of the list's {found['list']} speakers was {words}."
             )
     return warnings, others
+
+
+def calibration_sentence(speakers, trained):
+    """A warning if a calibration is fitted on speakers of the training set.
+
+    Arguments
+    ---------
+    speakers : sequence of str
+        Speaker of each utterance that the calibration is fitted on.
+    trained : set of str
+        The speakers of the training set; None if they are not known.
+
+    Returns
+    -------
+    str
+        The warning, or None if no such speaker is known.
+
+    Example
+    -------
+    >>> calibration_sentence(["a", "b"], {"c"}) is None
+    True
+    """
+    seen = len(set(trained or ()).intersection(speakers))
+    if not seen:
+        return None
+    named = "1 speaker" if seen == 1 else f"{seen} speakers"
+    return (
+        f"The calibration is fitted on trials of {named} that the encoder was "
+        "trained on, so its decisions can be too confident. Better: train with "
+        "--dev_speakers, and give their dev.csv as --calibration_manifest."
+    )

@@ -155,6 +155,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         keys = [{"min_key": key} for key in min_keys or ()]
         keys += [{"max_key": key} for key in max_keys or ()]
         keys += [{"importance_key": key} for key in importance_keys]
+        ddp_barrier()  # another process may still read what would go
         if if_main_process():
             found, kept = {}, set()
             for key in keys:

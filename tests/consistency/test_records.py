@@ -58,6 +58,16 @@ def test_a_record_says_where_it_comes_from(tables, path):
         assert found == []
 
 
+def test_rows_of_another_setting_are_never_replaced(tables):
+    rows = [{"name": "a", "value": 1, "setting": {"epochs": 1}}]
+    same = [{"name": "a", "value": 2, "setting": {"epochs": 1}}]
+    other = [{"name": "a", "value": 3, "setting": {"epochs": 2}}]
+    assert tables.record.merged(rows, same) == same
+    with pytest.raises(ValueError, match="'epochs': 1"):
+        tables.record.merged(rows, other)
+    assert tables.record.merged([], other) == other
+
+
 class TestOfARow:
     """A row without its origin is refused."""
 

@@ -1,5 +1,6 @@
 """A tiny network on synthetic voices, trained once for all tests."""
 
+import shutil
 import subprocess
 import sys
 
@@ -38,6 +39,16 @@ def run(recipe, script, yaml, **options):
         text=True,
         check=False,
     )
+
+
+def put_into_hub_cache(pretrained, folder, monkeypatch):
+    """Copies a folder to where the Hub's client keeps hf:owner/name."""
+    place = folder / "models--owner--name"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0123")
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return shutil.copytree(pretrained, place / "snapshots" / "0123")
 
 
 @pytest.fixture(scope="session")

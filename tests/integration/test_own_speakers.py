@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from conftest import RECIPE, ROOT
-from recipe_runs import TINY, train
+from recipe_runs import TINY, put_into_hub_cache, train
 
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.synthetic.toy_corpus import synthesise_corpus
@@ -209,13 +209,8 @@ def test_a_new_head_without_an_encoder_is_an_error(recipe, corpus, tmp_path):
 def test_training_starts_from_a_model_in_the_hubs_cache(
     recipe, corpus, trained, tmp_path, monkeypatch
 ):
-    place = tmp_path / "hub" / "models--owner--name"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text("0123")
     pretrained = trained[0] / "pretrained"
-    shutil.copytree(pretrained, place / "snapshots" / "0123")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    put_into_hub_cache(pretrained, tmp_path / "hub", monkeypatch)
     options = {"start_from": "hf:owner/name", "frozen_epochs": 1}
     options |= {"number_of_epochs": 1, "average_checkpoints": 1}
     folder = tmp_path / "run"

@@ -440,13 +440,3 @@ def test_a_file_of_another_setting_is_refused(call, tmp_path):
     assert "lacks commit" in call(content, f"--json={rows}")
     said = call(content, f"--json={tmp_path / 'nowhere' / 'rows.json'}")
     assert "its folder does not exist" in said
-
-
-def test_rows_of_another_setting_are_never_replaced(study):
-    rows = [{"name": "a", "value": 1, "setting": {"epochs": 1}}]
-    same = [{"name": "a", "value": 2, "setting": {"epochs": 1}}]
-    other = [{"name": "a", "value": 3, "setting": {"epochs": 2}}]
-    assert study.record.merged(rows, same) == same
-    with pytest.raises(ValueError, match="'epochs': 1"):
-        study.record.merged(rows, other)
-    assert study.record.merged([], other) == other

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from recipe_runs import run
+from recipe_runs import put_into_hub_cache, run
 from scipy.signal import resample_poly
 from speechbrain.inference.speaker import SpeakerRecognition
 
@@ -261,6 +261,26 @@ def test_files_are_verified_by_the_calibrated_threshold(
     assert done.returncode == 0, done.stderr
     calibration = load_calibrations(folder / "calibration.json")["cosine"]
     assert f"threshold {calibration.threshold(0.01):.4f}" in done.stdout
+
+
+def test_an_encoder_in_the_hubs_cache_is_verified(
+    recipe, first, trained, tmp_path, monkeypatch
+):
+    kept = put_into_hub_cache(
+        trained[0] / "pretrained", tmp_path / "hub", monkeypatch
+    )
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    options = {**first[1], "pretrained_folder": "hf:owner/name"}
+    options |= {"output_folder": tmp_path / "out", "score_matrices": False}
+    options |= {"scorings": "[cosine,asnorm]", "calibrate": "[cosine]"}
+    done = run(recipe, SCRIPT, YAML, **options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    of_folder = json.loads((first[0] / "results.json").read_text())
+    assert rows[0]["encoder"] == of_folder[0]["encoder"]
+    assert rows[0]["EER %"] == of_folder[0]["EER %"]
+    # the copy of the client stays as it was downloaded
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
 
 
 def test_verifier_gives_the_scores_of_the_recipe(first, trained, corpus):

@@ -44,16 +44,17 @@ from speechbrain_ext.inference.embedding_store import (
     model_fingerprint,
     stored_embeddings,
 )
-from speechbrain_ext.inference.export import keep_cohort
 from speechbrain_ext.inference.loading import (
-    HUB,
     explain_torch_errors,
     load_encoder,
     pretrained_folder,
     training_speakers,
 )
-from speechbrain_ext.inference.model_card import add_figures
 from speechbrain_ext.inference.speech import NoSpeechError
+from speechbrain_ext.inference.verified import (
+    keep_calibrations,
+    keep_figures,
+)
 from speechbrain_ext.processing.back_end import (
     BackEnd,
     fit_calibrations,
@@ -68,6 +69,7 @@ from speechbrain_ext.processing.scoring import (
     needs_cohort,
 )
 from speechbrain_ext.processing.seen_speakers import (
+    calibration_sentence,
     seen_speakers,
     speaker_sentences,
 )
@@ -277,44 +279,17 @@ def calibrations(hparams, back_end, manifest, speakers, trained):
         hparams["calibration_prior"],
         speakers,
     )
+    if not found:
+        return found
     used = back_end.speakers if speakers is None else speakers.tolist()
-    seen = len((trained or set()).intersection(used or ()))
-    if found and seen:
-        logger.warning(
-            f"The calibration is fitted on trials of {seen} speakers that the "
-            "encoder was trained on, so its decisions can be too confident. "
-            "Better: train with --dev_speakers, and give their dev.csv as "
-            "--calibration_manifest."
-        )
-    for folder in (hparams["output_folder"], hparams["pretrained_folder"]):
-        try:
-            if found and not str(folder).startswith(HUB):
-                save_calibrations(f"{folder}/calibration.json", found)
-        except OSError as error:
-            logger.warning(f"{folder} gets no calibration.json: {error}")
-    if found and not str(folder).startswith(HUB):
-        try:
-            keep_cohort(folder, back_end, hparams["cohort_by"])
-        except OSError as error:
-            logger.warning(f"{folder} gets no normalization.npz: {error}")
+    sentence = calibration_sentence(used, trained)
+    if sentence:
+        logger.warning(sentence)
+    path = pathlib.Path(hparams["output_folder"], "calibration.json")
+    save_calibrations(path, found)
+    folder, by = hparams["pretrained_folder"], hparams["cohort_by"]
+    keep_calibrations(folder, found, back_end, by)
     return found
-
-
-def describe_encoder(hparams, reports):
-    """Writes the figures into the model card of the pretrained folder."""
-    folder = hparams["pretrained_folder"]
-    if str(folder).startswith(HUB):
-        return
-    rows = [row for report in reports for row in report.rows]
-    tables = [
-        f"{report.path.stem}: {part}" if isinstance(part, str) else part
-        for report in reports
-        for part in report.tables
-    ]
-    try:
-        add_figures(folder, rows, tables)
-    except OSError as error:
-        logger.warning(f"{folder} gets no figures in its README.md: {error}")
 
 
 def start_report(hparams, path, trials, speakers, trained, cohort):
@@ -383,11 +358,12 @@ def score(hparams, prepared, models, inputs, embeddings, crops, trained):
         for path in prepared.trial_lists
     ]
     output_folder = pathlib.Path(hparams["output_folder"])
-    describe_encoder(hparams, reports)
+    keep_figures(hparams["pretrained_folder"], reports)
     results = [row for report in reports for row in report.rows]
+    folder = pretrained_folder(hparams["pretrained_folder"])
     with atomic_write(output_folder / "results.json") as file:
         origin = {
-            "encoder": model_fingerprint(hparams["pretrained_folder"]),
+            "encoder": model_fingerprint(folder),
             "cohort speakers": len(set(back_end.speakers or ())),
         }
         json.dump([row | origin for row in results], file, indent=2)

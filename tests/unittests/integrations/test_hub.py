@@ -15,7 +15,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from verification_runs import RECIPE
 
 from speechbrain_ext.inference.embedding_store import model_fingerprint
-from speechbrain_ext.inference.export import export_pretrained, keep_cohort
+from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.inference.loading import (
     load_encoder,
     pretrained_folder,
@@ -24,6 +24,7 @@ from speechbrain_ext.inference.loading import (
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.inference.safe_weights import has_safetensors
 from speechbrain_ext.inference.speaker import SpeakerVerifier
+from speechbrain_ext.inference.verified import keep_cohort
 from speechbrain_ext.integrations.hub import folder_names, pull, push
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet.classifiers import CosineClassifier

@@ -3,6 +3,7 @@
 import numpy as np
 
 from speechbrain_ext.processing.seen_speakers import (
+    calibration_sentence,
     seen_speakers,
     speaker_sentences,
 )
@@ -51,3 +52,11 @@ def test_what_cannot_be_told_is_not_known():
     warnings, others = speaker_sentences(found, 4)
     assert warnings == []
     assert "do not match the manifest's speakers" in others[0]
+
+
+def test_a_calibration_on_speakers_of_the_training_set_is_named():
+    used = ["a", "a", "b", "c"]
+    assert "trials of 2 speakers" in calibration_sentence(used, {"a", "b"})
+    assert "trials of 1 speaker that" in calibration_sentence(used, {"a"})
+    for unseen in (set(), None, {"x"}):
+        assert calibration_sentence(used, unseen) is None

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 from processes import on_processes
+from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
@@ -234,3 +235,28 @@ def test_a_split_head_is_saved_as_one_and_goes_on_on_any_number(tmp_path):
         step(one, its)
     assert torch.equal(head.weight, wanted.weight)
     assert torch.equal(found[0], wanted.weight)
+
+
+class SlowReader(AtomicCheckpointer):
+    """Lists checkpoints, and reads them later, as on a slow shared disk."""
+
+    def _list_checkpoint_dirs(self):
+        listed = super()._list_checkpoint_dirs()
+        if not if_main_process():
+            time.sleep(0.5)
+        return listed
+
+
+def found_then_deleted(folder):
+    """The values that a process finds in checkpoints before all are deleted."""
+    checkpointer = SlowReader(folder, {"layer": torch.nn.Linear(3, 2)})
+    for value in (1, 2):
+        checkpointer.save_checkpoint(meta={"value": value})
+    found = checkpointer.find_checkpoints(max_key="value")
+    checkpointer.delete_checkpoints(num_to_keep=0)
+    return [one.meta["value"] for one in found]
+
+
+def test_no_checkpoint_goes_while_another_process_reads_it(tmp_path):
+    assert on_processes(found_then_deleted, 2, tmp_path) == [[2, 1], [2, 1]]
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import ruamel.yaml
 
 MOST_LETTERS = 300  # per value
 DEEPEST = 4  # nested blocks; a YAML may contain itself
+CACHED = "models--"  # begins a model's folder in the cache of the Hub's client
 
 # Keys of a training recipe, their names in a report, and their units
 PLAIN = (
@@ -48,7 +49,7 @@ def training_settings(pretrained_folder):
     'ResNet (channels 32)'
     """
     folder = pathlib.Path(pretrained_folder).absolute()
-    found = {"encoder": "/".join(folder.parts[-2:])}
+    found = {"encoder": _name(folder)}
     encoder, problem = _blocks(folder / "hyperparams.yaml")
     for key, name in (
         ("embedding_model", "network"),
@@ -66,6 +67,14 @@ def training_settings(pretrained_folder):
         problem = problem or "the YAML above the encoder has another network"
         return {**found, "training": f"not known: {problem}"}
     return {**found, **_training(training)}
+
+
+def _name(folder):
+    """A short name of the encoder; of one of the Hub, owner and name."""
+    *_, repository, above, last = ("", "", *folder.parts)
+    if above == "snapshots" and repository.startswith(CACHED):
+        return repository.removeprefix(CACHED).replace("--", "/", 1)
+    return f"{above}/{last}"
 
 
 def _training(blocks):

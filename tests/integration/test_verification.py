@@ -279,6 +279,8 @@ def test_an_encoder_in_the_hubs_cache_is_verified(
     of_folder = json.loads((first[0] / "results.json").read_text())
     assert rows[0]["encoder"] == of_folder[0]["encoder"]
     assert rows[0]["EER %"] == of_folder[0]["EER %"]
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "owner/name" in report and "ResNet (" in report
     # the copy of the client stays as it was downloaded
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
 

@@ -373,7 +373,7 @@ def score(hparams, prepared, models, inputs, embeddings, crops, trained):
         [report.counts for report in reports],
         [report.section for report in reports],
         output_folder / "det.png",
-        hparams["pretrained_folder"],
+        folder,
     )
     write_report(output_folder / "report.html", "Speaker verification", found)
     return results

@@ -6,6 +6,11 @@
 Runs verification with a copy of each pretrained folder, by cosine, AS-norm
 (with and without quality measures) and PLDA, calibrated on random trials of
 training speakers. "Apart" is Cllr / minCllr - 1.
+
+Then the speakers of list O are halved. For the trials within each half, the
+calibration is fitted on trials of training speakers and, to compare, on trials
+of the other half, whose speakers are as new to the encoder as those of the
+trials. The rows "O, two halves" have the mean of both.
 """
 
 import json
@@ -15,36 +20,125 @@ import subprocess
 import sys
 import tempfile
 
+import pandas as pd
 from record import ROOT, finish, parser, print_header, print_row, row
 
+from speechbrain_ext.dataio.trials import read_trials
+
 BOUND = 15.0  # percent, for the cosine on list O
+ALL = "[cosine, asnorm, asnorm_qmf, plda]"
 
 
-def verify(pretrained, data_folder, folder, embeddings):
+def verify(pretrained, data_folder, folder, embeddings, **options):
     """The calibrated rows of results.json."""
-    copy = folder / "pretrained"
-    shutil.copytree(pretrained, copy)
     command = [sys.executable, "speaker_verification_cosine.py"]
     command += ["hparams/verification_resnet_small.yaml", "--device=cpu"]
     options = {
         "data_folder": data_folder.absolute(),
-        "pretrained_folder": copy,
-        "output_folder": folder / "out",
+        "pretrained_folder": pretrained,
+        "output_folder": folder,
+        "embeddings_folder": embeddings,
         "scorings": "[cosine]",
-        "calibrate": "[cosine, asnorm, asnorm_qmf, plda]",
+        "calibrate": ALL,
         "bootstrap": 0,
-    }
-    if embeddings is not None:
-        options["embeddings_folder"] = embeddings.absolute()
-    subprocess.run(
+    } | options
+    done = subprocess.run(
         [*command, *(f"--{key}={value}" for key, value in options.items())],
         cwd=ROOT / "recipes" / "VoxCeleb" / "SpeakerRec",
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        check=False,
+        capture_output=True,
+        text=True,
     )
-    results = json.loads((folder / "out" / "results.json").read_text())
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    results = json.loads((folder / "results.json").read_text())
     return [found for found in results if "Cllr" in found]
+
+
+def halves(whole, path, folder):
+    """Options for the trials within each half of the speakers of list O.
+
+    ``whole`` is the output folder of a verification, ``path`` is the list.
+    Yields the options with training speakers and with those of the other half.
+    """
+    save = whole / "save"
+    train, test = (
+        pd.read_csv(save / f"{name}.csv", dtype={"spk_id": str})
+        for name in ("train", "test")
+    )
+    trials = read_trials(path)
+    speaker = dict(zip(test.ID, test.spk_id, strict=True))
+    listed = {*trials.enrol, *trials.test}
+    names = sorted({speaker[name] for name in listed})
+    lines = path.read_text().splitlines()
+    for half in (0, 1):
+        inside, others = set(names[half::2]), set(names[1 - half :: 2])
+        sides = zip(trials.enrol, trials.test, lines, strict=True)
+        kept = [
+            line
+            for enrol, other, line in sides
+            if {speaker[enrol], speaker[other]} <= inside
+        ]
+        made = folder / f"half{half}.txt"
+        made.write_text("\n".join(kept))
+        common = {"trial_lists": f"[{made}]", "calibrate": "[cosine, asnorm]"}
+        new = test[test.spk_id.isin(others)]
+        paths = [folder / f"{name}{half}.csv" for name in ("cohort", "new")]
+        pd.concat([train, new]).to_csv(paths[0], index=False)
+        new.to_csv(paths[1], index=False)
+        keys = ("cohort_manifest", "calibration_manifest")
+        yield common, common | dict(zip(keys, paths, strict=True))
+
+
+def rows_of(words, values, bound=None):
+    """The three rows of a calibration."""
+    made = []
+    for key in ("Cllr", "minCllr"):
+        made.append(row(f"{words} {key}", values[key], "bit"))
+        made[-1]["value"] = round(values[key], 4)
+    apart = 100 * (values["Cllr"] / values["minCllr"] - 1)
+    made.append(row(f"{words} apart", apart, "%", bound))
+    for one in made:
+        print_row(one)
+    return made
+
+
+def rows_of_halves(name, runs):
+    """The rows of a kind of calibration: the mean over the halves."""
+    made = []
+    for found in zip(*runs, strict=True):
+        mean = pd.DataFrame(found)[["Cllr", "minCllr"]].mean()
+        made += rows_of(f"{name} {found[0]['scoring']}", mean)
+    return made
+
+
+def measure(name, folder, pretrained, arguments):
+    """All rows of an encoder."""
+    copy, whole = folder / "pretrained", folder / "whole"
+    shutil.copytree(pretrained, copy)
+    embeddings = folder / "embeddings"
+    if arguments.embeddings_folder is not None:
+        embeddings = arguments.embeddings_folder.absolute()
+    given = copy, arguments.data_folder
+    record = []
+    for values in verify(*given, whole, embeddings):
+        words = f"{name} {values['trials']} {values['scoring']}"
+        on_o = (values["trials"][-2:], values["scoring"][:7]) == (
+            "_O",
+            "cosine,",
+        )
+        bound = BOUND if on_o and not arguments.quick else None
+        record += rows_of(words, values, bound)
+    runs = {"training speakers": [], "new speakers": []}
+    path = arguments.data_folder / "meta" / "veri_O.txt"
+    for half, both in enumerate(halves(whole, path, folder)):
+        for kind, options in zip(runs, both, strict=True):
+            out = folder / f"{kind} {half}"
+            runs[kind].append(verify(*given, out, embeddings, **options))
+    for kind, found in runs.items():
+        words = f"{name} O, two halves, {kind}:"
+        record += rows_of_halves(words, found)
+    return record
 
 
 def main():
@@ -65,27 +159,12 @@ def main():
     ]:
         name = pretrained.absolute().parent.name
         with tempfile.TemporaryDirectory() as folder:
-            found = verify(
-                pretrained,
-                arguments.data_folder,
+            record += measure(
+                name,
                 pathlib.Path(folder),
-                arguments.embeddings_folder,
+                pretrained,
+                arguments,
             )
-        for values in found:
-            words = f"{name} {values['trials']} {values['scoring']}"
-            for key in ("Cllr", "minCllr"):
-                record.append(row(f"{words} {key}", values[key], "bit"))
-                record[-1]["value"] = round(values[key], 4)
-            apart = 100 * (values["Cllr"] / values["minCllr"] - 1)
-            bound = None
-            if (values["trials"][-2:], values["scoring"][:7]) == (
-                "_O",
-                "cosine,",
-            ):
-                bound = None if arguments.quick else BOUND
-            record.append(row(f"{words} apart", apart, "%", bound))
-            for made in record[-3:]:
-                print_row(made)
     finish(record, arguments.json, 42)
 
 

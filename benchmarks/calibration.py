@@ -23,6 +23,7 @@ import tempfile
 import pandas as pd
 from record import ROOT, finish, parser, print_header, print_row, row
 
+from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
 from speechbrain_ext.dataio.trials import read_trials
 
 BOUND = 15.0  # percent, for the cosine on list O
@@ -61,11 +62,7 @@ def halves(whole, path, folder):
     ``whole`` is the output folder of a verification, ``path`` is the list.
     Yields the options with training speakers and with those of the other half.
     """
-    save = whole / "save"
-    train, test = (
-        pd.read_csv(save / f"{name}.csv", dtype={"spk_id": str})
-        for name in ("train", "test")
-    )
+    test = read_manifest(whole / "save" / "test.csv")
     trials = read_trials(path)
     speaker = dict(zip(test.ID, test.spk_id, strict=True))
     listed = {*trials.enrol, *trials.test}
@@ -82,12 +79,9 @@ def halves(whole, path, folder):
         made = folder / f"half{half}.txt"
         made.write_text("\n".join(kept))
         common = {"trial_lists": f"[{made}]", "calibrate": "[cosine, asnorm]"}
-        new = test[test.spk_id.isin(others)]
-        paths = [folder / f"{name}{half}.csv" for name in ("cohort", "new")]
-        pd.concat([train, new]).to_csv(paths[0], index=False)
-        new.to_csv(paths[1], index=False)
-        keys = ("cohort_manifest", "calibration_manifest")
-        yield common, common | dict(zip(keys, paths, strict=True))
+        manifest = folder / f"new{half}.csv"
+        write_manifest(test[test.spk_id.isin(others)], manifest)
+        yield common, common | {"calibration_manifest": manifest}
 
 
 def rows_of(words, values, bound=None):

@@ -83,7 +83,7 @@ def keep_cohort(folder, back_end, by):
     folder : str | pathlib.Path
         The pretrained folder.
     back_end : speechbrain_ext.processing.back_end.BackEnd
-        A back end with a cohort.
+        The back end, which may have no cohort.
     by : str
         Rows of the cohort, ``speaker`` or ``utterance``.
 
@@ -97,7 +97,7 @@ def keep_cohort(folder, back_end, by):
     >>> keep_cohort(getfixture("tmp_path"), None, "utterance")
     """
     path = pathlib.Path(folder, "normalization.npz")
-    if by == "speaker":
+    if by == "speaker" and back_end.cohort is not None:
         save_cohort(path, back_end, model_fingerprint(folder))
     else:
         remove_own(path)

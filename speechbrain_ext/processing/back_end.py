@@ -255,18 +255,18 @@ class BackEnd:
 
 
 def calibrate_scoring(
-    name, back_end, manifest, trials=20000, seed=0, prior=0.5, speakers=None
+    name, back_end, manifest, trials=20000, seed=0, prior=0.5, embeddings=None
 ):
-    """Fits the calibration of a scoring on trials drawn from the cohort.
+    """Fits the calibration of a scoring on trials drawn from a manifest.
 
     Arguments
     ---------
     name : str
         A key of ``CALIBRATED_SCORINGS``.
     back_end : BackEnd
-        It holds the embeddings of the manifest's utterances.
+        It computes the scores.
     manifest : pandas.DataFrame
-        Columns ID, spk_id and duration, one row for each of these.
+        The utterances to draw trials from: columns ID, spk_id and duration.
     trials : int
         Number of trials, half of them target trials. The speakers of a trial
         are left out of its cohort, since test speakers are not in it either.
@@ -274,8 +274,9 @@ def calibrate_scoring(
         Seed of the draw.
     prior : float
         Share of target trials that the fit is for.
-    speakers : sequence of str
-        Speakers whose utterances the trials are drawn from; None for all.
+    embeddings : torch.Tensor
+        Of the manifest's utterances, [utterances, embedding]; None if the
+        manifest is that of the back end's cohort.
 
     Returns
     -------
@@ -300,11 +301,8 @@ def calibrate_scoring(
     """
     calibrated = find_calibrated_scoring(name)
     base = calibrated.scoring.name
-    few = manifest
-    if speakers is not None:
-        few = few[few["spk_id"].isin(set(speakers))]
     # A part of a large corpus is enough.
-    few = few.sort_values("ID").sample(frac=1, random_state=seed)
+    few = manifest.sort_values("ID").sample(frac=1, random_state=seed)
     few = few.groupby("spk_id").head(PER_SPEAKER)
     drawn = make_trials(few, trials, seed)
     rows = pd.Series(range(len(manifest)), index=manifest["ID"])
@@ -312,7 +310,9 @@ def calibrate_scoring(
         torch.from_numpy(rows[drawn[side]].to_numpy(copy=True))
         for side in ("enrol", "test")
     )
-    given = back_end.embeddings, enrol, test
+    if embeddings is None:
+        embeddings = back_end.embeddings
+    given = embeddings, enrol, test
     own = manifest["spk_id"].tolist()
     scores = back_end.scores(base, *given, own).double().cpu().numpy()
     measures, names = None, []

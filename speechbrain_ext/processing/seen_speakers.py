@@ -5,7 +5,9 @@ import numpy as np
 UNKNOWN = "It is not known whether {}: {}."
 
 
-def seen_speakers(targets, enrol, test, trained=None, cohort=None):
+def seen_speakers(
+    targets, enrol, test, trained=None, cohort=None, calibration=None
+):
     """Counts the speakers of a trial list who were seen before.
 
     Error rates on speakers of the training set say little about new speakers.
@@ -24,15 +26,18 @@ def seen_speakers(targets, enrol, test, trained=None, cohort=None):
         The speakers of the training set; None if they are not known.
     cohort : set of str
         The speakers of the cohort; empty if there is none.
+    calibration : set of str
+        The speakers of a calibration of its own; None if there is none.
 
     Returns
     -------
     dict
         ``list``: number of speakers in the list. ``seen in training`` and
-        ``in the cohort``: how many of them are there. ``trials seen in
-        training`` and ``trials in the cohort``: trials with such a speaker. A
-        count that is not known is None. All are None if most target trials
-        have two speakers, as happens when a file list names no speakers.
+        ``in the cohort``: how many of them are there; ``in the calibration``
+        if there is one. ``trials seen in training``, ``trials in the cohort``,
+        ``trials in the calibration``: trials with such a speaker. A count that
+        is not known is None. All are None if most target trials have two
+        speakers, as happens when a file list names no speakers.
 
     Example
     -------
@@ -49,6 +54,8 @@ def seen_speakers(targets, enrol, test, trained=None, cohort=None):
     names = {*enrol, *test}
     found = {"list": len(names) if known else None}
     others = {"seen in training": trained, "in the cohort": cohort or set()}
+    if calibration is not None:
+        others["in the calibration"] = calibration
     for words, other in others.items():
         told = known and other is not None
         both = names & set(other or ())
@@ -95,8 +102,11 @@ normalized and calibrated scores look too good."]
     effects = {
         "seen in training": "error rates of new speakers are higher",
         "in the cohort": "normalized and calibrated scores look too good",
+        "in the calibration": "calibrated scores look too good",
     }
     for words, effect in effects.items():
+        if words not in found:
+            continue
         count, touched = found[words], found[f"trials {words}"]
         training = words == "seen in training"
         if count is None:

@@ -26,14 +26,15 @@ TINY = {
 
 
 def run(recipe, script, yaml, **options):
-    """Runs a script of the recipe in a separate process."""
+    """Runs a script of the recipe in a separate process, by its YAML if any."""
     flags = [
         f"--{key}={value}"
         for key, value in options.items()
         if value is not None
     ]
+    words = [f"hparams/{yaml}", "--device=cpu"] if yaml else []
     return subprocess.run(
-        [sys.executable, script, f"hparams/{yaml}", "--device=cpu", *flags],
+        [sys.executable, script, *words, *flags],
         cwd=recipe,
         capture_output=True,
         text=True,

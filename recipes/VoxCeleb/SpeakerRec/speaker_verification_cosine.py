@@ -10,9 +10,8 @@ lacks, and so does the same command after an interruption. Crops of each
 utterance are embedded and stored too if `scorings` has `crops`. Under torchrun
 the processes share that work. The output folder gets results.json, report.html,
 a score file for each list and scoring, DET plots and histograms; the screen
-gets a table. Log, report and results.json also count the speakers of the lists
-that the encoder was trained on or that are in the cohort, and warn of lists
-that are too small.
+gets a table. Log, report and results.json count the speakers of the lists who
+are in the training set, the cohort or the calibration, and name small lists.
 """
 
 import functools
@@ -148,8 +147,14 @@ def check(hparams):
 
 
 def wants_cohort(hparams):
-    """Whether the training set has to be embedded."""
-    return bool(hparams["calibrate"]) or needs_cohort(hparams["scorings"])
+    """Whether the cohort has to be embedded."""
+    fitted = [find_calibrated_scoring(name) for name in hparams["calibrate"]]
+    if any(one.with_quality for one in fitted):
+        return True
+    if fitted and hparams["calibration_manifest"] is None:
+        return True
+    names = [one.scoring.name for one in fitted]
+    return needs_cohort([*hparams["scorings"], *names])
 
 
 def prepare(hparams):
@@ -183,27 +188,29 @@ def prepare(hparams):
 
 
 def read_inputs(hparams, prepared):
-    """Reads and checks manifests, conditions and calibration speakers."""
+    """Reads and checks manifests and conditions."""
     manifests = {"trial lists": read_manifest(prepared.test)}
     if wants_cohort(hparams):
         path = hparams["cohort_manifest"] or prepared.train
         cohort = manifests["cohort"] = read_manifest(path)
         if needs_cohort(hparams["scorings"]):
             require_cohort(cohort, path, hparams["cohort_by"])
-    conditions, speakers = None, None
+    conditions = None
     if hparams["enrolment"] is None:
         conditions = utterance_conditions(
             manifests["trial lists"], hparams["conditions"]
         )
     if hparams["calibrate"] and hparams["calibration_manifest"] is not None:
-        speakers = read_manifest(hparams["calibration_manifest"])["spk_id"]
-    return manifests, conditions, speakers
+        path = hparams["calibration_manifest"]
+        manifests["calibration"] = read_manifest(path)
+    return manifests, conditions
 
 
 def embed(hparams, encoder, manifests, crops=None):
     """Embeds utterances of manifests or their crops; on the encoder's device.
 
-    Utterances of the cohort without speech are removed from its manifest.
+    Utterances without speech are an error in trial lists, and are removed from
+    the other manifests.
     """
     folder = pretrained_folder(hparams["pretrained_folder"])
     fingerprint = model_fingerprint(folder)
@@ -211,7 +218,7 @@ def embed(hparams, encoder, manifests, crops=None):
         hparams["embeddings_folder"], fingerprint, crops, hparams["precision"]
     )
     main_process_first(store.lock)
-    found = []
+    found = {}
     embeddings_of = functools.partial(
         stored_embeddings,
         encoder,
@@ -230,12 +237,12 @@ def embed(hparams, encoder, manifests, crops=None):
                 embeddings = embeddings_of(manifest)
             except NoSpeechError as error:
                 spoken = ~manifest["ID"].isin(error.reasons)
-                if name != "cohort" or not spoken.any():
+                if name not in ("cohort", "calibration") or not spoken.any():
                     raise
-                logger.warning(f"Left out of the cohort: {error}")
+                logger.warning(f"Left out of the {name}: {error}")
                 manifests[name] = manifest[spoken].reset_index(drop=True)
                 embeddings = embeddings_of(manifests[name])
-        found.append(embeddings.to(encoder.device))
+        found[name] = embeddings.to(encoder.device)
     return found
 
 
@@ -244,15 +251,16 @@ def embed_crops(hparams, encoder, manifest):
     if "crops" not in hparams["scorings"]:
         return None
     crops = Crops(hparams["crops"], hparams["crop_seconds"])
-    named = {f"trial lists, {crops.number} crops each": manifest}
-    return embed(hparams, encoder, named, crops)[0]
+    name = f"trial lists, {crops.number} crops each"
+    return embed(hparams, encoder, {name: manifest}, crops)[name]
 
 
 def make_back_end(hparams, manifests, embeddings):
     """What scores trials, with the cohort if one is needed."""
     cohort = ()
-    if wants_cohort(hparams):
-        cohort = embeddings[1], manifests["cohort"]["spk_id"].tolist()
+    if "cohort" in manifests:
+        speakers = manifests["cohort"]["spk_id"].tolist()
+        cohort = embeddings["cohort"], speakers
         number = len(set(cohort[1]))
         if hparams["cohort_by"] == "speaker" and number < hparams["top_n"]:
             logger.warning(
@@ -268,8 +276,10 @@ def make_back_end(hparams, manifests, embeddings):
     )
 
 
-def calibrations(hparams, back_end, manifest, speakers, trained):
+def calibrations(hparams, back_end, manifests, embeddings, trained):
     """Fits the calibrations on other speakers' trials, and saves them."""
+    own = "calibration" if "calibration" in manifests else "cohort"
+    manifest = manifests.get(own)
     found = fit_calibrations(
         hparams["calibrate"],
         back_end,
@@ -277,12 +287,11 @@ def calibrations(hparams, back_end, manifest, speakers, trained):
         hparams["calibration_trials"],
         hparams["seed"],
         hparams["calibration_prior"],
-        speakers,
+        embeddings.get(own),
     )
     if not found:
         return found
-    used = back_end.speakers if speakers is None else speakers.tolist()
-    sentence = calibration_sentence(used, trained)
+    sentence = calibration_sentence(manifest["spk_id"], trained)
     if sentence:
         logger.warning(sentence)
     path = pathlib.Path(hparams["output_folder"], "calibration.json")
@@ -292,10 +301,10 @@ def calibrations(hparams, back_end, manifest, speakers, trained):
     return found
 
 
-def start_report(hparams, path, trials, speakers, trained, cohort):
+def start_report(hparams, path, trials, speakers, known):
     """The report of a trial list, and sentences on speakers seen before."""
     targets = trials["target"].to_numpy(dtype=bool, copy=True)
-    seen = seen_speakers(targets, *speakers, trained, set(cohort or ()))
+    seen = seen_speakers(targets, *speakers, *known)
     warnings, sentences = speaker_sentences(seen, len(targets))
     for sentence in sentences:
         logger.info(f"{path.name}: {sentence}")
@@ -313,14 +322,12 @@ def start_report(hparams, path, trials, speakers, trained, cohort):
     return report, sentences
 
 
-def verify(hparams, path, utterances, back_end, fitted, conditions, trained):
+def verify(hparams, path, utterances, back_end, fitted, conditions, known):
     """Scores a trial list by all scorings; returns its report."""
     folder = hparams["output_folder"]
     trials, numbers = utterances.trials(path)
     speakers = utterances.trial_speakers(numbers)
-    report, sentences = start_report(
-        hparams, path, trials, speakers, trained, back_end.speakers
-    )
+    report, sentences = start_report(hparams, path, trials, speakers, known)
     for name, label, scores, calibration in scores_by_name(
         hparams["scorings"],
         fitted,
@@ -346,15 +353,21 @@ def verify(hparams, path, utterances, back_end, fitted, conditions, trained):
 
 def score(hparams, prepared, models, inputs, embeddings, crops, trained):
     """Scores all trial lists, writes everything and returns the results."""
-    manifests, conditions, speakers = inputs
+    manifests, conditions = inputs
     back_end = make_back_end(hparams, manifests, embeddings)
-    cohort = manifests.get("cohort")
-    fitted = calibrations(hparams, back_end, cohort, speakers, trained)
+    fitted = calibrations(hparams, back_end, manifests, embeddings, trained)
     utterances = TrialEmbeddings(
-        manifests["trial lists"], embeddings[0], models, crops
+        manifests["trial lists"], embeddings["trial lists"], models, crops
+    )
+    known = (
+        trained,
+        *(
+            set(manifests[name]["spk_id"]) if name in manifests else None
+            for name in ("cohort", "calibration")
+        ),
     )
     reports = [
-        verify(hparams, path, utterances, back_end, fitted, conditions, trained)
+        verify(hparams, path, utterances, back_end, fitted, conditions, known)
         for path in prepared.trial_lists
     ]
     output_folder = pathlib.Path(hparams["output_folder"])

@@ -189,8 +189,25 @@ def test_draws_are_the_seeds_and_of_the_speakers_asked(calibration_set, caplog):
     assert "is calibrated on only" not in caplog.text
     calibrate_scoring("cosine", back_end, table, 59)
     assert "calibrated on only 29 target and 30 nontarget" in caplog.text
+    one = table[table["spk_id"] == "s00"]
+    embeddings = back_end.embeddings[one.index]
     with pytest.raises(ValueError, match="speaker"):
-        calibrate_scoring("cosine", back_end, table, 500, 1, 0.5, ["s00"])
+        calibrate_scoring("cosine", back_end, one, 500, 1, 0.5, embeddings)
+
+
+def test_a_calibration_of_other_speakers_needs_no_cohort(calibration_set):
+    table, back_end = calibration_set
+    of_cohort = calibrate_scoring("cosine", back_end, table, 500)
+    given = table, 500, 0, 0.5, back_end.embeddings
+    alone = calibrate_scoring("cosine", BackEnd(), *given)
+    assert alone.weights.tolist() == of_cohort.weights.tolist()
+    found = fit_calibrations(["cosine", "asnorm"], BackEnd(), *given)
+    assert list(found) == ["cosine"]
+    # the same speakers in a cohort are left out of their own trials
+    both = calibrate_scoring("asnorm", back_end, *given)
+    assert both.weights.tolist() == (
+        calibrate_scoring("asnorm", back_end, table, 500).weights.tolist()
+    )
 
 
 def test_what_cannot_be_fitted_is_left_out_and_said(calibration_set, caplog):

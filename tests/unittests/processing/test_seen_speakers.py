@@ -31,6 +31,17 @@ def test_speakers_and_trials_are_counted():
     assert others == []
 
 
+def test_speakers_of_a_calibration_are_counted_where_there_is_one():
+    found = seen_speakers(TARGETS, ENROL, TEST, set(), set(), {"a", "b", "x"})
+    assert found["in the calibration"] == 2
+    assert found["trials in the calibration"] == 3
+    warnings, _ = speaker_sentences(found, 4)
+    assert warnings == [
+        "2 of the list's 4 speakers are in the calibration (3 of 4 trials "
+        "have one): calibrated scores look too good."
+    ]
+
+
 def test_new_speakers_are_said_to_be_new():
     found = seen_speakers(TARGETS, ENROL, TEST, {"x"}, set())
     warnings, others = speaker_sentences(found, 4)

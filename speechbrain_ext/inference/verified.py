@@ -14,7 +14,7 @@ from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.model_card import add_figures
 from speechbrain_ext.processing.calibration import save_calibrations
 from speechbrain_ext.processing.cohort_file import save_cohort
-from speechbrain_ext.utils.files import remove_own
+from speechbrain_ext.utils.files import locked_folder, remove_own
 
 logger = get_logger(__name__)
 
@@ -39,9 +39,9 @@ def keep_calibrations(folder, calibrations, back_end, by):
     """
     if str(folder).startswith(HUB):
         return
-    with _warn_if_unwritable(f"{folder} gets no calibration.json"):
+    with _changing(folder, "calibration.json"):
         save_calibrations(f"{folder}/calibration.json", calibrations)
-    with _warn_if_unwritable(f"{folder} gets no normalization.npz"):
+    with _changing(folder, "normalization.npz"):
         keep_cohort(folder, back_end, by)
 
 
@@ -67,7 +67,7 @@ def keep_figures(folder, reports):
         for report in reports
         for part in report.tables
     ]
-    with _warn_if_unwritable(f"{folder} gets no figures in its README.md"):
+    with _changing(folder, "figures in its README.md"):
         add_figures(folder, rows, tables)
 
 
@@ -104,8 +104,10 @@ def keep_cohort(folder, back_end, by):
 
 
 @contextlib.contextmanager
-def _warn_if_unwritable(what):
+def _changing(folder, what):
+    """Locks a folder; what cannot be written is a warning."""
     try:
-        yield
+        with locked_folder(folder, deep=False):
+            yield
     except OSError as error:
-        logger.warning(f"{what}: {error}")
+        logger.warning(f"{folder} gets no {what}: {error}")

@@ -25,9 +25,7 @@ from speechbrain_ext.utils.seals import to_disk
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-# Locks that this process holds until it ends, by folder
-_HELD = {}
+_HELD = {}  # locks until this process ends, by folder
 
 
 @contextlib.contextmanager
@@ -215,8 +213,8 @@ def clear_temporaries(folder, deep=True):
     folder : str | pathlib.Path
         The folder.
     deep : bool
-        Whether to clear its subfolders too. Those with a lock of their own
-        are skipped.
+        Whether to clear its subfolders too, apart from those that another
+        run has locked.
 
     Example
     -------
@@ -228,8 +226,8 @@ def clear_temporaries(folder, deep=True):
     ['mine.tmp']
     """
     for path, folders, names in os.walk(folder):
-        if path != os.fspath(folder) and LOCK in names:
-            folders.clear()  # it belongs to another run
+        if path != os.fspath(folder) and LOCK in names and _is_locked(path):
+            folders.clear()
             continue
         for name in filter(TEMPORARY.match, [*folders, *names]):
             place = os.path.join(path, name)
@@ -237,8 +235,7 @@ def clear_temporaries(folder, deep=True):
                 os.unlink(place)
             else:
                 shutil.rmtree(place)
-        kept = [name for name in folders if not TEMPORARY.match(name)]
-        folders[:] = kept if deep else []
+        folders[:] = [n for n in folders if deep and not TEMPORARY.match(n)]
 
 
 def refuse_links(folder):
@@ -421,6 +418,15 @@ def _acquire(folder, patience, deep=True):
     return lock
 
 
+def _is_locked(folder):
+    """Whether another run writes to a folder."""
+    try:
+        with filelock.FileLock(os.path.join(folder, LOCK), timeout=0):
+            return False
+    except OSError:
+        return True
+
+
 def _refuse_link(path, root):
     """Raises if a path is a link to a place outside of a folder."""
     target = os.path.realpath(path)
@@ -440,7 +446,5 @@ def _holder(path):
 
 
 def _cannot_write(folder, reason):
-    return (
-        f"Cannot write to the folder {folder} ({reason}); make it writable, "
-        "or use another folder."
-    )
+    remedy = "make it writable, or use another folder."
+    return f"Cannot write to the folder {folder} ({reason}); {remedy}"

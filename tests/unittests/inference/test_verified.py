@@ -74,6 +74,13 @@ def test_a_users_file_stays_and_the_rest_is_written(folder, back_end, caplog):
     assert "gets no calibration.json" in caplog.text
 
 
+def test_what_a_killed_run_left_is_cleared(folder, back_end):
+    left = folder / ".speechbrain_ext-17-calibration.json"
+    left.touch()
+    keep_calibrations(folder, CALIBRATION, back_end, "speaker")
+    assert not left.exists()
+
+
 def test_a_model_of_the_hub_is_left_alone(
     back_end, report, monkeypatch, folder
 ):

@@ -23,12 +23,6 @@ import record
 import scale
 import study_noise
 
-# Records of an older form, whose rows do not say where they come from, and
-# the commits that wrote them. Each goes out of this list when its benchmark
-# is run again.
-OLDER = {
-    "resume": "3ca41d7",
-}
 TEMPLATES = pathlib.Path(__file__).parent / "tables"
 MARK = re.compile(
     r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL
@@ -67,11 +61,6 @@ def value(name, row_name, digits=2, times=1):
 def source(name):
     """A sentence on where a record comes from."""
     file = f"Record: `benchmarks/records/{name}.json`"
-    if name in OLDER:
-        return (
-            f"{file}, written at commit {OLDER[name]}, before each row named "
-            "its commit and command."
-        )
     held = rows(name).values()
     parts = [sorted({one["commit"][:12] for one in held})]
     parts += [

@@ -209,8 +209,9 @@ def test_verification_leaves_silence_out_of_the_cohort_alone(
     manifests = {"trial lists": manifest[2:], "cohort": manifest}
     found = script.embed(hparams, encoder, manifests)
     assert manifests["cohort"].ID.tolist() == ["0", "2", "3", "4", "5"]
-    assert [len(part) for part in found] == [4, 5]
-    assert torch.equal(found[0], found[1][1:])
+    assert list(found) == ["trial lists", "cohort"]
+    assert [len(part) for part in found.values()] == [4, 5]
+    assert torch.equal(found["trial lists"], found["cohort"][1:])
     assert "Left out of the cohort: 1 utterance has no speech" in caplog.text
     with pytest.raises(NoSpeechError, match="no speech: 1 .digital"):
         script.embed(hparams, encoder, {"trial lists": manifest})

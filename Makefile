@@ -58,6 +58,7 @@ demo: venv
 		--data_folder=$(DEMO)/corpus \
 		--pretrained_folder=$(RUN)/pretrained \
 		--cohort_manifest=$(RUN)/save/train.csv \
+		--calibration_manifest=$(RUN)/save/dev.csv \
 		--output_folder=$(RUN)/verification
 	$(PY) $(RECIPE)/verify_files.py $(RUN)/pretrained \
 		$(DEMO)/corpus/wav/id20002/s01/00001.wav \

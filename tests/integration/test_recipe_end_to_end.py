@@ -82,6 +82,8 @@ def test_offered_command_works(trained, recipe, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    # the held-out speakers calibrate
+    assert "utterances of the calibration" in (tmp_path / "log.txt").read_text()
 
 
 def test_results_are_those_of_the_score_files(verified, trained):

@@ -389,10 +389,13 @@ def train(recipe, run_opts, hparams, text):
 def offer_verification(hparams, recipe, folder, cohort):
     """Logs the command that verifies trials with this encoder."""
     verification = pathlib.Path(recipe).parent / hparams["verification_recipe"]
+    held_out = hparams["dev_speakers"] and not hparams["dev_label_noise"]
+    dev = pathlib.Path(hparams["save_folder"], "dev.csv")
     options = {
         "data_folder": hparams["data_folder"],
         "pretrained_folder": folder,
         "cohort_manifest": cohort,
+        "calibration_manifest": dev if held_out else None,
         "file_list": hparams["file_list"],
         "layout": hparams["layout"],
         "trial_lists": hparams["trial_lists"],

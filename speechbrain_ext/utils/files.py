@@ -271,6 +271,7 @@ def refuse_links(folder):
 def locked_folder(folder, patience=5.0, deep=True):
     """Creates a folder and locks it while the block runs.
 
+    Where this process has locked it until its end, it only stays locked.
     Temporary files that killed runs left behind are deleted.
 
     Arguments
@@ -305,12 +306,10 @@ def locked_folder(folder, patience=5.0, deep=True):
     ['.speechbrain_ext.lock']
     """
     folder = os.fspath(folder)
-    lock = _acquire(folder, patience, deep)
-    try:
-        with explain_disk_full(folder):
-            yield folder
-    finally:
-        lock.release()
+    with contextlib.ExitStack() as stack, explain_disk_full(folder):
+        if os.path.realpath(folder) not in _HELD:
+            stack.callback(_acquire(folder, patience, deep).release)
+        yield folder
 
 
 def lock_output_folder(folder, patience=10.0):

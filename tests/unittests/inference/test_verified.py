@@ -2,6 +2,7 @@
 
 import types
 
+import filelock
 import pytest
 import torch
 
@@ -18,7 +19,11 @@ from speechbrain_ext.processing.calibration import (
     load_calibrations,
 )
 from speechbrain_ext.processing.cohort_file import load_cohort
-from speechbrain_ext.utils.files import atomic_write
+from speechbrain_ext.utils.files import (
+    LOCK,
+    atomic_write,
+    lock_output_folder,
+)
 
 CALIBRATION = {"cosine": Calibration([2.0], 0.5, ["score"])}
 ROW = {"trials": "O", "scoring": "cosine", "EER %": 1.5}
@@ -72,6 +77,17 @@ def test_a_users_file_stays_and_the_rest_is_written(folder, back_end, caplog):
     assert (folder / NAMES[0]).read_text() == "mine"
     assert (folder / NAMES[1]).exists()
     assert "gets no calibration.json" in caplog.text
+
+
+def test_a_folder_that_this_process_has_locked_is_no_other_runs(
+    folder, back_end, caplog
+):
+    lock_output_folder(folder)  # the output folder may be the encoder's
+    keep_calibrations(folder, CALIBRATION, back_end, "speaker")
+    keep_calibrations(folder, CALIBRATION, back_end, "speaker")
+    assert "gets no" not in caplog.text
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(folder / LOCK, timeout=0).acquire()
 
 
 def test_what_a_killed_run_left_is_cleared(folder, back_end):

@@ -25,7 +25,7 @@ from speechbrain_ext.utils.seals import to_disk
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_HELD = {}  # locks until this process ends, by folder
+_HELD = {}  # processes and their locks until they end, by folder
 
 
 @contextlib.contextmanager
@@ -307,7 +307,8 @@ def locked_folder(folder, patience=5.0, deep=True):
     """
     folder = os.fspath(folder)
     with contextlib.ExitStack() as stack, explain_disk_full(folder):
-        if os.path.realpath(folder) not in _HELD:
+        holder, _ = _HELD.get(os.path.realpath(folder), (None, None))
+        if holder != os.getpid():  # a fork has not its parent's
             stack.callback(_acquire(folder, patience, deep).release)
         yield folder
 
@@ -340,7 +341,7 @@ def lock_output_folder(folder, patience=10.0):
     """
     key = os.path.realpath(folder)
     if key not in _HELD:
-        _HELD[key] = _acquire(os.fspath(folder), patience)
+        _HELD[key] = os.getpid(), _acquire(os.fspath(folder), patience)
 
 
 @contextlib.contextmanager

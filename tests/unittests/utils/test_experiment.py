@@ -42,7 +42,8 @@ def start(folder, text="seed: 1"):
 
 def end():
     """Does what the end of the process does."""
-    files._HELD.popitem()[1].release()
+    _, (_, lock) = files._HELD.popitem()
+    lock.release()
     logging.getLogger().handlers.clear()
 
 

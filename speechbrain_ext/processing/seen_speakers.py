@@ -154,6 +154,7 @@ def calibration_sentence(speakers, trained):
     named = "1 speaker" if seen == 1 else f"{seen} speakers"
     return (
         f"The calibration is fitted on trials of {named} that the encoder was "
-        "trained on, so its decisions can be too confident. Better: train with "
-        "--dev_speakers, and give their dev.csv as --calibration_manifest."
+        "trained on, so its decisions can be too confident. Better: give a CSV "
+        "of new speakers as --calibration_manifest, for example dev.csv of a "
+        "training with --dev_speakers."
     )

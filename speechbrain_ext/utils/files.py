@@ -25,7 +25,7 @@ from speechbrain_ext.utils.seals import to_disk
 LOCK = ".speechbrain_ext.lock"
 TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_HELD = {}  # processes and their locks until they end, by folder
+_HELD = {}  # folder: the process that has locked it, and its lock
 
 
 @contextlib.contextmanager
@@ -271,7 +271,7 @@ def refuse_links(folder):
 def locked_folder(folder, patience=5.0, deep=True):
     """Creates a folder and locks it while the block runs.
 
-    Where this process has locked it until its end, it only stays locked.
+    A lock that this process holds until its end is kept.
     Temporary files that killed runs left behind are deleted.
 
     Arguments
@@ -308,7 +308,7 @@ def locked_folder(folder, patience=5.0, deep=True):
     folder = os.fspath(folder)
     with contextlib.ExitStack() as stack, explain_disk_full(folder):
         holder, _ = _HELD.get(os.path.realpath(folder), (None, None))
-        if holder != os.getpid():  # a fork has not its parent's
+        if holder != os.getpid():  # a forked process holds none
             stack.callback(_acquire(folder, patience, deep).release)
         yield folder
 
@@ -419,7 +419,7 @@ def _acquire(folder, patience, deep=True):
 
 
 def _is_locked(folder):
-    """Whether another run writes to a folder."""
+    """Whether a run writes to a folder; if not, its temporaries are old."""
     try:
         with filelock.FileLock(os.path.join(folder, LOCK), timeout=0):
             return False

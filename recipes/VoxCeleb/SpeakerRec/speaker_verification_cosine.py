@@ -11,7 +11,7 @@ utterance are embedded and stored too if `scorings` has `crops`. Under torchrun
 the processes share that work. The output folder gets results.json, report.html,
 a score file for each list and scoring, DET plots and histograms; the screen
 gets a table. Log, report and results.json count the speakers of the lists who
-are in the training set, the cohort or the calibration, and name small lists.
+are in the training set, the cohort or the calibration, and warn of small lists.
 """
 
 import functools

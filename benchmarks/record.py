@@ -215,14 +215,14 @@ def merged(old, new):
     return [one for one in old if one["name"] not in names] + list(new)
 
 
-def write_text(path, text):
+def write_bytes(path, content):
     """Writes a file whole: it is the old one until it is the new one."""
     path = pathlib.Path(path)
     with explain_disk_full(path.parent):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".record-")
         try:
-            with open(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with open(handle, "wb") as stream:
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(temporary, 0o644)
@@ -230,6 +230,11 @@ def write_text(path, text):
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def write_text(path, text):
+    """Writes a text whole."""
+    write_bytes(path, text.encode())
 
 
 def text_of(rows):

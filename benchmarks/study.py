@@ -4,7 +4,7 @@
     python benchmarks/study.py benchmarks/studies/minivox.yaml \
         --data_folder=MINIVOX --output_folder=results/minivox_study \
         --work_folder=../trees [--wespeaker=CHECKOUT] [--jobs 2] \
-        [--threads 1] [--nice 19] [--json FILE] [--retry] [--collect]
+        [--threads 1] [--nice 19] [--json FILE] [--keep FOLDER] [--retry]
 
 The form of a study is in `study_file.py`. All is checked before the first
 run. Each run is a process that trains and verifies by the recipe's own
@@ -16,8 +16,10 @@ checkpoint, and one that died is marked failed with its reason until --retry.
 In the output folder: queue.json (the state of each run), runs/NAME/ with
 log.txt and record.json or failed.json, records.json with the rows of all runs
 and of the paired differences, and the summary. --json FILE gets the same
-rows. --collect does so for the runs that have ended so far, and starts none.
---summary makes the summary anew from the rows alone, and runs nothing.
+rows. --keep FOLDER gets a small file of each run, with which the study goes on
+on another machine (`study_keep.py`). --collect records the runs that have
+ended so far, and starts none. --summary makes the summary anew from the rows
+alone, and runs nothing.
 """
 
 import argparse
@@ -31,6 +33,7 @@ import time
 import record
 import study_differences
 import study_file
+import study_keep
 import study_rows
 import study_run
 import study_summary
@@ -229,6 +232,25 @@ class Runner:
         )
         with atomic_write(folder / "record.json") as stream:
             stream.write(record.text_of(rows))
+        if arguments.keep:
+            study_keep.keep(name, rows, self.folder, arguments.keep)
+
+    def take_over(self):
+        """Takes over what is kept, and keeps what has ended before."""
+        arguments = self.arguments
+        if not arguments.keep:
+            return
+        commit, _ = record.tree_state(self.tree)
+        taken = study_keep.restore(
+            self.runs, commit, self.folder, arguments.keep
+        )
+        if taken:
+            say(f"taken over from {arguments.keep}: {', '.join(taken)}")
+        for name in self.runs:
+            path = self.path(name, "record.json")
+            if path.exists():
+                rows = json.loads(path.read_text())
+                study_keep.keep(name, rows, self.folder, arguments.keep)
 
     def run_all(self):
         """Does what is to be done; returns when nothing more can be."""
@@ -313,6 +335,7 @@ def make_parser():
     add("--threads", type=int, default=1, help="of each run")
     add("--nice", type=int, default=0, help="19: behind all other work")
     add("--json", type=path, help="file that gets the rows too")
+    add("--keep", type=path, help="folder of small files of ended runs")
     add("--retry", action="store_true", help="what failed is tried again")
     add("--collect", action="store_true", help="what has ended; runs nothing")
     add("--replicates", type=int, default=1000, help="draws of the speakers")
@@ -351,6 +374,7 @@ def run(arguments, study):
     runner = Runner(runs, arguments, tree)
     runner.check_folders()
     runner.check_json()
+    runner.take_over()
     if arguments.retry:
         runner.forget_failures()
     runner.write_queue()

@@ -1,18 +1,39 @@
 """A git repository of this project whose recipe's scripts take no time."""
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
+import ruamel.yaml
 from conftest import ROOT
 
 MODULES = (
     *("record", "minivox_published", "noise_plot", "study"),
-    *("study_differences", "study_file", "study_noise", "study_rows"),
-    *("study_run", "study_summary"),
+    *("study_differences", "study_file", "study_keep", "study_noise"),
+    *("study_rows", "study_run", "study_summary", "study_tree"),
 )
+
+STUDY = {
+    "name": "toy",
+    "options": {"number_of_epochs": 1},
+    "verification": {
+        "recipe": "verification_resnet_small.yaml",
+        "options": {"scorings": ["cosine"]},
+    },
+    "systems": {
+        "aam": {"recipe": "resnet_aam_small.yaml"},
+        "am": {"recipe": "resnet_am_small.yaml", "options": {"channels": 4}},
+        "tuned": {"recipe": "resnet_aam_small.yaml", "start_from": "aam"},
+    },
+    "queue": [
+        {"systems": ["aam", "am"], "seeds": [1, 2]},
+        {"systems": ["tuned"], "seeds": [1]},
+    ],
+    "compare": [["am", "aam", "bound"], ["tuned", "aam"]],
+}
 
 TRAINING = """\
 import pathlib, sys, time
@@ -104,3 +125,42 @@ def study(repository, monkeypatch):
     yield importlib.import_module("study")
     for name in MODULES:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def call(study, tmp_path):
+    """Runs a study and returns its exit code or its sentence."""
+    data = tmp_path / "data"
+    (data / "meta").mkdir(parents=True)
+    (data / "meta" / "veri_O.txt").write_text("1 a/b/1.wav a/c/1.wav\n")
+
+    def calling(content, *flags, name="out", **options):
+        path = tmp_path / "study.yaml"
+        with open(path, "w") as stream:
+            ruamel.yaml.YAML(typ="safe").dump(content, stream)
+        options = {
+            "output_folder": tmp_path / name,
+            "data_folder": data,
+            "work_folder": tmp_path / "trees",
+            **options,
+        }
+        argv = [str(path), *flags]
+        argv += [f"--{key}={value}" for key, value in options.items()]
+        with pytest.raises(SystemExit) as ended:
+            study.main(argv)
+        return ended.value.code
+
+    calling.data = data
+    return calling
+
+
+def records(folder):
+    """The rows of a study without what differs from time to time."""
+    rows = json.loads((folder / "records.json").read_text())
+    varying = ("minutes", "date")
+    kept = [
+        {key: value for key, value in row.items() if key not in varying}
+        for row in rows
+        if row["unit"] != "min"
+    ]
+    return kept, rows

@@ -80,12 +80,26 @@ def state():
     return tree_state()
 
 
-def machine():
-    """Processor, cores and GPU, in words."""
+def processor():
+    """The processor's name and its fastest instructions, in words."""
     import torch  # not before it is needed: it takes seconds
 
-    words = f"{platform.processor() or platform.machine()}, "
-    words += f"{os.cpu_count()} cores"
+    from speechbrain_ext.utils.devices import has_bf16
+
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        found = [line for line in lines if line.startswith("model name")]
+        name = " ".join(found[0].split()[3:]) if found else name
+    bf16 = {True: "bf16", False: "no bf16", None: "bf16 unknown"}[has_bf16()]
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()}, {bf16})"
+
+
+def machine():
+    """Processor, cores and GPU, in words."""
+    import torch
+
+    words = f"{processor()}, {os.cpu_count()} cores"
     if torch.cuda.is_available():
         words += f", {torch.cuda.get_device_name()}"
     return words

@@ -1,4 +1,4 @@
-"""Runs that have ended, kept in small files: a study goes on elsewhere.
+"""Runs that have ended, kept in small files: a study continues elsewhere.
 
 `--keep FOLDER` of `study.py` gives each run a file NAME.npz there. It has the
 run's rows and, of each score file, the ranks of its scores: EER, minDCF, their

@@ -18,6 +18,7 @@ from speechbrain_ext.dataio.audio import REMEDY, AudioError
 from speechbrain_ext.dataio.input_files import file_fingerprints
 from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
+from speechbrain_ext.utils.devices import log_slow_bf16
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
 
 logger = get_logger(__name__)
@@ -311,6 +312,7 @@ def stored_embeddings(
     if gather is not None:
         gather()  # all processes must read the same files before one writes
     if missing.any():
+        log_slow_bf16(torch.device(encoder.device).type, store.precision)
         del known  # it is read again below
         rows = np.flatnonzero(missing)
         batches = embed_batches(

@@ -16,6 +16,7 @@ from speechbrain.utils.logger import (
 )
 from speechbrain.utils.quirks import log_applied_quirks
 
+from speechbrain_ext.utils.devices import log_slow_bf16
 from speechbrain_ext.utils.distributed import world_size
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
 from speechbrain_ext.utils.journal import continue_file
@@ -172,6 +173,7 @@ def log_training(brain, manifest, classes, batch_size):
         f"Device {brain.device}, precision {brain.precision}, {workers} "
         "DataLoader worker(s) a process."
     )
+    log_slow_bf16(brain.device_type, brain.precision)
 
 
 def log_command(script, recipe, options):

@@ -1,4 +1,4 @@
-"""A study goes on from the small files of its runs, on another machine."""
+"""A study continues elsewhere from the small files of its runs."""
 
 import copy
 import importlib

@@ -1,8 +1,11 @@
 """The check of a device, without a GPU and with two."""
 
+import logging
+
 import pytest
 import torch
 
+from speechbrain_ext.utils import devices
 from speechbrain_ext.utils.devices import check_device
 
 
@@ -25,3 +28,40 @@ def test_check_device_rejects_a_missing_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="got 'cuda', but .* 0 GPUs"):
         check_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512f", False),
+        ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile", True),
+        ("Features\t: fp asimd", False),
+        ("Features\t: fp asimd bf16", True),
+        ("model name\t: bf16", None),
+    ],
+)
+def test_has_bf16(line, expected, tmp_path):
+    path = tmp_path / "cpuinfo"
+    assert devices.has_bf16(str(path / "nowhere")) is None
+    path.write_text(f"processor\t: 0\n{line}\nbugs\t\t: spectre\n")
+    assert devices.has_bf16(str(path)) is expected
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "has", "warned"),
+    [
+        ("cpu", "bf16", False, True),
+        ("cpu", "bf16", True, False),
+        ("cpu", "bf16", None, False),
+        ("cpu", "fp32", False, False),
+        ("cuda", "bf16", False, False),
+    ],
+)
+def test_slow_bf16_is_logged(
+    device, precision, has, warned, monkeypatch, caplog
+):
+    monkeypatch.setattr(devices, "has_bf16", lambda: has)
+    with caplog.at_level(logging.WARNING):
+        devices.log_slow_bf16(device, precision)
+    assert ("--precision=fp32" in caplog.text) is warned

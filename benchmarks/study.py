@@ -16,10 +16,10 @@ checkpoint, and one that died is marked failed with its reason until --retry.
 In the output folder: queue.json (the state of each run), runs/NAME/ with
 log.txt and record.json or failed.json, records.json with the rows of all runs
 and of the paired differences, and the summary. --json FILE gets the same
-rows. --keep FOLDER gets a small file of each run, with which the study continues
-on another machine (`study_keep.py`). --collect records the runs that have
-ended so far, and starts none. --summary makes the summary anew from the rows
-alone, and runs nothing.
+rows. --keep FOLDER gets a small file of each run, with which the study can
+continue on another machine (`study_keep.py`). --collect records the runs that
+have ended so far, and starts none. --summary makes the summary anew from the
+rows alone, and runs nothing.
 """
 
 import argparse

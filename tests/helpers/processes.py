@@ -1,8 +1,16 @@
-"""Runs test functions on several gloo processes."""
+"""Processes that have PyTorch and SpeechBrain loaded when they start.
 
+Loading them takes seconds each time. So a server loads them once, and each
+process is a fork of it.
+"""
+
+import atexit
 import multiprocessing
 import os
 import pathlib
+import runpy
+import subprocess
+import sys
 import tempfile
 import traceback
 
@@ -10,8 +18,65 @@ import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["speechbrain_ext.nnet.sharded", "speechbrain_ext.nnet.losses"]
+    [
+        "speechbrain_ext.core",
+        "speechbrain_ext.inference.export",
+        "speechbrain_ext.inference.loading",
+        "speechbrain_ext.label_filtering",
+        "speechbrain_ext.nnet.losses",
+        "speechbrain_ext.nnet.sharded",
+        "speechbrain_ext.processing.development",
+        "speechbrain_ext.processing.scoring",
+    ]
 )
+
+
+def environment():
+    """The environment, without what pytest changes for each test."""
+    return {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+
+
+ENVIRONMENT = environment()
+
+
+def run_script(words, folder):
+    """Runs ``python words...`` in a folder; returns the finished process.
+
+    In another environment than that of the tests' start, Python starts anew.
+    """
+    if environment() != ENVIRONMENT:
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory() as streams:
+        process = CONTEXT.Process(
+            target=_script, args=(words, os.fspath(folder), streams)
+        )
+        process.start()
+        process.join()
+        said = [
+            pathlib.Path(streams, name).read_text()
+            for name in ("stdout", "stderr")
+        ]
+    return subprocess.CompletedProcess(words, process.exitcode, *said)
+
+
+def _script(words, folder, streams):
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        with open(f"{streams}/{name}", "w") as stream:
+            os.dup2(stream.fileno(), number)
+    # a server's children would start their own ones by a server, too
+    multiprocessing.set_start_method(None, force=True)
+    os.chdir(folder)
+    sys.argv, sys.path[:0] = words, [folder]
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
 
 
 def on_processes(function, processes, *arguments, seconds=120):

@@ -1,10 +1,9 @@
 """A tiny network on synthetic voices, trained once for all tests."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
+from processes import run_script
 
 from speechbrain_ext.synthetic.toy_corpus import synthesise_corpus
 
@@ -33,13 +32,7 @@ def run(recipe, script, yaml, **options):
         if value is not None
     ]
     words = [f"hparams/{yaml}", "--device=cpu"] if yaml else []
-    return subprocess.run(
-        [sys.executable, script, *words, *flags],
-        cwd=recipe,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_script([script, *words, *flags], recipe)
 
 
 def put_into_hub_cache(pretrained, folder, monkeypatch):

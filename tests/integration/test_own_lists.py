@@ -4,10 +4,9 @@ import json
 import pathlib
 import shlex
 import shutil
-import subprocess
-import sys
 
 import pytest
+from processes import run_script
 from recipe_runs import train
 
 from speechbrain_ext.dataio.manifests import read_manifest
@@ -41,13 +40,7 @@ def own(corpus, tmp_path_factory):
 def call(recipe, command):
     """Runs a command in the recipe's folder."""
     assert command[0] == "python"
-    done = subprocess.run(
-        [sys.executable, *map(str, command[1:])],
-        cwd=recipe,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script(list(map(str, command[1:])), recipe)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import run_script
 from recipe_runs import run, train
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -69,18 +68,8 @@ def test_offered_command_works(trained, recipe, tmp_path):
         if "python speaker_verification_cosine.py" in line
     )
     words = command.split()
-    done = subprocess.run(
-        [
-            sys.executable,
-            *words[1:],
-            "--num_workers=0",
-            f"--output_folder={tmp_path}",
-        ],
-        cwd=recipe,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words += ["--num_workers=0", f"--output_folder={tmp_path}"]
+    done = run_script(words[1:], recipe)
     assert done.returncode == 0, done.stderr
     # the held-out speakers calibrate
     assert "utterances of the calibration" in (tmp_path / "log.txt").read_text()
@@ -273,11 +262,9 @@ def test_label_noise_is_simulated_recorded_and_trained_on(
     assert list(same) == list(trials["target"])
     report = json.loads((save / "label_noise.json").read_text())
     out = tmp_path / "labels"
-    command = [sys.executable, "noisy_label_report.py", "--drop=0.25"]
-    command += [tmp_path / "pretrained", save / "train_noisy.csv", out]
-    done = subprocess.run(
-        command, cwd=recipe, capture_output=True, text=True, check=False
-    )
+    words = ["noisy_label_report.py", "--drop=0.25"]
+    words += [tmp_path / "pretrained", save / "train_noisy.csv", out]
+    done = run_script(list(map(str, words)), recipe)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "label_report.json").read_text())
     assert found["utterances"] == len(noisy)

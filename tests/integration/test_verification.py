@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from processes import run_script
 from recipe_runs import put_into_hub_cache, run
 from scipy.signal import resample_poly
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -208,13 +209,7 @@ def test_models_are_enrolled_with_several_utterances(
 
 def compare(recipe, *arguments):
     """Runs compare_systems.py."""
-    return subprocess.run(
-        [sys.executable, "compare_systems.py", *map(str, arguments)],
-        cwd=recipe,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_script(["compare_systems.py", *map(str, arguments)], recipe)
 
 
 def test_systems_are_compared_on_the_same_trials(recipe, first, tmp_path):
@@ -250,14 +245,8 @@ def test_files_are_verified_by_the_calibrated_threshold(
 ):
     folder = trained[0] / "pretrained"
     files = sorted((corpus / "wav" / "id10001").rglob("*.wav"))[:2]
-    command = [sys.executable, "verify_files.py", folder, *files]
-    done = subprocess.run(
-        [*command, "--p_target=0.01"],
-        cwd=recipe,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ["verify_files.py", folder, *files, "--p_target=0.01"]
+    done = run_script(list(map(str, words)), recipe)
     assert done.returncode == 0, done.stderr
     calibration = load_calibrations(folder / "calibration.json")["cosine"]
     assert f"threshold {calibration.threshold(0.01):.4f}" in done.stdout

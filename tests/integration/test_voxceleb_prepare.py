@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
+from processes import run_script
 from small_corpus import TRIALS, contents, write
 
 from speechbrain_ext.dataio.manifests import read_manifest
@@ -255,13 +254,9 @@ def test_command_line_takes_the_options(recipe_folder, tree, tmp_path):
 
 
 def test_command_line_ends_with_one_line_and_1(recipe_folder, tmp_path):
-    done = subprocess.run(
-        [sys.executable, recipe_folder / "voxceleb_prepare.py"]
-        + ["--data_folder", tmp_path / "nowhere"]
-        + ["--save_folder", tmp_path / "save"],
-        capture_output=True,
-        text=True,
-    )
+    words = ["voxceleb_prepare.py", f"--data_folder={tmp_path / 'nowhere'}"]
+    words.append(f"--save_folder={tmp_path / 'save'}")
+    done = run_script(words, recipe_folder)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "nowhere does not exist" in line

@@ -1,8 +1,6 @@
 """Label noise: counts, invariances, and a digest that no machine changes."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +9,7 @@ from conftest import RECIPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noisy_tables import mixed_sizes, table
+from processes import run_script
 
 from speechbrain_ext.dataio.label_noise import corrupt_labels
 from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
@@ -297,10 +296,10 @@ def test_command_writes_what_the_function_makes(tmp_path):
     manifest = table()
     manifest["duration"], manifest["start"], manifest["stop"] = 1.0, 0, 16000
     write_manifest(manifest, tmp_path / "train.csv")
-    command = [sys.executable, RECIPE / "make_noisy_labels.py"]
-    command += [tmp_path / "train.csv", tmp_path / "noisy.csv"]
-    command += ["--kind=symmetric", "--rate=0.3", "--seed=5", "--exact"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = ["make_noisy_labels.py", str(tmp_path / "train.csv")]
+    words += [str(tmp_path / "noisy.csv"), "--kind=symmetric", "--seed=5"]
+    words.append("--exact")
+    done = run_script([*words, "--rate=0.3"], RECIPE)
     assert done.returncode == 0, done.stderr
     noisy, report = corrupt_labels(manifest, "symmetric", 0.3, 5, exact=True)
     assert f"{report['corrupted']} of {len(noisy)} labels" in done.stdout
@@ -309,7 +308,6 @@ def test_command_writes_what_the_function_makes(tmp_path):
     assert list(found["spk_id_clean"]) == list(noisy["spk_id_clean"])
     written = json.loads((tmp_path / "label_noise.json").read_text())
     assert written == report
-    command = [part if part != "--rate=0.3" else "--rate=7" for part in command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_script([*words, "--rate=7"], RECIPE)
     assert done.returncode == 1
     assert done.stderr.startswith("error: `rate`")

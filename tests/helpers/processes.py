@@ -31,9 +31,13 @@ CONTEXT.set_forkserver_preload(
 )
 
 
+# what pytest sets for each test, and PyTorch when it compiles
+CHANGING = ("PYTEST_", "KMP_", "CUBLAS_", "TORCHINDUCTOR_", "TORCH_WARM_POOL")
+
+
 def environment():
-    """The environment, without what pytest changes for each test."""
-    return {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    """The environment, without what changes by itself."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(CHANGING)}
 
 
 ENVIRONMENT = environment()

@@ -32,7 +32,7 @@ CONTEXT.set_forkserver_preload(
 
 
 # what pytest sets for each test, and PyTorch when it compiles
-CHANGING = ("PYTEST_", "KMP_", "CUBLAS_", "TORCHINDUCTOR_", "TORCH_WARM_POOL")
+CHANGING = ("PYTEST_", "KMP_", "CUBLAS_", "TORCH", "_TORCH")
 
 
 def environment():

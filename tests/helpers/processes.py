@@ -31,8 +31,8 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-# what pytest sets for each test, and PyTorch when it compiles
-CHANGING = ("PYTEST_", "KMP_", "CUBLAS_", "TORCH", "_TORCH")
+# what pytest, SpeechBrain and PyTorch's compiler set while tests run
+CHANGING = ("PYTEST_", "SB_", "KMP_", "CUBLAS_", "TORCH", "_TORCH")
 
 
 def environment():

@@ -30,6 +30,7 @@ from record import ROOT, machine, state, text_of, versions, write_text
 PROGRAMS = {
     "frontend": (),
     "backbones": (),
+    "precision": (),
     "losses": (),
     "distributed": (),
     "hostile_folders": (),

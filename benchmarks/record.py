@@ -86,11 +86,8 @@ def processor():
 
     from speechbrain_ext.utils.devices import has_bf16
 
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        found = [line for line in lines if line.startswith("model name")]
-        name = " ".join(found[0].split()[3:]) if found else name
+    found = getattr(torch.cpu, "get_capabilities", dict)()  # not in 2.7
+    name = found.get("cpu_name") or platform.processor() or platform.machine()
     bf16 = {True: "bf16", False: "no bf16", None: "bf16 unknown"}[has_bf16()]
     return f"{name} ({torch.backends.cpu.get_cpu_capability()}, {bf16})"
 

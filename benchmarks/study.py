@@ -4,7 +4,8 @@
     python benchmarks/study.py benchmarks/studies/minivox.yaml \
         --data_folder=MINIVOX --output_folder=results/minivox_study \
         --work_folder=../trees [--wespeaker=CHECKOUT] [--jobs 2] \
-        [--threads 1] [--nice 19] [--json FILE] [--keep FOLDER] [--retry]
+        [--threads 1] [--nice 19] [--json FILE] [--keep FOLDER] [--retry] \
+        [--collect]
 
 The form of a study is in `study_file.py`. All is checked before the first
 run. Each run is a process that trains and verifies by the recipe's own

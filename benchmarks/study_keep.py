@@ -11,12 +11,18 @@ import hashlib
 import io
 import json
 import lzma
+import zipfile
+import zlib
 
 import numpy as np
 import record
 
 from speechbrain_ext.dataio.score_files import read_scores, write_scores
 from speechbrain_ext.utils.files import atomic_write
+
+# what reading such a file raises
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+DAMAGED += (KeyError, TypeError, ValueError)
 
 
 def keep(name, rows, study_folder, folder):
@@ -86,8 +92,9 @@ def read(path):
 def restore(runs, commit, study_folder, folder):
     """Takes over the runs that are kept and that the study has not.
 
-    A run that others start from is trained again, because its encoder is not
-    kept. A run that has begun in this folder goes on.
+    All files are checked before the first is taken over. A run that others
+    start from is trained again, because its encoder is not kept. A run that
+    has begun in this folder goes on.
 
     Arguments
     ---------
@@ -108,34 +115,47 @@ def restore(runs, commit, study_folder, folder):
     Raises
     ------
     ValueError
-        If a kept run is of another setting or commit.
+        If a kept run is damaged, or of another setting or commit.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {
+        name: _checked(folder / f"{name}.npz", run, commit)
+        for name, run in runs.items()
+        if (folder / f"{name}.npz").exists()
+    }
     bases = {run.get("start_from") for run in runs.values()}
     taken = []
-    for name, run in runs.items():
-        path, own = folder / f"{name}.npz", study_folder / "runs" / name
+    for name, (rows, scores) in kept.items():
+        own = study_folder / "runs" / name
         begun = [own / f for f in ("setting.json", "record.json")]
         if name in bases or any(f.exists() for f in begun):
             continue
-        if not path.exists():
-            continue
-        rows, scores = read(path)
-        held = rows[0]
-        if held["setting"] != run:
-            raise ValueError(
-                f"{path} is of another setting: {held['setting']}; give the "
-                "system another name, or name another --keep."
-            )
-        if held["commit"] != commit:
-            raise ValueError(
-                f"{path} was measured at commit {held['commit'][:12]}, but "
-                f"the study is of {commit[:12]}; go on in a new "
-                f"--output_folder with --commit={held['commit'][:12]}, or "
-                "name another --keep."
-            )
         for file, columns in scores.items():
             write_scores(study_folder / file, *columns)
         with atomic_write(own / "record.json") as stream:
             stream.write(record.text_of(rows))
         taken.append(name)
     return taken
+
+
+def _checked(path, run, commit):
+    """What a run's file has; raises unless it is that run's."""
+    try:
+        rows, scores = read(path)
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path} is damaged, or no file of a kept run; move it away."
+        ) from error
+    held = rows[0]
+    if held["setting"] != run:
+        raise ValueError(
+            f"{path} is of another setting: {held['setting']}; give the "
+            "system another name, or name another --keep."
+        )
+    if held["commit"] != commit:
+        raise ValueError(
+            f"{path} was measured at commit {held['commit'][:12]}, but the "
+            f"study is of {commit[:12]}; go on in a new --output_folder with "
+            f"--commit={held['commit'][:12]}, or name another --keep."
+        )
+    return rows, scores

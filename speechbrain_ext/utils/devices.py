@@ -1,9 +1,8 @@
-"""Check of the device that a user has chosen."""
+"""What the device can do that a user has chosen."""
 
 import functools
 import importlib.util
 import os
-import pathlib
 import shutil
 
 import torch
@@ -11,7 +10,7 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last: ARM
+BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last: ARM
 
 
 def check_device(name):
@@ -69,38 +68,27 @@ def compiler_found(device):
     return importlib.util.find_spec("triton") is not None
 
 
-@functools.cache
-def has_bf16(cpuinfo="/proc/cpuinfo"):
+def has_bf16():
     """Whether the processor has instructions for bfloat16.
-
-    Arguments
-    ---------
-    cpuinfo : str
-        What Linux says of the processor.
 
     Returns
     -------
     bool | None
-        None if it is not known.
+        None if PyTorch does not tell.
 
     Example
     -------
     >>> has_bf16() in (True, False, None)
     True
     """
-    try:
-        lines = pathlib.Path(cpuinfo).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    for line in lines:
-        key, _, flags = line.partition(":")
-        if key.strip() in ("flags", "Features"):  # x86, ARM
-            return not BF16_FLAGS.isdisjoint(flags.split())
-    return None
+    # not in torch 2.7
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    told = [found[name] for name in BF16 if name in found]
+    return any(told) if told else None
 
 
 def log_slow_bf16(device, precision):
-    """Logs a warning if the processor computes bfloat16 by way of float32.
+    """Logs a warning if a processor computes bfloat16 without instructions.
 
     Arguments
     ---------
@@ -116,6 +104,6 @@ def log_slow_bf16(device, precision):
     if device == "cpu" and precision == "bf16" and has_bf16() is False:
         logger.warning(
             "`precision` is bf16, but this processor has no instructions for "
-            "it, so that bf16 is slower than fp32. --precision=fp32 is "
-            "faster; the results differ slightly."
+            "it. Try --precision=fp32: it was faster where this was measured. "
+            "The results differ slightly."
         )

@@ -75,4 +75,12 @@ def test_what_does_not_fit_is_refused(call, study, kept, tmp_path):
     np.savez(path, **held)
     said = call(STUDY, f"--keep={folder}", name="third")
     assert "--commit=012345678901" in said
-    assert not list((tmp_path / "third" / "runs").glob("am_1/record.json"))
+    # also in a folder that has its own runs, where nothing is taken over
+    assert "--commit=012345678901" in call(STUDY, f"--keep={folder}")
+    for content in (b"", b"no file of ours", path.read_bytes()[:500]):
+        path.write_bytes(content)
+        said = call(STUDY, f"--keep={folder}", name="third")
+        assert said.startswith("error: ") and "am_1.npz is damaged" in said
+        assert path.read_bytes() == content
+    # all are checked before the first is taken over
+    assert not (tmp_path / "third" / "runs").exists()

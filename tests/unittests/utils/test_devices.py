@@ -1,4 +1,4 @@
-"""The check of a device, without a GPU and with two."""
+"""The check of a device, without a GPU and with two; bf16."""
 
 import logging
 
@@ -31,21 +31,25 @@ def test_check_device_rejects_a_missing_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("told", "expected"),
     [
-        ("flags\t\t: fpu avx2 avx512f", False),
-        ("flags\t\t: fpu avx512f avx512_bf16", True),
-        ("flags\t\t: fpu amx_bf16 amx_tile", True),
-        ("Features\t: fp asimd", False),
-        ("Features\t: fp asimd bf16", True),
-        ("model name\t: bf16", None),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True, "amx_bf16": False}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+        ({"architecture": "another"}, None),
     ],
 )
-def test_has_bf16(line, expected, tmp_path):
-    path = tmp_path / "cpuinfo"
-    assert devices.has_bf16(str(path / "nowhere")) is None
-    path.write_text(f"processor\t: 0\n{line}\nbugs\t\t: spectre\n")
-    assert devices.has_bf16(str(path)) is expected
+def test_has_bf16(told, expected, monkeypatch):
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: told, raising=False
+    )
+    assert devices.has_bf16() is expected
+
+
+def test_older_torch_does_not_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert devices.has_bf16() is None
 
 
 @pytest.mark.parametrize(

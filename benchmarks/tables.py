@@ -143,6 +143,13 @@ def differences(name):
     return found
 
 
+def seeds(cells):
+    """The seeds on both sides of a difference, as a text; once if equal."""
+    found = next(iter(cells.values()))["seed"]
+    texts = [", ".join(map(str, sorted(one))) for one in found]
+    return texts[0] if texts[0] == texts[1] else "; ".join(texts)
+
+
 @functools.cache
 def rendered(name):
     """What a template makes of the records."""
@@ -164,6 +171,7 @@ def rendered(name):
         "shown": shown,
         "spread": spread,
         "differences": differences,
+        "seeds": seeds,
         "cells": cells,
         "noise_pictures": noise_pictures,
         "corpora": list(scale.CORPORA),

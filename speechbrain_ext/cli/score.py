@@ -10,11 +10,8 @@ from speechbrain_ext.cli.encoders import open_verifier
 from speechbrain_ext.dataio.audio_files import list_audio
 from speechbrain_ext.dataio.score_files import write_scores
 from speechbrain_ext.dataio.text_files import shorten
-from speechbrain_ext.dataio.trials import (
-    read_enrolment,
-    read_trials,
-    utterance_id,
-)
+from speechbrain_ext.dataio.trials import read_enrolment, read_trials
+from speechbrain_ext.dataio.utterance_ids import utterance_id
 from speechbrain_ext.processing.scoring import find_scoring
 from speechbrain_ext.processing.trial_embeddings import TrialEmbeddings
 from speechbrain_ext.utils.files import require_own

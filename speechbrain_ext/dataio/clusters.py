@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.stats import entropy
 
 from speechbrain_ext.dataio.text_files import read_lines, shorten
-from speechbrain_ext.dataio.trials import utterance_id
+from speechbrain_ext.dataio.utterance_ids import utterance_id
 
 
 def read_clusters(path):
@@ -15,7 +15,7 @@ def read_clusters(path):
     ---------
     path : str
         Lines of ``utterance cluster``, UTF-8. An utterance is an ID or a path,
-        see ``trials.utterance_id``. Any text without white space names a
+        see ``utterance_ids.utterance_id``. Any text without white space names a
         cluster.
 
     Returns

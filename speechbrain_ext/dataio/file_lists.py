@@ -17,7 +17,7 @@ from speechbrain_ext.dataio.text_files import (
     read_table,
     shorten,
 )
-from speechbrain_ext.dataio.trials import utterance_id
+from speechbrain_ext.dataio.utterance_ids import utterance_id
 
 ROOTS = ("$data_root", "{data_root}")
 

@@ -1,6 +1,7 @@
 """What a preparation is asked for, what it made, and what it says of it."""
 
 import dataclasses
+import hashlib
 import json
 import numbers
 import os
@@ -24,6 +25,7 @@ OUTPUTS = {
     "kaldi": "kaldi",
     "done": "prepare.json",
 }
+ENROLMENT = "enrolment"  # the folder of the trial lists of an enrolment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +91,16 @@ def prepared_corpus(save_folder, trial_lists):
     return PreparedCorpus(trial_lists, *(folder / OUTPUTS[n] for n in names))
 
 
-def read_prepared(save_folder):
+def read_prepared(save_folder, trial_lists=None):
     """Reads what an earlier preparation has made.
 
     Arguments
     ---------
     save_folder : str
         Its save folder.
+    trial_lists : list of str or None
+        Paths of the trial lists that are wanted now; None for those of the
+        preparation.
 
     Returns
     -------
@@ -105,9 +110,10 @@ def read_prepared(save_folder):
     Raises
     ------
     OSError
-        If its ``prepare.json`` cannot be read.
+        If its ``prepare.json`` or a trial list cannot be read.
     ValueError
-        If its ``prepare.json`` is broken.
+        If its ``prepare.json`` is broken, or it was made for other trial
+        lists than those that are wanted, or for an enrolment.
 
     Example
     -------
@@ -118,12 +124,72 @@ def read_prepared(save_folder):
         return prepared_corpus(save_folder, None)
     try:
         options = json.loads(read_text(path, "record of the preparation"))
-        return prepared_corpus(save_folder, options["trial_lists"])
+        lists = options["trial_lists"]
+        digests = options.get("summary", {}).get("trial_list_digests", {})
+        prepared = prepared_corpus(save_folder, lists)
+        enrolled = _in_folder(lists, os.path.join(save_folder, ENROLMENT))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is broken ({type(error).__name__}: {shorten(error)}); "
             "delete it, and run the preparation again."
         ) from error
+    flaw = None
+    if trial_lists is None:
+        if enrolled:
+            flaw = "it has the trial lists of an `enrolment`"
+        trial_lists = lists
+    elif set(trial_lists) != set(lists):
+        flaw = "it was made for other `trial_lists`"
+    if not flaw:  # a training does not need the lists any more
+        there = [p for p in digests if os.path.exists(p)]
+        now = trial_list_digests(there)
+        changed = [path for path in there if now[path] != digests[path]]
+        flaw = " and ".join(f"{path} has changed since" for path in changed)
+    if flaw:
+        raise ValueError(
+            f"The preparation {path} does not fit what is wanted now: {flaw}; "
+            "set `skip_prep` to False."
+        )
+    return prepared
+
+
+def trial_list_digests(paths):
+    """Computes digests of trial lists.
+
+    Arguments
+    ---------
+    paths : list of str
+        The lists.
+
+    Returns
+    -------
+    dict
+        SHA-256 of each list, hexadecimal, by its path.
+
+    Raises
+    ------
+    OSError
+        If a list cannot be read.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "veri.txt"
+    >>> _ = path.write_text("1 a b")
+    >>> len(trial_list_digests([path])[path])
+    64
+    """
+    digests = {}
+    for path in paths:
+        text = read_text(path, "trial list").encode()
+        digests[path] = hashlib.sha256(text).hexdigest()
+    return digests
+
+
+def _in_folder(paths, folder):
+    """Whether one of the paths lies in a folder."""
+    return any(
+        os.path.dirname(path) == os.path.abspath(folder) for path in paths
+    )
 
 
 def expand_trial_lists(paths, models, folder):

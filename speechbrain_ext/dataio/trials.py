@@ -6,13 +6,14 @@ import os
 import numpy as np
 import pandas as pd
 
-from speechbrain_ext.dataio.corpus import AUDIO_EXTENSIONS, split_names
+from speechbrain_ext.dataio.corpus import split_names
 from speechbrain_ext.dataio.text_files import (
     find_file,
     read_lines,
     read_text,
     shorten,
 )
+from speechbrain_ext.dataio.utterance_ids import utterance_id, utterance_ids
 from speechbrain_ext.utils.files import atomic_write
 
 VOXCELEB_LABELS = {"1": True, "0": False}
@@ -37,16 +38,17 @@ def read_trials(path):
     Returns
     -------
     pandas.DataFrame
-        enrol and test (IDs as a manifest has them, see ``utterance_id``) and
-        target (bool), in the list's order.
+        enrol and test (IDs as a manifest has them, see
+        ``utterance_ids.utterance_id``) and target (bool), in the list's order.
 
     Raises
     ------
     OSError
         If there is no such file, or it cannot be read.
     ValueError
-        If it is not text, a line has another form, there are no trials, or
-        all are of one kind, which leaves the error rates undefined.
+        If it is not text, a line has another form, two files would have one
+        ID, there are no trials, or all are of one kind, which leaves the
+        error rates undefined.
 
     Example
     -------
@@ -82,38 +84,9 @@ def read_trials(path):
             f"The trial list {path} has only {kind} trials ({len(targets)}); "
             "error rates need both kinds: add the other."
         )
-    ids = {name: utterance_id(name) for name in {*columns[0], *columns[1]}}
+    ids = utterance_ids(dict.fromkeys([*columns[0], *columns[1]]), path)
     enrol, test = ([ids[name] for name in names] for names in columns)
     return pd.DataFrame({"enrol": enrol, "test": test, "target": targets})
-
-
-def utterance_id(name):
-    """Gives the ID in a manifest of a file that a list names.
-
-    Arguments
-    ---------
-    name : str
-        A path or an ID. Only its last three parts count, without the ending
-        of an audio file. ``./`` and a doubled slash change nothing.
-
-    Returns
-    -------
-    str
-        ``speaker/session/utterance``, or less where the name has less.
-
-    Example
-    -------
-    >>> utterance_id("wav/id10270/5r0dWxy17C8/00001.wav")
-    'id10270/5r0dWxy17C8/00001'
-    >>> utterance_id("id10270-v1.2-00001")
-    'id10270-v1.2-00001'
-    """
-    parts = name.split("/")
-    if "" in parts or "." in parts:
-        parts = [part for part in parts if part not in ("", ".")] or parts
-    name = "/".join(parts[-3:])
-    stem, _, extension = name.rpartition(".")
-    return stem if extension.lower() in AUDIO_EXTENSIONS else name
 
 
 def require_utterances(trials, known, path):
@@ -249,8 +222,8 @@ def read_enrolment(path):
     OSError
         If there is no such file, or it cannot be read.
     ValueError
-        If it is not text, has no model, or a model has no utterance, comes
-        twice or has an utterance twice.
+        If it is not text, has no model, two files would have one ID, or a
+        model has no utterance, comes twice or has an utterance twice.
 
     Example
     -------
@@ -259,9 +232,14 @@ def read_enrolment(path):
     >>> read_enrolment(path)
     {'model1': ['id1/a/1', 'id1/b/1']}
     """
-    models = {}
-    for number, line in read_lines(path, "enrolment list"):
-        name, *ids = map(utterance_id, line.split())
+    models, lines = {}, list(read_lines(path, "enrolment list"))
+    named = dict.fromkeys(
+        word for _, line in lines for word in line.split()[1:]
+    )
+    known = utterance_ids(named, path)
+    for number, line in lines:
+        name, *ids = line.split()
+        name, ids = utterance_id(name), [known[one] for one in ids]
         if not ids or name in models or len(set(ids)) != len(ids):
             raise ValueError(
                 f"Line {number} of the enrolment list {path} is broken: "

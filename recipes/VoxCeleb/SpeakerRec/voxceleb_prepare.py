@@ -44,6 +44,7 @@ from speechbrain_ext.dataio.preparation import (
     log_summary,
     prepared_corpus,
     read_prepared,
+    trial_list_digests,
 )
 from speechbrain_ext.dataio.splits import hold_out_speakers, require_speakers
 from speechbrain_ext.dataio.text_files import find_file, shorten
@@ -134,7 +135,8 @@ def prepare_voxceleb(
     workers : int or None
         Processes that read headers; None for one a core.
     skip_prep : bool
-        Prepare nothing; return what an earlier preparation has made.
+        Prepare nothing; return what an earlier preparation has made. Its
+        trial lists must be the same as now; other options are not compared.
     file_list : str or list of str or None
         Lists of the utterances, see ``list_named``, which replace what the
         data folders hold; several with commas; found as trial lists are.
@@ -180,7 +182,10 @@ def prepare_voxceleb(
                 f"`{name}` must be True or False, got {shorten(value)!r}."
             )
     if skip_prep:
-        return read_prepared(save_folder)
+        if trial_lists is not None:
+            folders = split_names(data_folder)
+            trial_lists = resolve_trial_lists(trial_lists, folders)
+        return read_prepared(save_folder, trial_lists)
     check_options(dev_speakers, dev_trials, max_unreadable, seed, workers)
     folders = corpus_folders(data_folder)
     names = split_names(file_list)
@@ -295,6 +300,7 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
         }
     summary |= {name: len(tables[name]) for name in wanted if name != "kaldi"}
     summary["trial_lists"] = len(options["trial_lists"])
+    summary["trial_list_digests"] = trial_list_digests(options["trial_lists"])
     return {name: tables[name] for name in wanted}, summary
 
 

@@ -12,6 +12,7 @@ from speechbrain_ext.dataio.preparation import (
     prepared_corpus,
     read_prepared,
     require_trial_lists,
+    trial_list_digests,
 )
 from speechbrain_ext.dataio.trials import read_trials
 
@@ -23,6 +24,32 @@ def test_a_finished_preparation_is_read_again(tmp_path):
     assert found == prepared_corpus(tmp_path, lists)
     assert found.trial_lists == tuple(map(pathlib.Path, lists))
     assert found.dev_trials == tmp_path / "dev_trials.txt"
+
+
+def test_other_trial_lists_than_the_prepared_ones_are_refused(tmp_path):
+    lists = [str(tmp_path / name) for name in ("O.txt", "E.txt")]
+    for path in lists:
+        pathlib.Path(path).write_text("1 a b\n")
+    digests = {"trial_list_digests": trial_list_digests(lists)}
+    record = json.dumps({"trial_lists": lists, "summary": digests})
+    (tmp_path / "prepare.json").write_text(record)
+    for wanted in (None, lists, lists[::-1]):
+        assert len(read_prepared(tmp_path, wanted).trial_lists) == 2
+    with pytest.raises(ValueError, match="for other `trial_lists`.*False"):
+        read_prepared(tmp_path, lists[:1])
+    pathlib.Path(lists[1]).write_text("0 a b\n")
+    with pytest.raises(ValueError, match=r"E.txt has changed since; set"):
+        read_prepared(tmp_path)
+    pathlib.Path(lists[1]).unlink()  # a training does not read it
+    assert read_prepared(tmp_path) == prepared_corpus(tmp_path, lists)
+
+
+def test_the_lists_of_an_enrolment_are_not_those_of_utterances(tmp_path):
+    lists = [str(tmp_path / "enrolment" / "O.txt")]
+    (tmp_path / "prepare.json").write_text(json.dumps({"trial_lists": lists}))
+    assert read_prepared(tmp_path, lists).trial_lists
+    with pytest.raises(ValueError, match="lists of an `enrolment`; set"):
+        read_prepared(tmp_path)
 
 
 def test_without_a_record_no_list_is_known(tmp_path):

@@ -11,7 +11,6 @@ from speechbrain_ext.dataio.trials import (
     read_enrolment,
     read_trials,
     require_utterances,
-    utterance_id,
     write_expanded_trials,
     write_trials,
 )
@@ -48,23 +47,6 @@ def test_read_trials_reads_both_forms(tmp_path, text):
     assert trials.test.tolist() == ["id1/c/1", "id2/c/1", "id2/c/1"]
     assert trials.target.tolist() == [True, False, False]
     assert trials.target.dtype == bool
-
-
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        ("id1/v/00001.wav", "id1/v/00001"),
-        ("/a/b/id1/v/00001.FLAC", "id1/v/00001"),
-        ("id1/v.2/00001", "id1/v.2/00001"),
-        ("utt.7", "utt.7"),
-        ("s/utt.7.ogg", "s/utt.7"),
-        ("./s/utt.wav", "s/utt"),
-        ("x//s/./utt.wav", "x/s/utt"),
-        ("../s/utt.wav", "../s/utt"),
-    ],
-)
-def test_utterance_id_keeps_three_parts(name, expected):
-    assert utterance_id(name) == expected
 
 
 @pytest.mark.parametrize(

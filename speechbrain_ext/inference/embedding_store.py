@@ -20,21 +20,21 @@ from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.utils.devices import log_slow_bf16
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
+from speechbrain_ext.utils.seals import SUMS, seal_flaw
 
 logger = get_logger(__name__)
 
 # Files of a pretrained folder that do not affect the embeddings
+# What can determine embeddings: weights, YAMLs and classes of an author
+SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin", ".py")
+SUFFIXES += (".yaml", ".yml")
 APART = {
-    "README.md",
     "recipe.yaml",
-    "sums.json",
     "label_encoder.ckpt",
     "classifier.ckpt",
     "classifier.safetensors",
     "loss.ckpt",
     "loss.safetensors",
-    "calibration.json",
-    "normalization.npz",
 }
 PART_SECONDS = 60.0  # a killed run loses about this much work at most
 DIGITS = 24  # of a file name
@@ -183,8 +183,9 @@ def model_fingerprint(folder):
     Arguments
     ---------
     folder : str | pathlib.Path
-        The pretrained folder. Its head, label map, texts and hidden files are
-        ignored, and so is a ``.ckpt`` beside the same weights as safetensors.
+        The pretrained folder. Only weights, YAMLs and Python files count, and
+        of these neither the head nor the label map nor a ``.ckpt`` beside
+        safetensors, if the checksums of the export say that it is unchanged.
 
     Returns
     -------
@@ -210,14 +211,20 @@ def model_fingerprint(folder):
         )
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        hidden = path.name.startswith(".")
-        twin = path.suffix == ".ckpt" and path.with_suffix(".safetensors")
-        if hidden or path.name in APART or (twin and twin.is_file()):
+        if path.suffix not in SUFFIXES or path.name in APART:
             continue
-        if path.is_file():
+        if path.name[0] != "." and path.is_file() and not _is_twin(path):
             digest.update(f"{path.name}\n".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _is_twin(path):
+    """Whether an exported ``.ckpt`` lies unchanged beside its safetensors."""
+    if path.suffix != ".ckpt" or not path.with_suffix(".safetensors").is_file():
+        return False
+    sealed = (path.parent / SUMS).is_file()
+    return sealed and seal_flaw(path.parent, [path.name]) is None
 
 
 def utterance_keys(manifest):

@@ -55,7 +55,8 @@ def label_scores(encoder, embeddings, manifest):
         One row per utterance, a column for each score in ``SCORES`` but the
         loss, and ``best_other``: the label that fits best among the others.
         An utterance whose label has no other session gets the median of
-        ``session``.
+        ``session``. The sessions are those of IDs
+        ``speaker/session/utterance``; with other IDs this score is missing.
     single_session : int
         Number of these utterances.
 
@@ -72,11 +73,12 @@ def label_scores(encoder, embeddings, manifest):
         margins, others = label_margins(embeddings, classes, head)
         scores["margin"] = margins.numpy()
         scores["best_other"] = [names[other] for other in others.tolist()]
-    sessions = manifest["ID"].str.rpartition("/")[0].tolist()
-    session = other_session_cosines(
-        embeddings, manifest["spk_id"].tolist(), sessions
-    ).numpy()
-    session = pd.Series(session, index=manifest.index)
+    sessions = manifest["ID"].str.rpartition("/")[0]
+    session = pd.Series(float("nan"), index=manifest.index)
+    if sessions.str.contains("/").all():  # other IDs do not name their session
+        session[:] = other_session_cosines(
+            embeddings, manifest["spk_id"].tolist(), sessions.tolist()
+        ).numpy()
     if session.notna().any():
         scores["session"] = session.fillna(session.median())
     if head.sub_centers > 1:

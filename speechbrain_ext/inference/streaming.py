@@ -323,8 +323,9 @@ def piecewise_embedding(encode, path, frames, file_rate, rate):
     """The mean of the embeddings of a file's blocks.
 
     Each embedding is brought to length 1 and weighted by the duration of its
-    block. Blocks without speech are left out. For encoders that need all
-    frames at once.
+    block. The mean gets the mean length of the embeddings, so that it can be
+    compared with those of short files. Blocks without speech are left out.
+    For encoders that need all frames at once.
 
     Arguments
     ---------
@@ -351,7 +352,7 @@ def piecewise_embedding(encode, path, frames, file_rate, rate):
     NoSpeechError
         If no block has speech.
     """
-    total = 0.0
+    total, length, weights = 0.0, 0.0, 0.0
     step = BLOCK * file_rate
     # a short rest belongs to the last block
     starts = list(range(0, max(frames - step // 2, 1), step))
@@ -361,11 +362,15 @@ def piecewise_embedding(encode, path, frames, file_rate, rate):
             path, start, stop, sample_rate=rate, file_rate=file_rate
         )[None]
         if not no_speech_reasons(signal, rate)[0]:
-            found = torch.nn.functional.normalize(encode(signal), dim=-1)
-            total = total + (stop - start) / frames * found
+            found, weight = encode(signal), (stop - start) / frames
+            total = total + weight * torch.nn.functional.normalize(
+                found, dim=-1
+            )
+            length = length + weight * found.norm(dim=-1, keepdim=True)
+            weights += weight
     if not torch.is_tensor(total):
         raise NoSpeechError({str(path): "no block has 0.1 s of sound"})
-    return total
+    return torch.nn.functional.normalize(total, dim=-1) * length / weights
 
 
 def _normalisation(norm, blocks, path, rate):

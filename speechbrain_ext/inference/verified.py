@@ -14,13 +14,16 @@ from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.model_card import add_figures
 from speechbrain_ext.processing.calibration import save_calibrations
 from speechbrain_ext.processing.cohort_file import save_cohort
-from speechbrain_ext.utils.files import locked_folder, remove_own
+from speechbrain_ext.utils.files import locked_folder, remove_own, require_own
 
 logger = get_logger(__name__)
 
 
 def keep_calibrations(folder, calibrations, back_end, by):
     """Saves calibrations, and the cohort that they need, beside an encoder.
+
+    They belong together, so neither is written if one of them cannot be
+    replaced, and at no time is a calibration beside another one's cohort.
 
     Arguments
     ---------
@@ -39,10 +42,12 @@ def keep_calibrations(folder, calibrations, back_end, by):
     """
     if str(folder).startswith(HUB):
         return
-    with _changing(folder, "calibration.json"):
-        save_calibrations(f"{folder}/calibration.json", calibrations)
-    with _changing(folder, "normalization.npz"):
+    path = pathlib.Path(folder, "calibration.json")
+    with _changing(folder, "calibration.json and normalization.npz"):
+        require_own(pathlib.Path(folder, "normalization.npz"))
+        remove_own(path)
         keep_cohort(folder, back_end, by)
+        save_calibrations(path, calibrations)
 
 
 def keep_figures(folder, reports):

@@ -78,6 +78,7 @@ def _read_conditions(path):
     known = {"utterance": "ID", "speaker": "spk_id"}
     names = [name.strip() for name in rows[0]] if rows else []
     names = [known.get(name, name) for name in names]
+    rows = [[value.strip() for value in row] for row in rows]
     key = next((name for name in ("ID", "spk_id") if name in names), None)
     if key is None:
         raise ValueError(
@@ -244,7 +245,8 @@ def condition_tables(trials, conditions, words, scores):
     Returns
     -------
     list
-        Captions and tables in turn; the first table is by session.
+        Captions and tables in turn; the first table is by session, if all
+        IDs are ``speaker/session/utterance``.
 
     Raises
     ------
@@ -262,7 +264,10 @@ def condition_tables(trials, conditions, words, scores):
     """
     if conditions is None:
         return []
-    labels = {"session": session_labels(trials["enrol"], trials["test"])}
+    labels = {}
+    ids = pd.concat([trials["enrol"], trials["test"]])
+    if (ids.str.count("/") >= 2).all():  # others do not name their session
+        labels["session"] = session_labels(trials["enrol"], trials["test"])
     for name, values in conditions.items():
         labels[name] = pair_labels(
             values[trials["enrol"]].to_numpy(),

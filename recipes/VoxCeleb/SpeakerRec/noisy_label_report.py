@@ -80,7 +80,10 @@ def require_score(name, scores, arguments):
     if name == "loss":
         remedy = "pass `--checkpoints`, the save folder of the run"
     elif name == "session":
-        remedy = "no label has two sessions: " + remedy
+        remedy = (
+            "no label has two sessions (`speaker/session/utterance` in an ID): "
+            + remedy
+        )
     elif name.startswith("sub_center"):
         remedy = "the encoder's head has no sub-centers: " + remedy
     raise ValueError(

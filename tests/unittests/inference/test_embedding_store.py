@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import json
 import os
 import pickle
 import signal
@@ -30,6 +31,7 @@ from speechbrain_ext.inference.embedding_store import (
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.utils.files import LOCK, locked_folder
 from speechbrain_ext.utils.journal import JOURNAL
+from speechbrain_ext.utils.seals import checksums
 
 
 class Counting(Encoder):
@@ -422,14 +424,21 @@ def test_fingerprint_follows_what_makes_embeddings(tmp_path):
     (tmp_path / "hyperparams.yaml").write_text("a: 1")
     (tmp_path / "embedding_model.ckpt").write_bytes(b"weights")
     first = model_fingerprint(tmp_path)
-    for name in [*embedding_store.APART, JOURNAL, LOCK]:
+    others = ["LICENSE", "README.md", "calibration.json", "encoder.onnx"]
+    others += ["encoder.pt2", "normalization.npz", "sums.json"]
+    for name in [*embedding_store.APART, JOURNAL, LOCK, *others]:
         (tmp_path / name).write_text("other")
     assert model_fingerprint(tmp_path) == first
     (tmp_path / "embedding_model.ckpt").write_bytes(b"Weights")
     assert model_fingerprint(tmp_path) != first
     # a folder from the Hub may have only one of the two forms
     (tmp_path / "embedding_model.safetensors").write_bytes(b"weights")
+    sums = checksums(tmp_path, ["embedding_model.ckpt"])
+    (tmp_path / "sums.json").write_text(json.dumps(sums))
     both = model_fingerprint(tmp_path)
+    # without trust nobody loads a changed twin, with trust it is loaded
+    (tmp_path / "embedding_model.ckpt").write_bytes(b"changed")
+    assert model_fingerprint(tmp_path) != both
     (tmp_path / "embedding_model.ckpt").unlink()
     assert model_fingerprint(tmp_path) == both
     (tmp_path / "embedding_model.safetensors").write_bytes(b"Weights")

@@ -234,13 +234,13 @@ def test_pieces_are_averaged_by_duration(voice):
     modules = modules_of(mel(), SentenceMeanNorm(), small(pooling=CONTEXT))
     found = piecewise_embedding(functools.partial(whole, modules), *voice)
     path, frames, rate, _ = voice
-    expected = 0.0
+    expected, length = 0.0, 0.0
     for start, stop in ((0, 24), (24, 49.7)):  # a short rest is added
         signal = read_audio(path, int(start * rate), int(stop * rate))
-        unit = torch.nn.functional.normalize(
-            whole(modules, signal[None]), dim=2
-        )
-        expected = expected + (stop - start) / 49.7 * unit
+        part, weight = whole(modules, signal[None]), (stop - start) / 49.7
+        expected = expected + weight * part / part.norm()
+        length += weight * part.norm()
+    expected = length * expected / expected.norm()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 

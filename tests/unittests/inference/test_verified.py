@@ -6,6 +6,7 @@ import filelock
 import pytest
 import torch
 
+from speechbrain_ext.inference import verified
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.verified import (
@@ -71,12 +72,27 @@ def test_a_models_card_gets_the_figures(folder, report):
     assert "| cosine | 1.50 |" in text and "veri_o: by gender" in text
 
 
-def test_a_users_file_stays_and_the_rest_is_written(folder, back_end, caplog):
-    (folder / NAMES[0]).write_text("mine")
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_beside_a_users_file_nothing_is_written(folder, back_end, caplog, name):
+    (folder / name).write_text("mine")
     keep_calibrations(folder, CALIBRATION, back_end, "speaker")
-    assert (folder / NAMES[0]).read_text() == "mine"
-    assert (folder / NAMES[1]).exists()
+    assert (folder / name).read_text() == "mine"
+    other = NAMES[1 - NAMES.index(name)]
+    assert not (folder / other).exists()
     assert "gets no calibration.json" in caplog.text
+
+
+def test_no_calibration_stays_beside_another_cohort(
+    folder, back_end, monkeypatch
+):
+    keep_calibrations(folder, CALIBRATION, back_end, "speaker")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(verified, "keep_cohort", full)
+    keep_calibrations(folder, CALIBRATION, back_end, "speaker")
+    assert not (folder / NAMES[0]).exists()
 
 
 def test_a_folder_that_this_process_has_locked_is_no_other_runs(

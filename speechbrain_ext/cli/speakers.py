@@ -1,6 +1,7 @@
 """The subcommands ``verify``, ``enrol`` and ``identify``."""
 
 import dataclasses
+import math
 import os
 
 from speechbrain_ext.cli.answer import NO, YES, Answer
@@ -83,7 +84,8 @@ def require_threshold(decisions, p_target=None, scoring=None, threshold=None):
     Raises
     ------
     ValueError
-        If the scoring is not available, or there is no threshold.
+        If the scoring is not available, or there is no threshold or it is
+        not finite.
 
     Example
     -------
@@ -91,6 +93,10 @@ def require_threshold(decisions, p_target=None, scoring=None, threshold=None):
     >>> require_threshold(Decisions())
     'cosine'
     """
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(
+            f"`--threshold` must be a finite number, got {threshold}."
+        )
     scoring = decisions.scoring(scoring)
     found, _ = decisions.threshold(scoring, p_target)
     if found is None and threshold is None:

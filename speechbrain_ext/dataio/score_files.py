@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import pathlib
 
 import torch
@@ -119,6 +120,11 @@ def write_score_files(path, trials, scores, forms=("wespeaker",)):
     forms : sequence of str
         ``wespeaker``, ``kaldi`` or both.
 
+    Returns
+    -------
+    list of str
+        Names of the files that were written, one for each form.
+
     Raises
     ------
     ValueError
@@ -130,20 +136,23 @@ def write_score_files(path, trials, scores, forms=("wespeaker",)):
     >>> path = getfixture("tmp_path") / "scores"
     >>> trials = pd.DataFrame({"enrol": ["a"], "test": ["b"], "target": [True]})
     >>> write_score_files(path, trials, [0.5], ["kaldi"])
+    ['scores.kaldi']
     >>> path.with_suffix(".kaldi").read_text()
     'a b 0.5\\n'
     """
     for form in forms:
         _check_form(form)
-    for form in forms:
+    files = [f"{path}.{ENDINGS[form]}" for form in forms]
+    for file, form in zip(files, forms, strict=True):
         write_scores(
-            f"{path}.{ENDINGS[form]}",
+            file,
             trials["enrol"].tolist(),
             trials["test"].tolist(),
             scores,
             trials["target"].to_numpy(copy=True),
             form,
         )
+    return [os.path.basename(file) for file in files]
 
 
 def read_scores(path):

@@ -50,7 +50,9 @@ class Enrolments:
 
     def __init__(self, fingerprint, path=None):
         self.fingerprint = fingerprint
-        self.path = None if path is None else pathlib.Path(path)
+        # of a link the target is replaced, not the link
+        real = path and os.path.realpath(path)
+        self.path = None if path is None else pathlib.Path(real)
         self._kept, self._stamp = {}, None
         self.read()
 

@@ -173,6 +173,11 @@ class Decisions:
             it.
         """
         calibration = self.calibrations.get(scoring)
+        if prior is not None and not 0 < prior < 1:
+            raise ValueError(
+                "A prior (`p_target`, `p_known`) must be a probability in "
+                f"(0, 1), got {prior}; pass a fraction, not percent."
+            )
         if calibration is not None:
             prior = 0.5 if prior is None else prior
             return calibration.threshold(prior), prior

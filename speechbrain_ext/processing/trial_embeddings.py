@@ -13,6 +13,34 @@ logger = get_logger(__name__)
 WORDS = {"enrol": "enrolment", "test": "test utterance"}
 
 
+def require_models(scorings, conditions=None):
+    """Raises if something is wanted that models do not have.
+
+    Arguments
+    ---------
+    scorings : sequence of str
+        Names of scorings.
+    conditions : str
+        The user's table of conditions, or None.
+
+    Raises
+    ------
+    ValueError
+        If ``crops`` is among the scorings, or there is a table.
+
+    Example
+    -------
+    >>> require_models(["cosine"])
+    """
+    remedy = "but `enrolment` has models; use only one of the two."
+    if "crops" in scorings:
+        raise ValueError(
+            f"The scoring crops compares single utterances, {remedy}"
+        )
+    if conditions is not None:
+        raise ValueError(f"`conditions` are those of utterances, {remedy}")
+
+
 class TrialEmbeddings:
     """Embeddings of utterances, and of models, by the names in trial lists.
 
@@ -47,7 +75,7 @@ class TrialEmbeddings:
         self.speakers = manifest["spk_id"].tolist()
         self.seconds = manifest["duration"].to_numpy(copy=True)
         self.rows = pd.Series(range(len(ids)), index=ids)
-        self.enrol_rows = self.rows
+        self.enrol_rows, self.models = self.rows, {}
         if models is not None:
             self._enrol(models)
 
@@ -58,6 +86,17 @@ class TrialEmbeddings:
             for name, ids in models.items()
             if set(ids) <= set(self.rows.index)
         }
+        mixed = [
+            name
+            for name, rows in models.items()
+            if len({self.speakers[row] for row in rows}) > 1
+        ]
+        if mixed:
+            logger.warning(
+                f"Models in `enrolment` with utterances of several speakers: "
+                f"{len(mixed)}, for example {mixed[0]}; check the list."
+            )
+        self.models = models
         first = len(self.embeddings)
         made = enrolment_embeddings(self.embeddings, list(models.values()))
         self.embeddings = torch.cat([self.embeddings, made])
@@ -95,6 +134,7 @@ class TrialEmbeddings:
                 f"{path.name} repeats {doubled} trial{'s' * (doubled > 1)}; "
                 "repeated trials count each time."
             )
+        self._warn_of_own_tests(path, trials)
         numbers = []
         for side, rows in (("enrol", self.enrol_rows), ("test", self.rows)):
             unknown = sorted(set(trials[side]) - set(rows.index))
@@ -109,6 +149,22 @@ class TrialEmbeddings:
                 torch.from_numpy(rows[trials[side]].to_numpy(copy=True))
             )
         return trials, tuple(numbers)
+
+    def _warn_of_own_tests(self, path, trials):
+        """Warns of trials whose test utterance is one of its model's."""
+        own = 0
+        if self.models:
+            pairs = zip(trials["enrol"], trials["test"], strict=True)
+            own = sum(
+                self.rows.get(test, -1) in self.models.get(model, ())
+                for model, test in pairs
+            )
+        if own:
+            logger.warning(
+                f"{path.name}: the test utterance of {own} "
+                f"trial{'s' * (own > 1)} enrols the model that it is compared "
+                "with, so the score is too high."
+            )
 
     def trial_speakers(self, numbers):
         """The speakers of the two sides of trials.

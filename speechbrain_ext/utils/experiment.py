@@ -18,8 +18,12 @@ from speechbrain.utils.quirks import log_applied_quirks
 
 from speechbrain_ext.utils.devices import log_slow_bf16
 from speechbrain_ext.utils.distributed import world_size
-from speechbrain_ext.utils.files import atomic_write, lock_output_folder
-from speechbrain_ext.utils.journal import continue_file
+from speechbrain_ext.utils.files import (
+    atomic_write,
+    lock_output_folder,
+    refuse_links,
+)
+from speechbrain_ext.utils.journal import continue_file, is_own
 from speechbrain_ext.utils.recipe import write_recipe
 
 logger = get_logger(__name__)
@@ -84,6 +88,37 @@ def start_experiment(folder, text, script, logs=()):
         log_applied_quirks()
         logger.info(f"Experiment folder: {folder}")
         continue_file(folder / "log.txt")  # it has its first lines now
+
+
+def require_output_folder(folder, script):
+    """Raises if a script must not write into a folder.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        The output folder; it may be missing.
+    script : str
+        Path of the running script.
+
+    Raises
+    ------
+    ValueError
+        If the folder is the output folder of another script, or has a link
+        to a place outside of it.
+
+    Example
+    -------
+    >>> require_output_folder(getfixture("tmp_path"), __file__)
+    """
+    refuse_links(folder)
+    name = pathlib.Path(script).name
+    for other in sorted(pathlib.Path(folder).glob("*.py")):
+        if other.name != name and is_own(other):
+            raise ValueError(
+                f"{folder} is the output folder of a run of {other.name}, "
+                f"whose files {name} would replace; choose another "
+                "`output_folder`."
+            )
 
 
 def describe_environment():

@@ -228,3 +228,13 @@ def test_manifest_names_the_speakers(script, files, tmp_path, capsys):
     options = ["--replicates=20", f"--manifest={manifest}"]
     script.main([*map(str, files), *options])
     assert "of 8 speakers" in capsys.readouterr().out
+
+
+def test_a_file_is_not_written_twice_nor_over_verifications(
+    script, files, tmp_path, capsys
+):
+    both = [f"--{name}={tmp_path / 'c.png'}" for name in ("json", "plot")]
+    assert "name two files" in failure(script, capsys, *files, *both)
+    results = tmp_path / "results.json"
+    said = failure(script, capsys, *files, f"--json={results}")
+    assert "the name of verification's results" in said

@@ -82,6 +82,9 @@ def test_every_score_is_reported_and_marks_are_read_back(
     assert 'value="right" checked' in (folder / "labels.html").read_text()
     main([*argv, f"--marks={marks}", "--listen=0"])
     assert len(read_manifest(folder / "cleaned.csv")) == 11
+    assert not (folder / "labels.html").exists()  # of the report before
+    said = error_of(main, exported, folder / "cleaned.csv", folder)
+    assert "would be replaced" in said
 
 
 def test_losses_of_the_run_are_reported(main, trained, tmp_path):

@@ -92,6 +92,12 @@ def test_decision_is_that_of_the_calibration(main, folder, files, capsys):
     )
 
 
+def test_a_prior_without_a_calibration_is_said(main, folder, files):
+    (folder / "calibration.json").unlink(missing_ok=True)
+    said = error_of(main, folder, *files, "--p_target=0.01")
+    assert "needs a calibration" in said
+
+
 @pytest.mark.parametrize("p_target", ["0", "1", "5", "-0.5", "nan", "inf"])
 def test_prior_that_is_no_probability_is_said(p_target, main, folder, files):
     said = error_of(main, folder, *files, f"--p_target={p_target}")

@@ -57,6 +57,15 @@ def check(arguments):
         )
     if arguments.seed < 0:
         raise ValueError(f"`--seed` must be 0 or more, got {arguments.seed}.")
+    if arguments.json and arguments.json == arguments.plot:
+        raise ValueError(
+            f"`--json` and `--plot` are both {arguments.json}; name two files."
+        )
+    if arguments.json and arguments.json.name == "results.json":
+        raise ValueError(
+            f"`--json` is {arguments.json}, the name of verification's "
+            "results; choose another name."
+        )
     for path in filter(None, (arguments.plot, arguments.json)):
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(

@@ -41,9 +41,17 @@ from speechbrain_ext.processing.label_error_detection import (
     wrong_label_detection,
 )
 from speechbrain_ext.utils.detection_plots import label_detection_plot
-from speechbrain_ext.utils.files import atomic_write, locked_folder
+from speechbrain_ext.utils.files import (
+    atomic_write,
+    locked_folder,
+    remove_own,
+)
+from speechbrain_ext.utils.journal import is_own
 from speechbrain_ext.utils.label_page import write_label_page
 from speechbrain_ext.utils.plots import histogram_plot
+
+# Files that not every report has
+OPTIONAL = ("cleaned.csv", "labels.html", "label_scores.png")
 
 
 def scored(encoder, manifest, arguments):
@@ -124,6 +132,9 @@ def draw(scores, wrong, found, folder):
 def write(encoder, manifest, marks, arguments):
     """Writes all files and returns the report."""
     folder, name = arguments.output_folder, arguments.score
+    for left in OPTIONAL:  # of an earlier report
+        if is_own(folder / left):
+            remove_own(folder / left)
     scores, single = scored(encoder, manifest, arguments)
     require_score(name, scores, arguments)
     wrong, found = detection(scores, manifest)
@@ -185,6 +196,12 @@ def make_parser():
 
 def check_arguments(arguments):
     """Raises if an option is out of range."""
+    read = pathlib.Path(arguments.manifest).resolve()
+    if read == (arguments.output_folder / "cleaned.csv").resolve():
+        raise ValueError(
+            f"{arguments.manifest} would be replaced by the list that is "
+            "written; choose another output folder."
+        )
     if arguments.score not in SCORES:
         raise ValueError(
             f"`--score` must be one of {', '.join(SCORES)}, got "

@@ -72,7 +72,10 @@ from speechbrain_ext.processing.seen_speakers import (
     seen_speakers,
     speaker_sentences,
 )
-from speechbrain_ext.processing.trial_embeddings import TrialEmbeddings
+from speechbrain_ext.processing.trial_embeddings import (
+    TrialEmbeddings,
+    require_models,
+)
 from speechbrain_ext.utils.bootstrap import speaker_bootstrap
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.conditions import utterance_conditions
@@ -85,12 +88,11 @@ from speechbrain_ext.utils.distributed import (
     shut_down_processes,
     world_size,
 )
-from speechbrain_ext.utils.experiment import start_experiment
-from speechbrain_ext.utils.files import (
-    atomic_write,
-    explain_disk_full,
-    refuse_links,
+from speechbrain_ext.utils.experiment import (
+    require_output_folder,
+    start_experiment,
 )
+from speechbrain_ext.utils.files import atomic_write, explain_disk_full
 from speechbrain_ext.utils.recipe import load_recipe
 from speechbrain_ext.utils.report import results_table, write_report
 from speechbrain_ext.utils.train_logger import quiet_libraries
@@ -138,11 +140,8 @@ def check(hparams):
         find_scoring(name)
     for name in hparams["calibrate"]:
         find_calibrated_scoring(name)
-    if hparams["enrolment"] is not None and "crops" in hparams["scorings"]:
-        raise ValueError(
-            "The scoring crops compares single utterances, but `enrolment` "
-            f"has models: {hparams['enrolment']}; use only one of the two."
-        )
+    if hparams["enrolment"] is not None:
+        require_models(hparams["scorings"], hparams["conditions"])
     pretrained_folder(hparams["pretrained_folder"])
 
 
@@ -341,7 +340,8 @@ def verify(hparams, path, utterances, back_end, fitted, conditions, known):
         calibration = calibration or fitted.get(name)
         report.add(name, label, scores, calibrated, calibration)
         file = pathlib.Path(folder, f"scores_{path.stem}_{name}")
-        write_score_files(file, trials, scores, hparams["score_forms"])
+        files = write_score_files(file, trials, scores, hparams["score_forms"])
+        report.rows[-1]["scores"] = ", ".join(files)
     if hparams["score_matrices"]:
         write_trial_matrix(
             folder, path.stem, trials, numbers, utterances.embeddings
@@ -406,7 +406,7 @@ def main(argv):
         raise_on_all(find_files, hparams)
         raise_on_all(check, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
-        raise_on_all(refuse_links, output_folder)
+        raise_on_all(require_output_folder, output_folder, __file__)
         prepared, models = main_process_first(
             prepare, hparams, once_per_node=True
         )

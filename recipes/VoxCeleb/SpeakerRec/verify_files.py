@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the speakers of two files with a pretrained folder.
 
-    python verify_files.py results/resnet_csphereface2/pretrained a.wav b.wav
+    python verify_files.py results/resnet_csphereface2/42/pretrained a.wav b.wav
 
 The folder is on this machine, or `hf:owner/name` on the Hugging Face Hub. The
 files are read as in training: in any format, at any sample rate, with any
@@ -28,8 +28,8 @@ def main(argv=None):
         "--p_target",
         "--p-target",
         type=float,
-        default=0.5,
-        help="prior probability of the same speaker, in (0, 1)",
+        help="prior probability of the same speaker, in (0, 1); needs a "
+        "calibration in the folder (default 0.5 with one)",
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
@@ -39,18 +39,17 @@ def main(argv=None):
     )
     arguments = parser.parse_args(argv)
     try:
-        if not 0 < arguments.p_target < 1:
+        p_target = arguments.p_target
+        if p_target is not None and not 0 < p_target < 1:
             raise ValueError(
                 "`--p_target` must be a probability in (0, 1), got "
-                f"{arguments.p_target:g}; pass a fraction, not percent."
+                f"{p_target:g}; pass a fraction, not percent."
             )
         paths = [arguments.first, arguments.second]
         require_audio(paths)  # before the encoder is loaded
         verifier = open_verifier(
             arguments.pretrained_folder, arguments.device, arguments.trust
         )
-        calibrated = "cosine" in verifier.decisions.calibrations
-        p_target = arguments.p_target if calibrated else None
         found, _ = compare_files(verifier, *paths, p_target, "cosine")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -198,3 +198,12 @@ def test_several_processes_lose_nothing(path):
     assert set(found) == {"ada", "björn", *map(str, range(30))}
     for number in range(30):
         np.testing.assert_array_equal(found[str(number)], row(number))
+
+
+def test_a_link_stays_a_link_to_the_shared_file(path, tmp_path):
+    (tmp_path / "mine").mkdir()
+    link = tmp_path / "mine" / "link.npz"
+    link.symlink_to(path)
+    Enrolments("me", link).add({"carl": row(2)})
+    assert link.is_symlink()
+    assert list(Enrolments("me", path).read()) == ["ada", "björn", "carl"]

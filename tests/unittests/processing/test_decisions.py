@@ -113,7 +113,7 @@ def test_identification_without_calibration_uses_the_threshold():
     [
         ({"top": 0}, "`top` must be 1 or more, got 0"),
         ({"p_known": 0}, "got 0"),
-        ({"p_known": 50}, "pass fractions, not percent"),
+        ({"p_known": 50}, "`p_known`.* pass a fraction, not percent"),
         ({"enrolled": {}}, "Nobody is enrolled"),
     ],
 )

@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from speechbrain_ext.processing.cosine import unit_length
-from speechbrain_ext.processing.trial_embeddings import TrialEmbeddings
+from speechbrain_ext.processing.trial_embeddings import (
+    TrialEmbeddings,
+    require_models,
+)
 
 TABLE = pd.DataFrame(
     {
@@ -51,3 +54,20 @@ def test_models_are_rows_behind_the_utterances(tmp_path):
     direction = torch.nn.functional.normalize(one + other, dim=0)
     made = torch.nn.functional.normalize(rows.embeddings[4], dim=0)
     torch.testing.assert_close(made, direction)
+
+
+def test_odd_models_are_warned_of(tmp_path, caplog):
+    path = tmp_path / "list"
+    path.write_text("1 m b/s/1\n0 n a/s/1\n1 n a/t/1\n")
+    models = {"m": ["a/s/1", "b/s/1"], "n": ["a/s/1"]}
+    rows = TrialEmbeddings(TABLE, EMBEDDINGS, models)
+    assert "of several speakers: 1, for example m" in caplog.text
+    rows.trials(path)
+    assert "the test utterance of 2 trials enrols the model" in caplog.text
+
+
+def test_what_models_do_not_have_is_refused():
+    with pytest.raises(ValueError, match="scoring crops"):
+        require_models(["cosine", "crops"])
+    with pytest.raises(ValueError, match="`conditions`"):
+        require_models(["cosine"], "genders.csv")

@@ -8,7 +8,10 @@ import pytest
 from hostile import sentence_or_result, snapshot
 
 from speechbrain_ext.utils import experiment, files
-from speechbrain_ext.utils.experiment import start_experiment
+from speechbrain_ext.utils.experiment import (
+    require_output_folder,
+    start_experiment,
+)
 from speechbrain_ext.utils.files import LOCK, is_own
 from speechbrain_ext.utils.journal import JOURNAL
 
@@ -151,3 +154,14 @@ def test_scripts_refuse_a_received_folder_before_they_prepare(
     assert f"{name} is a link to {target}, outside its folder" in said
     assert not list(target.iterdir())
     assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_another_scripts_folder_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    start(folder)
+    require_output_folder(folder, folder.parent / "script.py")
+    with pytest.raises(ValueError, match="of a run of script.py.*choose"):
+        require_output_folder(folder, "speaker_verification_cosine.py")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "other.py").touch()  # the user's
+    require_output_folder(tmp_path / "mine", "speaker_verification_cosine.py")

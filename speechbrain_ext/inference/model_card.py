@@ -33,15 +33,27 @@ metrics:
 ---
 
 """
+USE = """\
+Loading it needs the Python package `speechbrain_ext` beside SpeechBrain. If you
+do not have the package, ask the author of this folder where to get it. Then:
+
+    from speechbrain_ext.inference.speaker import SpeakerVerifier
+    verifier = SpeakerVerifier.from_folder("path/of/this/folder")
+    print(verifier.verify_files("one.wav", "other.wav"))
+
+This runs no code of the folder. SpeechBrain's own interface may run some, so
+use it only if you trust the author:
+
+    from speechbrain.inference.speaker import SpeakerRecognition
+    SpeakerRecognition.from_hparams(source="path/of/this/folder")
+"""
 CARD = """\
 # {network}
 
 A speaker encoder for SpeechBrain: it turns speech into an embedding of
 {embedding_size} numbers. Embeddings of the same speaker have a high cosine.
 
-    from speechbrain.inference.speaker import SpeakerRecognition
-    SpeakerRecognition.from_hparams(source="path/of/this/folder")
-
+{use}
 | | |
 |---|---|
 | network | {network} |
@@ -211,6 +223,7 @@ def model_card(
     )
     return front_matter(weights_license) + CARD.format(
         network=kind("embedding_model"),
+        use=USE,
         embedding_size=embedding_size,
         front_end=kind("compute_features"),
         sample_rate=blocks.get("sample_rate", 16000),

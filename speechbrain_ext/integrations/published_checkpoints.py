@@ -20,7 +20,7 @@ from speechbrain_ext.inference.export import (
     export_pretrained,
     require_exportable,
 )
-from speechbrain_ext.inference.model_card import front_matter
+from speechbrain_ext.inference.model_card import USE, front_matter
 from speechbrain_ext.integrations import clova, golden_gemini, wespeaker
 from speechbrain_ext.integrations.state_dicts import (
     MOST_BANDS,
@@ -46,9 +46,7 @@ licence.
 | parameters | {parameters} |
 | front end | {front} |
 
-    from speechbrain.inference.speaker import SpeakerRecognition
-    SpeakerRecognition.from_hparams(source="path/of/this/folder")
-"""
+{use}"""
 ORIGINS = {
     "wespeaker": "WeSpeaker (github.com/wenet-e2e/wespeaker)",
     "golden_gemini": "Golden Gemini (Liu et al., TASLP 2024)",
@@ -271,6 +269,7 @@ def export_checkpoint(
         digest=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         parameters=f"{sum(p.numel() for p in model.parameters()):,}",
         front=type(modules["compute_features"]).__name__,
+        use=USE,
     )
     return export_pretrained(
         folder,

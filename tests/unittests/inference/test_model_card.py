@@ -63,6 +63,8 @@ def test_a_card_has_the_settings_of_the_recipe(folder):
         "| seed | 7 |",
         "| licence of the weights | not stated |",
         "Not verified yet.",
+        "the Python package `speechbrain_ext`",
+        'SpeakerVerifier.from_folder("path/of/this/folder")',
     ):
         assert line in text, line
     assert "Ten hours. The names" in text

@@ -138,6 +138,7 @@ def test_command_writes_a_folder_that_speechbrain_loads(published, tmp_path):
     card = (tmp_path / "p" / "README.md").read_text()
     assert hashlib.sha256(path.read_bytes()).hexdigest() in card
     assert "Golden Gemini" in card
+    assert "the Python package `speechbrain_ext`" in card
 
 
 def test_config_names_network_pooling_and_filterbanks(tmp_path):

@@ -248,30 +248,42 @@ def _help_on_recipe(recipe, script):
 
 def _described_keys(text):
     """Headings and comments above each key, the key, and its comment."""
-    above, found, apart = [], [], True
+    above, found, apart, nested = [], [], True, False
     _, _, body = text.partition("\n\n")
     for line in (body if text.startswith("#") else text).splitlines():
         key = re.match(r"([A-Za-z]\w*):", line)
         said = re.search(r"(?:^|\s)#+ ?(.*)", line)
         if key:
             found.append([above, key[1], [said[1]] if said else []])
-            above = []
+            above, nested = [], False
         elif line.startswith("#"):
             if apart:  # a heading
                 above += ["", said[1]]
             else:
                 above.append(said[1] if "" in above else f"  # {said[1]}")
-        elif found and said and line.lstrip().startswith("#"):
+        elif not line.lstrip().startswith("#"):
+            nested = nested or bool(line.strip())
+        elif found and not nested:
             found[-1][2].append(said[1])  # continues the comment of the key
         apart = not line.strip()
     return [(above, key, " ".join(said)) for above, key, said in found]
+
+
+class _WithNulls(ruamel.yaml.RoundTripRepresenter):
+    """Writes None as null, where ruamel.yaml writes nothing."""
+
+    def represent_none(self, data):
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_WithNulls.add_representer(type(None), _WithNulls.represent_none)
 
 
 def _entry(key, value, comment):
     """Lines of help for a key: its value and its comment."""
     stream = io.StringIO()
     yaml = ruamel.yaml.YAML()
-    yaml.width = 10**6
+    yaml.width, yaml.Representer = 10**6, _WithNulls
     yaml.dump({key: value}, stream)
     lines = [
         f"  {line}"
@@ -280,8 +292,6 @@ def _entry(key, value, comment):
     ]
     if tag_of(value) == "!PLACEHOLDER":
         lines[0] = f"  {key}: (must be given)"
-    elif value is None:
-        lines[0] = f"  {key}: null"
     if comment:
         first = lines[0].partition(" #")[0].rstrip()
         lines[0] = f"{first + '  ':<34}# {comment}"

@@ -98,3 +98,25 @@ def test_checkpoints_by_steps_take_the_place_of_those_by_minutes():
 def test_trust_needs_no_value(words, expected):
     recipe, _, overrides = parse_command_line(words, "x.py")
     assert (recipe, overrides) == ("x.yaml", expected)
+
+
+def test_help_shows_nested_comments_and_nulls(tmp_path, capsys):
+    (tmp_path / "train.py").write_text('"""Trains."""')
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "# Its header.\n\n"
+        "opts:\n"
+        "    workers: 0    # a worker takes\n"
+        "                  # more time\n"
+        "    shards: null  # at a time\n"
+        "rate: null        # first,\n"
+        "                  # second\n"
+    )
+    with pytest.raises(SystemExit):
+        parse_command_line([str(path), "--help"], tmp_path / "train.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert "  opts:" in lines
+    assert any(line.startswith("    shards: null") for line in lines)
+    (rate,) = [line for line in lines if line.startswith("  rate: null ")]
+    assert rate.endswith("# first, second")
+    assert ruamel.yaml.YAML().load("a:\n")["a"] is None

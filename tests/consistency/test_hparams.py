@@ -143,3 +143,16 @@ def test_a_twin_for_two_cores_has_the_settings_of_its_recipe(generate):
     assert "channels: 8                 # of the first stage" in twin
     assert "final_margin: 0.2           # a difference of cosines" in twin
     assert "output_folder: !ref results/resnet_am_small/<seed>" in twin
+
+
+def test_twins_for_two_cores_start_no_worker(generate):
+    recipes = generate.read_recipes()
+    twins = [
+        name
+        for name, recipe in recipes.items()
+        if "small" in recipe.get("parts", [])
+    ]
+    assert len(twins) > 15
+    for name in twins:
+        text = generate.compose(name, recipes[name])
+        assert "train_dataloader_opts:\n    num_workers: 0 " in text, name

@@ -1,6 +1,7 @@
 """The package's modules import each other in one direction."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 
 from conftest import ROOT
@@ -73,3 +74,9 @@ def test_no_import_runs_upward():
 def test_an_upward_import_is_found():
     wrong = {"speechbrain_ext.utils.files": {"speechbrain_ext.dataio.crops"}}
     assert upward(wrong) == {("speechbrain_ext.utils.files", "dataio")}
+
+
+def test_contributing_shows_the_layers_in_their_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    shown = re.findall(r"^    (\w+)(?:/|\.py) {2,}\w", text, re.MULTILINE)
+    assert tuple(reversed(shown)) == LAYERS

@@ -28,6 +28,12 @@ DOCUMENTS = [
 ]
 FOLDERS = "benchmarks|docs|examples|hparams|recipes|speechbrain_ext|tests"
 EXECUTED = "# runs as it is\n"
+FOREIGN = {  # messages of pip and of CUDA
+    "No matching distribution found for torchaudio",
+    "device-side assert",
+}
+# What a message computes; in troubleshooting.md dots stand for it, or a value
+COMPUTED = re.compile(r"[.]{3}|\b(?:nan|inf|\d+)\b|/dev/shm|speaker/[\w/]+")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SHELL = ("bash", "sh", "console")
 SCRIPTED = ("train_speaker_embeddings.py", "speaker_verification_cosine.py")
@@ -221,6 +227,37 @@ def faults_of_names(text):
     return found
 
 
+def texts_of(code):
+    """The texts in code that are not docstrings, without what they compute."""
+    found, skipped = [], set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, (ast.Expr, ast.JoinedStr)):
+            skipped |= {id(part) for part in ast.iter_child_nodes(node)}
+        if isinstance(node, ast.JoinedStr):
+            parts = [getattr(part, "value", "") for part in node.values]
+            parts = [p if isinstance(p, str) else "\0" for p in parts]
+            found.append("".join(parts))
+        elif isinstance(node, ast.Constant) and id(node) not in skipped:
+            found.append(str(node.value))
+    return "\n".join(found).replace("`", "")
+
+
+def unsaid(text, said):
+    """Messages in first columns whose words are in none of the texts."""
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    messages = [
+        code
+        for row in rows
+        for code in inline(row.split(" | ")[0])
+        if " " in code and code not in FOREIGN
+    ]
+    return [
+        message
+        for message in messages
+        if any(part.strip() not in said for part in COMPUTED.split(message))
+    ]
+
+
 def resolve(name):
     """The module, class or function of a dotted name, or None."""
     parts = name.split(".")
@@ -293,6 +330,17 @@ class TestDocument:
         marks = re.findall(r"<!-- (table|end): (\w+) -->", text)
         assert marks[1::2] == [("end", name) for _, name in marks[::2]]
         assert [kind for kind, _ in marks[::2]] == ["table"] * (len(marks) // 2)
+
+
+def test_troubleshooting_quotes_real_messages():
+    said = (ROOT / "Makefile").read_text("utf-8")
+    for folder in ("speechbrain_ext", "recipes"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            said += texts_of(path.read_text("utf-8"))
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    assert unsaid(text, said) == []
+    broken = text.replace("is not installed", "is not there")
+    assert unsaid(broken, said) == ["ffmpeg, which converts m4a, is not there"]
 
 
 def examples():

@@ -26,8 +26,9 @@ class NoiseAndReverberation:
     """Adds noise or reverberation to a signal, with a probability.
 
     Noise is a random piece of a random file. Its kind, which sets its
-    signal-to-noise ratio, is the name of its folder (``noise``, ``music`` or
-    ``speech``, as in MUSAN; otherwise ``noise``). Speech is added as babble:
+    signal-to-noise ratio, is the name of its nearest folder that is called
+    ``noise``, ``music`` or ``speech``, as in MUSAN; the noise folder itself is
+    the last that counts. Other files are ``noise``. Speech is added as babble:
     several voices at once, each with its own ratio. Reverberation convolves
     the signal with an impulse response of energy 1 and keeps its length.
 
@@ -115,8 +116,9 @@ class NoiseAndReverberation:
         self.noises, self.headers = _readable(
             _listed(noise_folder, "noise_folder")
         )
+        self.kinds = {path: _kind(path, noise_folder) for path in self.noises}
         by_kind = {
-            kind: [path for path in self.noises if _kind(path) == kind]
+            kind: [path for path in self.noises if self.kinds[path] == kind]
             for kind in SNR
         }
         self.speeches = by_kind["speech"]
@@ -219,7 +221,7 @@ class NoiseAndReverberation:
         return torch.where(some, echoes * inside, signals)
 
     def _noise(self, path, samples, rng):
-        kind, paths = _kind(path), [path]
+        kind, paths = self.kinds[path], [path]
         if kind == "speech":
             voices = int(rng.integers(self.babble[0], self.babble[1] + 1))
             others = rng.permutation(len(self.speeches))
@@ -246,10 +248,16 @@ class NoiseAndReverberation:
         return wrap(noise, samples)
 
 
-def _kind(path):
-    """The kind of a noise, from the names of its folders."""
-    parents = {part.name for part in pathlib.Path(path).parents}
-    return next((kind for kind in SNR if kind in parents), "noise")
+def _kind(path, folder):
+    """The kind of a noise, from the names of its folders.
+
+    What is above the noise folder has nothing to do with its kinds:
+    ``/data/noise/musan`` holds music and speech too.
+    """
+    folder = pathlib.Path(folder)
+    inside = pathlib.Path(path).relative_to(folder).parts[:-1]
+    names = [folder.absolute().name, *inside]
+    return next((name for name in reversed(names) if name in SNR), "noise")
 
 
 def _readable(paths):

@@ -78,6 +78,19 @@ def test_babble_is_several_voices_each_with_its_ratio(tmp_path):
     assert power.item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_folders_above_the_noise_folder_do_not_name_a_kind(folders, tmp_path):
+    above = tmp_path / "speech" / "noise"
+    above.mkdir(parents=True)
+    folders[0].rename(above / "musan")
+    augment = NoiseAndReverberation(above / "musan")
+    assert sorted(augment.kinds.values()) == sorted(SNR)
+    assert len(augment.speeches) == 1
+    # its own name counts, for a single kind of MUSAN, and the nearest one wins
+    alone = NoiseAndReverberation(above / "musan" / "music")
+    assert set(alone.kinds.values()) == {"music"}
+    assert NoiseAndReverberation(above).kinds == augment.kinds
+
+
 def test_kinds_come_equally_often_or_by_their_files(folders):
     for number in range(8):  # most files are noise
         noise = 0.1 * np.random.default_rng(number).standard_normal(16000)

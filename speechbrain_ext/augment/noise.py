@@ -113,16 +113,14 @@ class NoiseAndReverberation:
             )
         self.probability = probability
         self.sample_rate = sample_rate
-        self.noises, self.headers = _readable(
-            _listed(noise_folder, "noise_folder")
-        )
+        self.noises, self.headers = _readable(noise_folder, "noise_folder")
         self.kinds = {path: _kind(path, noise_folder) for path in self.noises}
         by_kind = {
             kind: [path for path in self.noises if self.kinds[path] == kind]
             for kind in SNR
         }
         self.speeches = by_kind["speech"]
-        self.responses = _listed(rir_folder, "rir_folder")
+        self.responses, _ = _readable(rir_folder, "rir_folder")
         noises = [self.noises] if draw_by == "folder" else by_kind.values()
         self.choices = [each for each in (*noises, self.responses) if each]
 
@@ -260,20 +258,20 @@ def _kind(path, folder):
     return next((name for name in reversed(names) if name in SNR), "noise")
 
 
-def _readable(paths):
-    """The noises that can be read, with their frames and sample rates."""
-    headers = {}
+def _readable(folder, name):
+    """The files that can be read, with their frames and sample rates."""
+    paths, headers = _listed(folder, name), {}
     for path, (frames, rate, _, reason) in zip(
         paths, read_headers(paths), strict=True
     ):
         if reason:
-            logger.warning("The noise %s is skipped: %s", path, reason)
+            logger.warning("%s of `%s` is skipped: %s", path, name, reason)
         else:
             headers[path] = frames, rate
     if paths and not headers:
         raise ValueError(
-            f"`noise_folder` must have audio that can be read, but {paths[0]} "
-            "and all other files cannot be read."
+            f"`{name}` must have audio that can be read, but {paths[0]} and "
+            "all other files cannot be read."
         )
     return list(headers), headers
 
@@ -289,6 +287,8 @@ def _listed(folder, name):
         str(path)
         for path in folder.rglob("*")
         if path.suffix[1:].lower() in EXTENSIONS
+        # macOS puts a `._x.wav` without audio beside an x.wav
+        and not path.name.startswith(".")
     )
     if not files:
         raise ValueError(

@@ -183,6 +183,15 @@ def test_broken_noises_are_left_out_and_told_once(folders, caplog):
         NoiseAndReverberation(folders[0])
 
 
+def test_broken_responses_are_left_out_before_the_training(folders, caplog):
+    (folders[1] / "broken.wav").write_text("no sound")
+    (folders[1] / "._near.wav").write_text("of macOS")
+    augment = NoiseAndReverberation(rir_folder=folders[1], probability=1.0)
+    assert [path[-8:] for path in augment.responses] == ["far.flac", "near.wav"]
+    told = [each.message for each in caplog.records]
+    assert len(told) == 1 and "broken.wav of `rir_folder`" in told[0]
+
+
 def test_bad_arguments_are_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"\[0, 1\], got 1.5"):
         NoiseAndReverberation(probability=1.5)

@@ -1,5 +1,6 @@
 """On-the-fly noise and reverberation from folders of recordings."""
 
+import numbers
 import pathlib
 
 import numpy as np
@@ -91,16 +92,16 @@ class NoiseAndReverberation:
     ):
         self.in_batches = in_batches
         self.snr = {**SNR, **(snr or {})}
-        for kind, (low, high) in self.snr.items():
-            if kind not in SNR or not low <= high:
+        for kind, bounds in self.snr.items():
+            if kind not in SNR or not _is_range(bounds, numbers.Real):
                 raise ValueError(
                     "`snr` must have the lowest and highest dB for "
-                    f"{', '.join(SNR)}, got {kind}: [{low}, {high}]."
+                    f"{', '.join(SNR)}, such as [0, 15], got {kind}: {bounds}."
                 )
-        if not 1 <= babble[0] <= babble[1]:
+        if not _is_range(babble, numbers.Integral) or babble[0] < 1:
             raise ValueError(
                 "`babble` must be the lowest and highest number of voices, at "
-                f"least 1, got {list(babble)}."
+                f"least 1, such as [3, 7], got {babble}."
             )
         self.babble = babble
         if draw_by not in ("folder", "kind"):
@@ -244,6 +245,13 @@ class NoiseAndReverberation:
         stop = min(start + wanted, frames)
         noise = read_audio(path, start, stop, sample_rate=self.sample_rate)
         return wrap(noise, samples)
+
+
+def _is_range(bounds, number):
+    """Whether a value is a lowest and a highest number."""
+    pair = isinstance(bounds, (list, tuple)) and len(bounds) == 2
+    right = pair and all(isinstance(bound, number) for bound in bounds)
+    return right and bounds[0] <= bounds[1]
 
 
 def _kind(path, folder):

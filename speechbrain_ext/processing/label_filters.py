@@ -54,6 +54,11 @@ class ORGate(LabelFilter):
     def __init__(self, top_k=90, warm_up=5):
         super().__init__(warm_up)
         check_number("top_k", top_k, 1, math.inf)
+        if top_k % 1 != 0:
+            raise ValueError(
+                "`top_k` of the label filter must be a whole number of "
+                f"classes, got {top_k}."
+            )
         self.top_k = top_k
 
     def start(self, utterances, classes, loss, classifier):
@@ -223,7 +228,7 @@ def make_label_filter(options):
         )
     options = dict(options)
     name = options.pop("kind")
-    if name not in FILTERS:
+    if not isinstance(name, str) or name not in FILTERS:
         raise ValueError(
             f"`kind` of `label_filter` must be one of {', '.join(FILTERS)}, "
             f"got {name!r}."

@@ -197,10 +197,14 @@ def test_bad_arguments_are_rejected(tmp_path):
         NoiseAndReverberation(probability=1.5)
     with pytest.raises(ValueError, match="`snr`.*hiss"):
         NoiseAndReverberation(snr={"hiss": (0, 1)})
-    with pytest.raises(ValueError, match=r"music: \[9, 1\]"):
+    with pytest.raises(ValueError, match=r"music: \(9, 1\)"):
         NoiseAndReverberation(snr={"music": (9, 1)})
-    with pytest.raises(ValueError, match=r"`babble`.*\[0, 2\]"):
-        NoiseAndReverberation(babble=(0, 2))
+    for one in (5, [5], ["a", "b"]):
+        with pytest.raises(ValueError, match="`snr`.*noise: "):
+            NoiseAndReverberation(snr={"noise": one})
+    for one in ((0, 2), [3], 3, (1.5, 2)):  # `babble: 3` comes as [3]
+        with pytest.raises(ValueError, match=r"`babble`.*such as \[3, 7\]"):
+            NoiseAndReverberation(babble=one)
     with pytest.raises(ValueError, match="`noise_folder`.*nowhere"):
         NoiseAndReverberation(noise_folder=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="`rir_folder` must have audio files"):

@@ -108,6 +108,8 @@ def test_every_filter_has_a_definition_here():
         ({"kind": "XGate"}, "must be one of ORGate.*got 'XGate'"),
         ({"kind": "ORGate", "topk": 3}, "unknown option 'topk'; ORGate takes"),
         ({"kind": "ORGate", "top_k": True}, "`top_k`.*1 or more, got True"),
+        ({"kind": ["ORGate"]}, r"must be one of ORGate.*got \['ORGate'\]"),
+        ({"kind": "ORGate", "top_k": 2.5}, "`top_k`.*whole number.*got 2.5"),
         ({"kind": "LossGate", "gate": 0}, "`gate`.*a loss above 0, got 0"),
         ({"kind": "LossGate", "gate": True}, "`gate`.*above 0, got True"),
         (

@@ -1,5 +1,7 @@
 """Labels from a clustering of utterances, and how pure the clusters are."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from scipy.stats import entropy
@@ -66,9 +68,10 @@ def label_names(speakers, clusters):
 
     A cluster belongs to the speaker with the most utterances in it. The
     largest share of a speaker gets the speaker's name. The other clusters of
-    this speaker are named ``speaker#cluster``. So an utterance has a wrong
-    label if its speaker is not the one of its cluster, or if its cluster is
-    not the main one of its speaker.
+    this speaker are named ``speaker#cluster``, and ``speaker#cluster#1`` if
+    that is the name of another speaker or cluster already. So an utterance has
+    a wrong label if its speaker is not the one of its cluster, or if its
+    cluster is not the main one of its speaker.
 
     Arguments
     ---------
@@ -94,11 +97,44 @@ def label_names(speakers, clusters):
         ["count", "speaker", "cluster"], ascending=[False, True, True]
     )
     main = counts.drop_duplicates("cluster")  # its speaker with the most
-    first = ~main.duplicated("speaker")
-    names = main["speaker"].where(
-        first, main["speaker"] + "#" + main["cluster"]
-    )
-    return dict(sorted(zip(main["cluster"], names, strict=True)))
+    names, taken = {}, set(speakers)
+    again = main["speaker"].duplicated()
+    for speaker, cluster, more in zip(
+        main["speaker"], main["cluster"], again, strict=True
+    ):
+        name = f"{speaker}#{cluster}" if more else speaker
+        if more and name in taken:
+            name = free_labels(name, 1, taken)[0]
+        taken.add(name)
+        names[cluster] = name
+    return dict(sorted(names.items()))
+
+
+def free_labels(name, count, taken):
+    """Makes labels from a speaker's name that nothing else has.
+
+    Arguments
+    ---------
+    name : str
+        The speaker.
+    count : int
+        How many labels.
+    taken : set of str
+        Labels and speakers that there are.
+
+    Returns
+    -------
+    list of str
+        The first of ``name#1``, ``name#2``, .. that are free.
+
+    Example
+    -------
+    >>> free_labels("a", 2, {"a", "a#1"})
+    ['a#2', 'a#3']
+    """
+    labels = (f"{name}#{number}" for number in itertools.count(1))
+    free = (label for label in labels if label not in taken)
+    return list(itertools.islice(free, count))
 
 
 def clustering_figures(speakers, clusters):

@@ -121,6 +121,11 @@ def corrupt_labels(manifest, kind, rate=None, seed=0, **options):
     >>> report["rate_reached"], report["transitions"]
     (0.5, [['a', 'b', 2], ['b', 'c', 2], ['c', 'a', 2]])
     """
+    return _corrupt(manifest, (), kind, rate, seed, **options)
+
+
+def _corrupt(manifest, taken, kind, rate=None, seed=0, **options):
+    """``corrupt_labels`` where other labels are taken already."""
     check_options(kind, rate, seed, options)
     _check(manifest, "manifest")
     clean = manifest.assign(spk_id_clean=manifest["spk_id"])
@@ -140,6 +145,8 @@ def corrupt_labels(manifest, kind, rate=None, seed=0, **options):
             )
     if kind not in RATELESS:
         own |= {"rate": rate, "seed": seed}
+    if kind == "split":
+        own["taken"] = {*taken, *clean["spk_id"]}
     noisy = FUNCTIONS[kind](clean.loc[confined].copy(), **own)
     if least > 1:
         # pandas 3.1 ignores to_numpy(copy=True) for unpickled texts
@@ -184,7 +191,8 @@ def _mixture(clean, seed, parts):
         free = mixed["spk_id"] == mixed["spk_id_clean"]
         part = {"seed": stable_seed(seed, "mixture", place), **part}
         left = mixed[free].drop(columns="spk_id_clean")
-        noisy, report = corrupt_labels(left, **part)
+        taken = {*mixed["spk_id"], *mixed["spk_id_clean"]}
+        noisy, report = _corrupt(left, taken, **part)
         labels = mixed["spk_id"].to_numpy(dtype=object).copy()
         labels[free] = noisy["spk_id"][: len(left)]
         added = noisy[len(left) :]  # by open_set
@@ -239,7 +247,7 @@ def check_options(kind, rate, seed, options):
     known = {"kinds"}
     if kind != "mixture":
         known = set(inspect.signature(FUNCTIONS[kind]).parameters)
-        known -= {"manifest", "rate", "seed"}
+        known -= {"manifest", "rate", "seed", "taken"}
     if kind in CONFINED:
         known.add("min_sessions")
     for name in options:

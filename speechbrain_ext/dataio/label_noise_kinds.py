@@ -236,7 +236,7 @@ def open_set(manifest, rate, seed, outside):
                 f"`outside` has {len(both)} {what} of the training set, "
                 f"{sorted(both)[:3]}; leave them out."
             )
-    wanted = int(np.floor(rate / (1 - rate) * len(manifest) + 0.5))
+    wanted = int(exact_count(rate / (1 - rate), len(manifest)))
     if wanted > len(outside):
         raise ValueError(
             f"`outside` must have {wanted} utterances for a rate of {rate}, "
@@ -277,6 +277,29 @@ def uniform(names, *what):
     return np.array(drawn)
 
 
+def exact_count(rate, count):
+    """Gives the share of a count, rounded half up as in decimal numbers.
+
+    Arguments
+    ---------
+    rate : float
+        The share.
+    count : int | pandas.Series
+        The count, or one for each of several.
+
+    Returns
+    -------
+    float | pandas.Series
+        A whole number, or several.
+
+    Example
+    -------
+    >>> 0.29 * 50, float(exact_count(0.29, 50))
+    (14.499999999999998, 15.0)
+    """
+    return np.floor(np.round(rate * count, 9) + 0.5)
+
+
 def _classes(manifest, least=2):
     """The sorted speakers."""
     classes = np.array(sorted(set(manifest["spk_id"])), dtype=object)
@@ -302,7 +325,7 @@ def _chosen(manifest, rate, seed, kind, exact):
     ).sort_values(["drawn", "ID"])
     place = order.groupby("class").cumcount()
     count = order["class"].map(order["class"].value_counts())
-    chosen = place < np.floor(rate * count + 0.5)
+    chosen = place < exact_count(rate, count)
     return chosen.sort_index().to_numpy()
 
 

@@ -6,12 +6,16 @@ are used as those of ``label_noise_kinds``.
 
 import numpy as np
 
-from speechbrain_ext.dataio.clusters import label_names
-from speechbrain_ext.dataio.label_noise_kinds import session_names, uniform
+from speechbrain_ext.dataio.clusters import free_labels, label_names
+from speechbrain_ext.dataio.label_noise_kinds import (
+    exact_count,
+    session_names,
+    uniform,
+)
 
 
-def split(manifest, rate, seed, parts=2, by="random"):
-    """Splits speakers into several labels.
+def split(manifest, rate, seed, parts=2, by="random", taken=()):
+    """Splits speakers into several labels, ``a``, ``a#1``, and so on.
 
     Arguments
     ---------
@@ -25,6 +29,8 @@ def split(manifest, rate, seed, parts=2, by="random"):
         Labels of a split speaker.
     by : str
         ``random``, or ``session`` to keep each session together.
+    taken : set of str
+        Other labels that there are, which no part gets.
 
     Returns
     -------
@@ -58,6 +64,7 @@ def split(manifest, rate, seed, parts=2, by="random"):
             f"{parts}; {len(small)} of the speakers to split have fewer, "
             f"{small[:3]}. Lower `parts`, or exclude them with `min_sessions`."
         )
+    taken = {*taken, *manifest["spk_id"]}
     labels = manifest["spk_id"].to_numpy(dtype=object).copy()
     units = units.to_numpy(dtype=object)
     rows = manifest.groupby("spk_id").indices
@@ -69,9 +76,8 @@ def split(manifest, rate, seed, parts=2, by="random"):
         rank = np.empty(len(mine), dtype=int)
         rank[np.argsort(drawn, kind="stable")] = np.arange(len(mine))
         part = dict(zip(mine, rank % parts, strict=True))
-        labels[rows[name]] = [
-            name if part[unit] == 0 else f"{name}#{part[unit]}" for unit in own
-        ]
+        names = [name, *free_labels(name, parts - 1, taken)]
+        labels[rows[name]] = [names[part[unit]] for unit in own]
     manifest["spk_id"] = labels
     return manifest
 
@@ -175,7 +181,7 @@ def _chosen_speakers(manifest, rate, seed, kind):
     """Draws a share of the speakers."""
     names = np.array(sorted(set(manifest["spk_id"])), dtype=object)
     order = np.lexsort((names, uniform(names, seed, kind, "whether")))
-    return list(names[order[: int(np.floor(rate * len(names) + 0.5))]])
+    return list(names[order[: int(exact_count(rate, len(names)))]])
 
 
 def _check_parts(parts):

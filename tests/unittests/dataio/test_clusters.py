@@ -15,6 +15,14 @@ from speechbrain_ext.dataio.clusters import (
 LABELS = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("12345")), min_size=1
 )
+# names that a cluster of `a` could get
+ODD = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "a#1", "a#1#1"]),
+        st.sampled_from(["1", "2", "1#1", "1#1#1"]),
+    ),
+    min_size=1,
+)
 
 
 def contingency(pairs):
@@ -52,6 +60,18 @@ def test_each_cluster_has_a_name_of_its_own(pairs):
     for cluster, name in names.items():
         counts = speakers[clusters == cluster].value_counts()
         assert counts[name.partition("#")[0]] == counts.max()
+
+
+@given(ODD)
+@settings(max_examples=100, deadline=None)
+def test_no_cluster_gets_the_name_of_another_speaker(pairs):
+    speakers, clusters = map(pd.Series, zip(*pairs, strict=True))
+    names = label_names(speakers, clusters)
+    assert len(set(names.values())) == len(names)
+    for cluster, name in names.items():
+        counts = speakers[clusters == cluster].value_counts()
+        if name in set(speakers):
+            assert counts[name] == counts.max()
 
 
 def test_a_perfect_clustering_changes_no_label():

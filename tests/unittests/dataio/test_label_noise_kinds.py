@@ -1,12 +1,12 @@
 """Kinds of label noise that change single utterances or sessions."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noisy_tables import mixed_sizes, table
 
 from speechbrain_ext.dataio.label_noise import corrupt_labels
+from speechbrain_ext.dataio.label_noise_kinds import exact_count
 
 
 def test_symmetric_draws_over_all_classes():
@@ -48,15 +48,22 @@ def test_open_set_adds_a_share_of_what_results():
     assert set(added["spk_id"]) <= set(table()["spk_id"])
 
 
-@given(st.floats(0.2, 1), st.integers(0, 2**31), st.booleans())
+@given(st.integers(1, 100), st.integers(1, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_shares_are_rounded_as_decimal_numbers(percent, count):
+    assert exact_count(percent / 100, count) == (percent * count + 50) // 100
+    assert exact_count(0.29, 50) == 15  # 0.29 * 50 is below 14.5 in binary
+
+
+@given(st.integers(20, 100), st.integers(0, 2**31), st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_sessions_are_whole_and_their_share_of_a_speaker_exact(
-    rate, seed, confine
+    percent, seed, confine
 ):
     manifest = mixed_sizes()
     least = 2 if confine else 1
     noisy, report = corrupt_labels(
-        manifest, "session", rate, seed, min_sessions=least
+        manifest, "session", percent / 100, seed, min_sessions=least
     )
     noisy["session"] = noisy["ID"].str.rpartition("/")[0]
     noisy["wrong"] = noisy["spk_id"] != noisy["spk_id_clean"]
@@ -64,7 +71,7 @@ def test_sessions_are_whole_and_their_share_of_a_speaker_exact(
     assert (by_session["spk_id"].nunique() == 1).all()
     wrong = noisy.drop_duplicates("session").groupby("spk_id_clean")["wrong"]
     for name, (some, count) in wrong.agg(["sum", "size"]).iterrows():
-        share = np.floor(rate * count + 0.5)
+        share = (percent * count + 50) // 100
         assert some == (share if count >= least else 0), name
     assert report["sessions"] == by_session.ngroups
     assert report["sessions_corrupted"] == wrong.sum().sum()

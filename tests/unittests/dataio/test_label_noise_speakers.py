@@ -17,6 +17,30 @@ def test_split_makes_labels_of_one_speaker(by):
         assert (noisy.groupby(session)["spk_id"].nunique() == 1).all()
 
 
+@pytest.mark.parametrize("least", [1, 2])
+def test_a_part_never_gets_the_label_of_another_speaker(least):
+    manifest = table(4)
+    manifest["spk_id"] = manifest["spk_id"].replace("id3", "id0#1")
+    if least == 2:  # the other speaker is not among those that are split
+        one = manifest["ID"].str.startswith("id3/s1")
+        manifest = manifest[~one].reset_index(drop=True)
+    noisy, report = corrupt_labels(
+        manifest, "split", 1.0, 7, parts=3, min_sessions=least
+    )
+    labels = noisy.groupby("spk_id_clean")["spk_id"].unique().map(set)
+    assert labels["id0"] == {"id0", "id0#2", "id0#3"}
+    assert labels["id1"] == {"id1", "id1#1", "id1#2"}
+    assert report["classes_after"] == (12 if least == 1 else 10)
+
+
+def test_a_second_split_makes_labels_of_its_own():
+    twice = 2 * [{"kind": "split", "rate": 1.0}]
+    noisy, report = corrupt_labels(table(), "mixture", seed=1, kinds=twice)
+    labels = noisy.groupby("spk_id_clean")["spk_id"].unique().map(set)
+    assert labels["id0"] == {"id0", "id0#1", "id0#2"}
+    assert report["classes_after"] == 18
+
+
 def test_merge_makes_one_label_of_speakers():
     noisy, report = corrupt_labels(table(), "merge", 1.0, 7, parts=3)
     assert report["classes_after"] == 2

@@ -111,7 +111,7 @@ def session(manifest, rate, seed):
     Raises
     ------
     ValueError
-        If no speaker has enough sessions for this share.
+        If no speaker has two sessions, or enough of them for this share.
 
     Example
     -------
@@ -123,9 +123,15 @@ def session(manifest, rate, seed):
     names = manifest["spk_id"] + "\t" + session_names(manifest)
     true = pd.DataFrame({"ID": names, "spk_id": manifest["spk_id"]})
     true = true.drop_duplicates("ID").set_index("ID", drop=False)
+    most = int(true["spk_id"].value_counts().max())
+    if rate > 0 and most < 2:  # all that a speaker has would be one session
+        raise ValueError(
+            "Kind 'session' needs speakers with two sessions or more, but "
+            "every speaker has one; pass a manifest with IDs such as "
+            "speaker/session/utterance, or take another kind."
+        )
     given = _drawn_classes(true.copy(), rate, seed, "session", exact=True)
     if rate > 0 and (given["spk_id"] == true["spk_id"]).all():
-        most = int(true["spk_id"].value_counts().max())
         raise ValueError(
             f"`rate` {rate} is less than half a session of every speaker (the "
             f"largest number of sessions is {most}); pass a higher rate, or "
@@ -228,21 +234,14 @@ def open_set(manifest, rate, seed, outside):
     """
     if rate == 1:
         raise ValueError("`rate` must be below 1 for 'open_set', got 1.")
-    inside = set(manifest["spk_id"])
-    for column, what in (("spk_id", "speakers"), ("ID", "IDs")):
-        both = set(manifest[column]) & set(outside[column])
-        if both:
-            raise ValueError(
-                f"`outside` has {len(both)} {what} of the training set, "
-                f"{sorted(both)[:3]}; leave them out."
-            )
+    refuse_shared(outside, manifest, "the training set")
     wanted = int(exact_count(rate / (1 - rate), len(manifest)))
     if wanted > len(outside):
         raise ValueError(
             f"`outside` must have {wanted} utterances for a rate of {rate}, "
             f"got {len(outside)}; lower the rate, or pass a larger manifest."
         )
-    classes = np.array(sorted(inside), dtype=object)
+    classes = np.array(sorted(set(manifest["spk_id"])), dtype=object)
     outside = outside.assign(spk_id_clean=outside["spk_id"])
     outside["drawn"] = uniform(outside["ID"], seed, "open_set", "whether")
     outside = outside.sort_values(["drawn", "ID"]).head(wanted)
@@ -250,6 +249,39 @@ def open_set(manifest, rate, seed, outside):
     outside["spk_id"] = classes[(drawn * len(classes)).astype(int)]
     outside = outside.drop(columns="drawn")
     return pd.concat([manifest, outside], ignore_index=True)
+
+
+def refuse_shared(outside, manifest, what):
+    """Raises where outside speakers are not outside.
+
+    Arguments
+    ---------
+    outside : pandas.DataFrame
+        Columns ID and spk_id: utterances to be added.
+    manifest : pandas.DataFrame
+        Columns ID and spk_id: utterances that must not be among them.
+    what : str
+        What a message calls the manifest.
+
+    Raises
+    ------
+    ValueError
+        If they share a speaker or an ID.
+
+    Example
+    -------
+    >>> table = pd.DataFrame({"ID": ["a/1"], "spk_id": ["a"]})
+    >>> refuse_shared(table, table, "the test set")
+    Traceback (most recent call last):
+    ValueError: `outside` has 1 speakers of the test set, ['a']; leave them out.
+    """
+    for column, name in (("spk_id", "speakers"), ("ID", "IDs")):
+        both = set(manifest[column]) & set(outside[column])
+        if both:
+            raise ValueError(
+                f"`outside` has {len(both)} {name} of {what}, "
+                f"{sorted(both)[:3]}; leave them out."
+            )
 
 
 def uniform(names, *what):

@@ -14,6 +14,7 @@ from speechbrain_ext.dataio.label_noise import (
     corrupt_labels,
     write_corrupted,
 )
+from speechbrain_ext.dataio.label_noise_kinds import refuse_shared
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import (
     make_trials,
@@ -335,6 +336,7 @@ def _corrupted(path, label_noise, seed, device, key):
     if not if_main_process():
         return read_manifest(noisy), noisy
     manifest = read_manifest(path)
+    _refuse_held_out(path, label_noise, key)
     manifest, report = noisy_manifest(manifest, label_noise, seed, device, key)
     write_corrupted(manifest, report, noisy, f"{key}.json")
     logger.info(
@@ -342,6 +344,24 @@ def _corrupted(path, label_noise, seed, device, key):
         f"in {noisy.name} are wrong ({100 * report['rate_reached']:.2f} %)."
     )
     return manifest, noisy
+
+
+def _refuse_held_out(path, label_noise, key):
+    """Raises where `outside` has what another manifest of the run has.
+
+    Utterances of the trials, or of the development speakers, would be trained
+    on; or those that are trained on would be in the development trials.
+    """
+    block = noise_options(label_noise, 0, key)
+    for options in (block, *(block.get("kinds") or ())):
+        if "outside" not in options:
+            continue
+        outside = read_manifest(options["outside"])
+        for name in ("train.csv", "dev.csv", "test.csv"):
+            other = path.with_name(name)
+            if other != path and other.exists():
+                what = f"{other} (which `{key}` must not use)"
+                refuse_shared(outside, read_manifest(other), what)
 
 
 def _say_wrong(manifest, path):

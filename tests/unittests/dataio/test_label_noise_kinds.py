@@ -36,6 +36,15 @@ def test_pair_confuses_with_the_next_or_the_nearest():
     }
 
 
+def test_sessions_need_speakers_with_two():
+    flat = table(sessions=1)
+    flat["ID"] = flat["ID"].str.replace("/s0/", "/")
+    for manifest in (flat, table(sessions=1)):
+        with pytest.raises(ValueError, match="needs speakers with two sess"):
+            corrupt_labels(manifest, "session", 0.5, 1)
+        assert corrupt_labels(manifest, "session", 0.0, 1)[1]["corrupted"] == 0
+
+
 def test_open_set_adds_a_share_of_what_results():
     outside = table(9, prefix="x")
     noisy, report = corrupt_labels(

@@ -246,6 +246,37 @@ def save(manifest, tmp_path):
     return save
 
 
+def test_outside_speakers_are_not_those_of_test_or_development(save, manifest):
+    fresh = manifest.copy()
+    for column in ("ID", "spk_id"):
+        fresh[column] = "x" + fresh[column]
+    write_manifest(fresh, save / "fresh.csv")
+    for name in ("test", "dev"):
+        held = manifest.copy()
+        held["ID"] = name + held["ID"]
+        held["spk_id"] = name + held["spk_id"]
+        write_manifest(held, save / f"{name}.csv")
+    write_manifest(held.assign(spk_id="other"), save / "ids.csv")
+
+    def asked(name):
+        path = str(save / f"{name}.csv")
+        return {"kind": "open_set", "rate": 0.2, "outside": path}
+
+    for name, message in (
+        ("test", "speakers of .*test.csv .which `label_noise` must not use"),
+        ("dev", "speakers of .*dev.csv .which"),
+        ("ids", "IDs of .*dev.csv .which"),
+    ):
+        mixture = {"kind": "mixture", "kinds": [asked(name)]}
+        for options in (asked(name), mixture):
+            with pytest.raises(ValueError, match=message):
+                training_manifest(save, options, 1)
+    with pytest.raises(ValueError, match="train.csv .which `dev_label_noise`"):
+        development_data(save, 5, 20, asked("train"), 1)
+    assert len(training_manifest(save, asked("fresh"), 1)[0]) == 25
+    assert len(development_data(save, 5, 20, asked("fresh"), 1)[0]) == 25
+
+
 def test_wrong_labels_of_a_list_are_counted(save, manifest, caplog):
     wrong = manifest.assign(spk_id_clean=manifest["spk_id"])
     wrong.loc[:2, "spk_id"] = manifest["spk_id"].iloc[-1]

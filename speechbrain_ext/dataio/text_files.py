@@ -8,6 +8,9 @@ import stat
 import pandas as pd
 
 LONGEST_LINE = 2**24  # bytes; no line of a list comes near
+# Columns whose names lose white space at their ends, which nobody sees: a
+# speaker `a ` would be another one than `a`
+NAMES = ("ID", "spk_id", "spk_id_clean")
 LARGEST = 2**53  # of a number: whole numbers above it are not exact in float64
 SHOWN = 200  # characters of an input that a message quotes
 
@@ -209,7 +212,8 @@ def read_table(path, what, needed):
     -------
     pandas.DataFrame
         The rows. Their index is the number of the line, from 2. Values that
-        are missing at the end of a row are empty texts.
+        are missing at the end of a row are empty texts. IDs and speakers have
+        no white space at their ends.
 
     Raises
     ------
@@ -242,7 +246,10 @@ def read_table(path, what, needed):
     table = _parse(text, path, what)
     table = table.iloc[1:].set_axis(names.tolist(), axis=1)
     table.index = table.index + 1
-    return table[(table != "").any(axis=1)].fillna("")
+    table = table[(table != "").any(axis=1)].fillna("")
+    for name in set(NAMES) & set(table):
+        table[name] = table[name].str.strip()
+    return table
 
 
 def _parse(text, path, what, nrows=None):

@@ -90,6 +90,17 @@ def test_a_table_keeps_the_numbers_of_its_lines(tmp_path):
     assert table.wav.tolist() == ["x, y", ""]
 
 
+def test_white_space_makes_no_other_speaker(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        'ID ,wav,spk_id\na,a .wav,s\n b ,b.wav ,s \nc,c.wav,"s\t"\n'
+    )
+    table = read_table(path, "table", ["ID"])
+    assert table.ID.tolist() == ["a", "b", "c"]
+    assert table.spk_id.tolist() == ["s", "s", "s"]
+    assert table.wav.tolist() == ["a .wav", "b.wav ", "c.wav"]  # as the disk
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [

@@ -192,7 +192,7 @@ def read_csv_list(source, folders, needed=("ID", "wav", "spk_id")):
     ---------
     source : str
         The CSV. ``start`` and ``stop`` (samples; a stop of -1 is the end) are
-        read if it has both.
+        read if it has them.
     folders : list of str
         Folders from which relative paths and ``$data_root`` start.
     needed : sequence of str
@@ -211,7 +211,8 @@ def read_csv_list(source, folders, needed=("ID", "wav", "spk_id")):
     OSError
         If it cannot be read.
     ValueError
-        If it is not a table, a column is missing or a value is not valid.
+        If it is not a table, a column is missing or a value is not valid, or
+        it has one of start and stop without the other.
 
     Example
     -------
@@ -235,7 +236,14 @@ def read_csv_list(source, folders, needed=("ID", "wav", "spk_id")):
         wavs = wavs.str.replace(f"{root}/", "", regex=False)
     files["wav"] = [_below(path, folders) for path in wavs]
     files["official_test"] = False
-    if {"start", "stop"} <= set(table.columns):
+    pieces = {"start", "stop"} & set(table.columns)
+    if len(pieces) == 1:
+        raise ValueError(
+            f"{source} has a column {pieces.pop()}, but a piece of a file "
+            "needs both start and stop (in samples; a stop of -1 is the end); "
+            "add the other one, or rename this one if rows are whole files."
+        )
+    if pieces:
         for column, least in (("start", 0), ("stop", -1)):
             numbers = parse_numbers(table[column], whole=True)
             bad = table[~(numbers >= least)]

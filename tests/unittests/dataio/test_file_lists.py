@@ -36,6 +36,14 @@ def test_csv_keeps_text_and_pieces(tmp_path):
     }
 
 
+@pytest.mark.parametrize("column", ["start", "stop"])
+def test_a_piece_needs_its_start_and_its_stop(column, tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(f"ID,wav,spk_id,{column}\n1,1.wav,a,8000\n")
+    with pytest.raises(ValueError, match=f"a column {column}, but.*add the"):
+        list_named(path, ["/d"])
+
+
 def test_true_speakers_of_a_noisy_csv_are_kept(tmp_path):
     noisy, other = tmp_path / "noisy.csv", tmp_path / "other.csv"
     noisy.write_text("ID,wav,spk_id,spk_id_clean\n1,1.wav,a,b\n2,2.wav,a,\n")

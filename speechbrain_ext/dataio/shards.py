@@ -33,10 +33,10 @@ def write_shards(manifest, folder, utterances=1000, seed=0, workers=None):
     """Writes the files of a manifest into tar shards.
 
     An utterance has two members in a shard: a copy of its file, ``<ID>.wav``
-    or another format, and ``<ID>.json`` with its duration and speaker.
-    ``webdataset.WebDataset`` yields both as one sample. The utterances of a
-    shard are drawn at random by the seed, so that shuffling whole shards and a
-    small buffer mixes speakers.
+    or another format (``<ID>.audio`` if its name has no ending), and
+    ``<ID>.json`` with its duration and speaker. ``webdataset.WebDataset``
+    yields both as one sample. The utterances of a shard are drawn at random by
+    the seed, so that shuffling whole shards and a small buffer mixes speakers.
 
     All cores write. After an interruption the same call writes the shards that
     are missing. The names of the shards hold two fingerprints, one of the
@@ -261,7 +261,8 @@ def _fill(stream, samples):
     ) as shard:
         for name, wav, duration, speaker in samples:
             about = {"ID": name, "duration": duration, "spk_id": speaker}
-            ending = os.path.splitext(wav)[1].lower()
+            # for webdataset a member without an ending belongs to no sample
+            ending = os.path.splitext(wav)[1].lower() or ".audio"
             require_regular(wav)
             with open(wav, "rb") as sound:
                 held = sound.read()

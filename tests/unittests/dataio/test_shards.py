@@ -57,6 +57,20 @@ def test_crops_from_shards_are_those_from_files(manifest, tmp_path):
         assert one["id"] == two["id"]
 
 
+def test_files_without_an_ending_are_read_too(manifest, tmp_path):
+    plain = tmp_path / "plain"
+    os.link(manifest.wav[1], plain)
+    one = manifest.iloc[[1]].assign(wav=str(plain))
+    for _ in range(2):
+        sharded = write_shards(one, tmp_path / "shards", workers=1)
+        with open_member(sharded.wav.iloc[0]) as sound:
+            assert sound.read() == plain.read_bytes()
+    wds = pytest.importorskip("webdataset")
+    tar = sharded.wav.iloc[0].rpartition("#")[0]
+    (sample,) = wds.WebDataset(tar, shardshuffle=False)
+    assert sample["audio"] == plain.read_bytes()
+
+
 def test_bytes_depend_on_nothing_but_the_manifest(manifest, tmp_path):
     one = write_shards(manifest, tmp_path / "a", 4, workers=1)
     shuffled = manifest.sample(frac=1, random_state=0)

@@ -6,11 +6,13 @@
     python make_noisy_labels.py results/x/save/train.csv suite_folder --suite
 
 The same seed gives the same labels. label_noise.json, beside the new manifest,
-lists what was changed. The key `label_noise` of a recipe does the same.
+lists what was changed; so each list needs a folder of its own. The key
+`label_noise` of a recipe does the same.
 --suite writes the standard set of lists, with their hashes in SHA256SUMS.
 """
 
 import argparse
+import pathlib
 import sys
 
 from ruamel.yaml import YAML
@@ -19,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain_ext.dataio.label_noise import KINDS, write_corrupted
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.noise_suite import write_suite
+from speechbrain_ext.dataio.preparation import OUTPUTS
 from speechbrain_ext.inference.noisy_labels import (
     noisy_manifest,
     speaker_means,
@@ -102,6 +105,22 @@ def suite(source, folder, asked, device, workers):
     return "\n".join(said)
 
 
+def check_target(source, target):
+    """Raises where a noisy list would replace what is needed later."""
+    path = pathlib.Path(target)
+    report = path.with_name("label_noise.json")
+    prepared = path.with_name(OUTPUTS["done"]).exists()
+    if path.exists() and path.samefile(source):
+        reason = "is the clean manifest itself"
+    elif path.name in OUTPUTS.values() and prepared:
+        reason = "is a file of a preparation, which would write it again"
+    elif report.exists() and not path.exists():
+        reason = f"would replace {report}, the report of another list"
+    else:
+        return
+    raise ValueError(f"The target {target} {reason}; name another one.")
+
+
 def single(source, target, asked, device):
     """Writes one noisy manifest; returns what to say."""
     if "seed" not in asked or "kind" not in asked:
@@ -111,9 +130,10 @@ def single(source, target, asked, device):
         )
     if "kinds" in asked:
         asked["kinds"] = parsed(asked["kinds"])
-    noisy, report = noisy_manifest(
-        read_manifest(source), asked, asked["seed"], device
-    )
+    manifest = read_manifest(source)
+    check_target(source, target)
+    noisy, report = noisy_manifest(manifest, asked, asked["seed"], device)
+    pathlib.Path(target).parent.mkdir(parents=True, exist_ok=True)
     path = write_corrupted(noisy, report, target)
     return (
         f"{report['corrupted']} of {report['utterances']} labels are wrong "

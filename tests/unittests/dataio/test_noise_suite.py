@@ -231,6 +231,25 @@ def test_the_command_takes_clusters(command, tmp_path):
     assert report["options"] == {"clusters": f"{tmp_path}/clusters"}
 
 
+def test_the_command_replaces_no_file_of_another(command, tmp_path):
+    asked = ["--kind=merge", "--rate=0.5", "--seed=7"]
+    command("new/folder/noisy.csv", *asked)  # it makes folders
+    command("new/folder/noisy.csv", *asked)
+    clean = (tmp_path / "train.csv").read_bytes()
+    (tmp_path / "link.csv").symlink_to("train.csv")
+    (tmp_path / "prepare.json").touch()
+    for target, message in (
+        ("train.csv", "is the clean manifest itself"),
+        ("link.csv", "is the clean manifest itself"),
+        ("dev.csv", "is a file of a preparation"),
+        ("new/folder/other.csv", "label_noise.json, the report of another"),
+    ):
+        with pytest.raises(SystemExit, match=f"{message}.*name another one"):
+            command(target, *asked)
+    assert (tmp_path / "train.csv").read_bytes() == clean
+    assert not (tmp_path / "new/folder/other.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -48,7 +48,7 @@ def split_names(names):
     Returns
     -------
     list of str
-        The names; empty ones are left out.
+        The names; empty ones are left out, and ``~`` is expanded.
 
     Example
     -------
@@ -57,7 +57,7 @@ def split_names(names):
     """
     if isinstance(names, (str, os.PathLike)):
         names = [part.strip() for part in os.fspath(names).split(",")]
-    return [os.fspath(name) for name in names or [] if name]
+    return [os.path.expanduser(name) for name in names or [] if name]
 
 
 def corpus_folders(data_folder):

@@ -48,6 +48,22 @@ LABEL_KEYS = {
 }
 
 
+# Objects that no training can do without
+NEEDED = (
+    "modules",
+    "embedding_model",
+    "classifier",
+    "loss",
+    "label_encoder",
+    "sampler",
+    "opt_class",
+    "lr_schedule",
+    "epoch_counter",
+    "checkpointer",
+    "train_logger",
+)
+
+
 def read_recipe(path):
     """Reads a recipe without building its objects.
 
@@ -114,8 +130,8 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     Raises
     ------
     ValueError
-        If a key is unknown, missing or unused, a value is not valid, or an
-        object cannot be built.
+        If a key is unknown, missing or unused, a value is not valid, an
+        object cannot be built, or one that is needed is null.
 
     Example
     -------
@@ -152,7 +168,14 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
                 f"--{key} has no effect: with the other options the key is "
                 "not used; leave it out."
             )
-    return _build(written, path)
+    hparams, text = _build(written, path)
+    for key in NEEDED:
+        if hparams.get(key, key) is None:
+            raise ValueError(
+                f"`{key}` must not be null, since nothing works without it; "
+                f"leave --{key} out, or set it in {path}."
+            )
+    return hparams, text
 
 
 def _dumped(recipe):

@@ -6,6 +6,7 @@ in the recipe.
 
 import math
 import numbers
+import os
 from typing import NamedTuple
 
 import ruamel.yaml
@@ -222,6 +223,11 @@ def _text(value):
     return value
 
 
+def _path(value):
+    """A path; no shell expands the ~ in --key=~/folder."""
+    return os.path.expanduser(_text(value))
+
+
 def _paths(value):
     """One path or several."""
     if isinstance(value, list) and value:
@@ -241,7 +247,7 @@ BOOLEAN = Rule("True or False", _boolean)
 NUMBER = _number()
 POSITIVE = _number(above=0)
 NAME = Rule("a name", _text, text=True)
-PATH = Rule("a path", _text, text=True)
+PATH = Rule("a path", _path, text=True)
 PATHS = Rule("a path, or a list of paths", _paths, text=True)
 OBJECT = Rule(
     "a block {key: value} that changes it, one with a tag (!new:...) that "
@@ -332,8 +338,8 @@ RULES = {
     "seconds_per_draw": _optional(POSITIVE),
     "min_draws": _integer(1, 2**20),
     "speeds": _each(_number(above=0, high=10), least=1),
-    "noise_folder": _optional(PATHS),
-    "rir_folder": _optional(PATHS),
+    "noise_folder": _optional(PATH),
+    "rir_folder": _optional(PATH),
     "augment_probability": SHARE,
     "precision": BITS,
     "eval_precision": BITS,

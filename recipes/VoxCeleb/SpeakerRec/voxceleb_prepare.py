@@ -362,7 +362,12 @@ def main(arguments=None):
     )
     add = parser.add_argument
     add("--data_folder", required=True, help="the corpus; several with commas")
-    add("--save_folder", required=True, help="where the manifests go")
+    add(
+        "--save_folder",
+        required=True,
+        type=os.path.expanduser,
+        help="where the manifests go",
+    )
     add("--trial_lists", help="with commas; default: those found in the corpus")
     add("--dev_speakers", type=int, default=0, help="speakers held out")
     add("--dev_trials", type=int, default=2000, help="development trials")

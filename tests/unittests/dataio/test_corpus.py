@@ -9,8 +9,15 @@ from speechbrain_ext.dataio import corpus
 from speechbrain_ext.dataio.corpus import (
     FILE_COLUMNS,
     corpus_fingerprint,
+    corpus_folders,
     list_corpus,
 )
+
+
+def test_tildes_are_expanded_in_every_name(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for names in ("~/a, ~/b", ["~/a", "~/b"]):
+        assert corpus_folders(names) == ["/home/me/a", "/home/me/b"]
 
 
 def touch(root, *names):

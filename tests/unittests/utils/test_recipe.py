@@ -44,6 +44,14 @@ def test_a_recipe_is_plain_hyperpyyaml(write):
     assert load_recipe(path, keys=KEYS)[0] == load_hyperpyyaml(BASE)
 
 
+@pytest.mark.parametrize("key", ["checkpointer", "loss", "epoch_counter"])
+def test_what_a_training_needs_is_not_null(key, write):
+    path = write("plain.yaml", f"{key}: !new:collections.Counter\n")
+    assert load_recipe(path, keys=[key])[0] == {key: {}}
+    with pytest.raises(ValueError, match=f"`{key}` must not be null.*--{key}"):
+        load_recipe(path, f"{key}: null", [key])
+
+
 def test_the_command_line_changes_keys_and_references_follow(write):
     path = write("plain.yaml", BASE)
     overrides = "folder: results/other\nsize: 7"

@@ -63,6 +63,17 @@ def test_another_type_is_refused(own, value, said):
     assert f"`of_the_user` {said}" in str(error.value)
 
 
+def test_a_path_is_one_and_its_tilde_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    found = check_value("output_folder", "~/res", raw="~/res")
+    assert found == "/home/somebody/res"
+    assert check_value("start_from", "hf:a/~b") == "hf:a/~b"
+    assert check_value("noise_folder", None, raw="~") is None
+    for key in ("noise_folder", "rir_folder"):
+        with pytest.raises(ValueError, match=f"`{key}` must be a path, or nu"):
+            check_value(key, ["a", "b"])
+
+
 def test_hyperpyyamls_tuple_is_checked_and_kept():
     assert check_value("block_sizes", "(3, 4, 6, 3)") == "(3, 4, 6, 3)"
     with pytest.raises(ValueError, match="`block_sizes` must be a list"):

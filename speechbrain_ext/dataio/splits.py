@@ -125,10 +125,13 @@ def choose_speakers(manifest, count, seed):
     sizes = manifest.spk_id.value_counts()
     names = sizes.index[sizes >= 2]
     if len(names) < count:
+        most = min(len(names), len(sizes) - 2)
+        fewer = f"at most {most}, or 0" if most >= 2 else "0"
         raise ValueError(
-            f"`dev_speakers` must be at most {len(names)}, the training "
-            "speakers with the two utterances that a target trial needs, got "
-            f"{count}; choose fewer, or 0 for no development trials."
+            f"`dev_speakers` is {count}, but only {len(names)} training "
+            "speakers have the two utterances that a target trial needs, and "
+            f"two speakers must be left for training; choose {fewer} for no "
+            "development trials."
         )
 
     def place(name):

@@ -214,7 +214,7 @@ def test_prepare_rejects_bad_trials(prepare, tree, tmp_path, trials, reason):
         ),
         ({"trial_lists": [], "test_only": True}, "needs trial lists"),
         ({"dev_speakers": 1}, "got 1;"),
-        ({"dev_speakers": 6}, "at most 5, .* got 6"),
+        ({"dev_speakers": 6}, "is 6, but only 5 training"),
         ({"dev_speakers": 5}, "of 7 speakers 2 are .* 5 are held out"),
         ({"dev_trials": 1}, "got 1;"),
         ({"max_unreadable": 5}, "got 5;"),

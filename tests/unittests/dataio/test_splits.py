@@ -26,8 +26,17 @@ def test_choose_speakers_depends_on_seed_and_names_alone():
 def test_choose_speakers_takes_only_those_with_two_utterances():
     manifest = manifest_of({"a": 1, "b": 2, "c": 1, "d": 3})
     assert sorted(choose_speakers(manifest, 2, seed=0)) == ["b", "d"]
-    with pytest.raises(ValueError, match="at most 2, .* got 3"):
+    with pytest.raises(ValueError, match="is 3, but only 2 .* at most 2, or"):
         choose_speakers(manifest, 3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "said"), [("abcdef", "choose at most 4, or 0"), ("abc", "e 0")]
+)
+def test_the_number_that_a_message_names_leaves_speakers(speakers, said):
+    manifest = manifest_of(dict.fromkeys(speakers, 2))
+    with pytest.raises(ValueError, match=f"{said} for no development"):
+        hold_out_speakers(manifest, set(), 50, seed=0)
 
 
 def test_hold_out_speakers_keeps_the_splits_apart():

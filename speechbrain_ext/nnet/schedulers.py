@@ -303,7 +303,7 @@ def check_schedules(loss, margin_schedule, opt_class, lr_schedule):
     ------
     ValueError
         If the margin of the loss, or the learning rate of the optimizer, is
-        not the one that its schedule starts from.
+        not the one that its schedule starts from, or a margin has no schedule.
 
     Example
     -------
@@ -314,6 +314,12 @@ def check_schedules(loss, margin_schedule, opt_class, lr_schedule):
     ValueError: `opt_class` has the learning rate 0.5, but `lr_schedule` ...
     """
     margin = getattr(loss, "margin", None)
+    if margin is not None and margin_schedule is None:
+        raise ValueError(
+            "`loss` has a margin, so `margin_schedule` must not be null; set "
+            "`initial_margin` and `final_margin` to one value for a constant "
+            "margin."
+        )
     if margin is not None and margin != margin_schedule(0.0):
         raise ValueError(
             f"`loss` has the margin {margin}, but `margin_schedule` sets the "

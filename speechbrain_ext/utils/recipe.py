@@ -51,6 +51,8 @@ LABEL_KEYS = {
 # Objects that no training can do without
 NEEDED = (
     "modules",
+    "compute_features",
+    "mean_var_norm",
     "embedding_model",
     "classifier",
     "loss",

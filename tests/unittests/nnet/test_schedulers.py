@@ -116,3 +116,6 @@ def test_values_that_a_schedule_overwrites_are_refused():
     optimizer = functools.partial(torch.optim.SGD, lr=0.5)
     with pytest.raises(ValueError, match="rate 0.5.*`initial_lr`"):
         check_schedules(None, margins, optimizer, rates)
+    with pytest.raises(ValueError, match="`margin_schedule` must not be null"):
+        check_schedules(loss, None, optimizer, rates)
+    check_schedules(None, None, torch.optim.SGD, rates)  # a metric loss

@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import re
 
 import ruamel.yaml
 from speechbrain.utils.run_opts import RunOptions
@@ -133,7 +134,7 @@ def check_known(key, known, source):
     Raises
     ------
     ValueError
-        If the key is unknown. The message suggests a similar one.
+        If the key is unknown. The message suggests similar ones.
 
     Example
     -------
@@ -142,9 +143,25 @@ def check_known(key, known, source):
     ValueError: x.yaml has an unknown key 'sizes'; did you mean 'size'?
     """
     if key not in known:
-        names = [*map(str, known)]
-        if source == COMMAND_LINE:
-            names += RunOptions().as_dict()
-        close = difflib.get_close_matches(str(key), names, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
+        likely = _similar(str(key), known, source == COMMAND_LINE)
+        hint = f"; did you mean {' or '.join(likely)}?" if likely else "."
         raise ValueError(f"{source} has an unknown key '{key}'{hint}")
+
+
+def _similar(key, known, of_command_line):
+    """Up to three keys, in quotes, that another one may stand for."""
+    names = [*map(str, known)]
+    words = re.split("[-_]", key.lower())
+    initials = "".join(word[:1] for word in words)
+    for wanted in (set(words), {initials}):  # epochs; learning_rate: lr
+        found = [f"'{n}'" for n in names if wanted <= set(n.split("_"))]
+        if found:
+            return found[:3]
+    if of_command_line:
+        blocks = known if isinstance(known, dict) else {}
+        for name, block in blocks.items():
+            if isinstance(block, dict) and key in block:
+                return [f"'{key}' in '{name}'"]
+        names += RunOptions().as_dict()
+    close = difflib.get_close_matches(key, names, n=1)
+    return [f"'{name}'" for name in close]

@@ -194,7 +194,7 @@ def _referenced(recipe):
 def _refuse_unused(key, used, path):
     """Raises for an unused key and says what to do."""
     if difflib.get_close_matches(key, used, n=1):
-        check_known(key, used, path)
+        check_known(key, sorted(used), path)
     raise ValueError(
         f"{path} has the key '{key}', which is not used; refer to it with "
         f"!ref <{key}>, or remove it."

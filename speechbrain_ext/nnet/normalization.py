@@ -208,7 +208,10 @@ class _TrueFrameNorm(torch.autograd.Function):
         y = centred * scale.view(shape)
         if bias is not None:
             y = y + bias.view(shape)
-        return mask_frames(y, frames).to(x.dtype), mean, variance, count
+        y = mask_frames(y, frames)
+        # torch.compile loses the gradient of a `to` that changes nothing
+        y = y if y.dtype == x.dtype else y.to(x.dtype)
+        return y, mean, variance, count
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -327,7 +327,11 @@ class _Cosines(torch.autograd.Function):
     @staticmethod
     def forward(ctx, unit, weight):
         norms = weight.norm(dim=1).clamp(min=1e-12)
-        cosines = (unit @ weight.T).div_(norms)
+        products = unit @ weight.T
+        # torch.compile loses the gradient of an output that is changed in
+        # place; without it, in place saves memory
+        in_place = not torch.compiler.is_compiling()
+        cosines = products.div_(norms) if in_place else products / norms
         ctx.save_for_backward(unit, weight, norms, cosines)
         return cosines
 

@@ -1,5 +1,7 @@
 """Normalisation, also over real gloo processes."""
 
+import copy
+
 import pytest
 import torch
 from processes import on_processes
@@ -191,3 +193,15 @@ def test_shared_layer_keeps_type_and_refuses_vectors():
     assert norm.to(torch.bfloat16)(x).dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"got \[3\]"):
         SharedBatchNorm(3)(torch.randn(3))
+
+
+def test_a_compiled_padded_batch_trains_every_layer():
+    torch.manual_seed(0)
+    plain = ResNet(8, (1, 1, 1, 1), 4, 8).train()
+    traced = copy.deepcopy(plain)
+    x, lengths = torch.randn(3, 24, 8), torch.tensor([1.0, 0.8, 0.5])
+    compiled = torch.compile(traced, backend="eager")
+    for network in (plain, compiled):
+        network(x, lengths).square().sum().backward()
+    for own, other in zip(plain.parameters(), traced.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, own.grad)

@@ -171,3 +171,13 @@ def test_other_heads_cannot_be_split():
         sharded(torch.nn.Identity())
     with pytest.raises(ValueError, match=r"size 8 .* got 7"):
         sharded(CosineClassifier)(8, 3)(torch.rand(2, 1, 7))
+
+
+def test_a_compiled_head_passes_its_gradient_on():
+    torch.manual_seed(0)
+    head = sharded(Cosine)(out_neurons=CLASSES)
+    embeddings, gradients = torch.randn(BATCH, 1, 6, requires_grad=True), []
+    for call in (head, torch.compile(head, backend="eager")):
+        cost = call(embeddings).square().sum()
+        gradients.append(torch.autograd.grad(cost, (embeddings, head.weight)))
+    torch.testing.assert_close(*gradients)

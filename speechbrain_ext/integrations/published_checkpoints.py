@@ -44,13 +44,24 @@ licence.
 | checkpoint | {checkpoint} |
 | SHA-256 | {digest} |
 | parameters | {parameters} |
-| front end | {front} |
+| front end | {front}, {sample_rate} Hz |
 
 {use}"""
 ORIGINS = {
     "wespeaker": "WeSpeaker (github.com/wenet-e2e/wespeaker)",
     "golden_gemini": "Golden Gemini (Liu et al., TASLP 2024)",
     "clova": "Clova's trainer (github.com/clovaai/voxceleb_trainer)",
+}
+
+# What the front ends of all families do, by the place in a published config
+FRONT_END = {
+    "dataset_args.frontend": "fbank",
+    "dataset_args.cmvn": True,
+    "dataset_args.cmvn_args.norm_mean": True,
+    "dataset_args.cmvn_args.norm_var": False,
+    "dataset_args.fbank_args.frame_length": 25,
+    "dataset_args.fbank_args.frame_shift": 10,
+    "log_input": True,
 }
 
 
@@ -218,7 +229,12 @@ def _check_fit(model, tensors):
 
 
 def export_checkpoint(
-    family, architecture, checkpoint, folder, input_size=None
+    family,
+    architecture,
+    checkpoint,
+    folder,
+    input_size=None,
+    sample_rate=16000,
 ):
     """Writes a pretrained folder from the file of a published checkpoint.
 
@@ -234,6 +250,8 @@ def export_checkpoint(
         The folder to write, for ``SpeakerRecognition.from_hparams``.
     input_size : int
         Number of filterbanks; None to infer it from the tensors.
+    sample_rate : int
+        Sample rate that the network was trained with, Hz.
 
     Returns
     -------
@@ -259,7 +277,10 @@ def export_checkpoint(
     ).float()
     model = modules["embedding_model"]
     size = model.embedding.out_features
-    recipe = "".join(_yaml(key, *block) for key, block in blocks.items())
+    if sample_rate != 16000:  # the front ends' default
+        blocks["compute_features"][1]["sample_rate"] = sample_rate
+    recipe = f"sample_rate: {sample_rate}\n"
+    recipe += "".join(_yaml(key, *block) for key, block in blocks.items())
     recipe += "classifier: !name:torch.nn.Identity\n"
     card = front_matter("other") + CARD.format(
         family=family,
@@ -270,6 +291,7 @@ def export_checkpoint(
         parameters=f"{sum(p.numel() for p in model.parameters()):,}",
         front=type(modules["compute_features"]).__name__,
         use=USE,
+        sample_rate=sample_rate,
     )
     return export_pretrained(
         folder,
@@ -299,7 +321,7 @@ def _yaml(key, maker, arguments):
 
 
 def _config(path):
-    """Architecture and number of filterbanks of a published config."""
+    """Architecture, filterbanks and sample rate of a published config."""
     config = read_yaml(path)
     if "model" not in config:
         raise ValueError(f"{path} lacks the key 'model'; pass --architecture.")
@@ -319,7 +341,27 @@ def _config(path):
             )
     if pool and not name.startswith("Gemini"):
         name = f"{name}_{pool}"
-    return name, arguments.get("feat_dim", arguments.get("n_mels"))
+    for place, wanted in FRONT_END.items():
+        found = _value(config, place, wanted)
+        if found != wanted:
+            raise ValueError(
+                f"`{place}` of {path} must be {wanted!r}, got {found!r}: this "
+                "package has no such front end, so it cannot be converted."
+            )
+    rate = _value(config, "dataset_args.resample_rate", 16000)
+    if type(rate) is not int or rate < 1000:
+        raise ValueError(
+            f"`dataset_args.resample_rate` of {path} must be a whole number "
+            f"of Hz, at least 1000, got {rate!r}; usual are 16000 and 8000."
+        )
+    return name, arguments.get("feat_dim", arguments.get("n_mels")), rate
+
+
+def _value(config, place, default):
+    """The value at a place such as ``dataset_args.cmvn``."""
+    for key in place.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return default if config is None else config
 
 
 def export_published(
@@ -341,7 +383,7 @@ def export_published(
     folder : str
         The folder to write.
     config : str
-        The published YAML, which names the architecture; or None.
+        The published YAML: architecture, sample rate; None for 16 kHz.
     architecture : str
         The published name, if there is no config.
     input_size : int
@@ -360,11 +402,12 @@ def export_published(
     OSError
         If a file cannot be read or written.
     """
+    sample_rate = 16000
     if config:
-        architecture, mels = _config(config)
+        architecture, mels, sample_rate = _config(config)
         input_size = mels if input_size is None else input_size
     return export_checkpoint(
-        family, architecture, checkpoint, folder, input_size
+        family, architecture, checkpoint, folder, input_size, sample_rate
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from speechbrain_ext.integrations.golden_gemini import DF
 from speechbrain_ext.integrations.published_checkpoints import (
     _config,
     describe_checkpoint,
+    export_published,
 )
 from speechbrain_ext.lobes.features import KaldiFbank, SentenceMeanNorm
 from speechbrain_ext.lobes.models.DFResNet import DFResNet
@@ -146,14 +148,55 @@ def test_config_names_network_pooling_and_filterbanks(tmp_path):
     config.write_text(
         "model: ResNet34\nmodel_args: {feat_dim: 40, pooling_func: ASTP}\n"
     )
-    assert _config(config) == ("ResNet34_ASTP", 40)
+    assert _config(config) == ("ResNet34_ASTP", 40, 16000)
     config.write_text("model: ResNetSE34L\nencoder_type: SAP\nn_mels: 40\n")
-    assert _config(config) == ("ResNetSE34L_SAP", 40)
+    assert _config(config) == ("ResNetSE34L_SAP", 40, 16000)
     config.write_text(
         "model: Gemini_DF_ResNet60\n"
         "model_args: {feat_dim: 80, pooling_func: TSTP}\n"
     )
-    assert _config(config) == ("Gemini_DF_ResNet60", 80)
+    assert _config(config) == ("Gemini_DF_ResNet60", 80, 16000)
+
+
+def test_sample_rate_of_a_config_reaches_the_folder(tmp_path):
+    full = ResNet(40, (2, 2, 2, 2), 4, 6).state_dict()
+    state = {
+        re.sub(r"stages\.(\d)", lambda m: f"layer{int(m[1]) + 1}", key): value
+        for key, value in full.items()
+    }
+    state = {k.replace("embedding.", "seg_1."): v for k, v in state.items()}
+    torch.save(state, tmp_path / "avg_model.pt")
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "model: ResNet18\nmodel_args: {feat_dim: 40}\n"
+        "dataset_args: {resample_rate: 8000, fbank_args: {frame_shift: 10}}\n"
+    )
+    folder = export_published(
+        "wespeaker", tmp_path / "avg_model.pt", tmp_path / "p", config
+    )
+    loaded = SpeakerRecognition.from_hparams(source=str(folder))
+    assert loaded.audio_normalizer.sample_rate == 8000
+    wavs = 0.1 * torch.randn(2, 8000)
+    features = SentenceMeanNorm()(KaldiFbank(40, sample_rate=8000)(wavs))
+    model = loaded.mods.embedding_model
+    torch.testing.assert_close(loaded.encode_batch(wavs), model(features))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dataset_args: {cmvn_args: {norm_var: true}}", "norm_var.* got True"),
+        ("dataset_args: {fbank_args: {frame_shift: 12}}", "must be 10, got 12"),
+        ("dataset_args: {fbank_args: {frame_length: 20}}", "25, got 20"),
+        ("dataset_args: {resample_rate: 8k}", "whole number of Hz.* got '8k'"),
+        ("log_input: false", "`log_input` of .* must be True, got False"),
+    ],
+)
+def test_other_front_ends_are_not_taken_for_ours(tmp_path, text, said):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: ResNet34\n{text}\n")
+    with pytest.raises(ValueError, match=said):
+        _config(config)
 
 
 class Bomb:

@@ -8,7 +8,11 @@ import torch
 from speechbrain.utils.autocast import fwd_default_precision
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.utils.distributed import all_gather, all_reduce_mean
+from speechbrain_ext.utils.distributed import (
+    all_gather,
+    all_reduce_mean,
+    world_size,
+)
 
 logger = get_logger(__name__)
 
@@ -76,7 +80,8 @@ class Loss(torch.nn.Module, abc.ABC):
         ------
         ValueError
             If the targets are not integers, the outputs are on another
-            device than the loss's parameters, or this loss takes no weights.
+            device than the loss's parameters, or this loss takes no weights
+            or has other ones than one per utterance, 0 or more.
         """
         if targets.is_floating_point() or targets.is_complex():
             raise ValueError(
@@ -173,6 +178,10 @@ class ClassificationLoss(Loss):
         )
         shares = {}  # none: a subclass need not know them
         if weights is not None:
+            batch = outputs.shape[0]
+            if self.shard is not None:
+                batch = batch // world_size()  # the outputs are of all
+            _check_weights(weights, batch, check)
             shares["shares"] = self._shares(weights.to(cosines.dtype))
         if self.shard is None:
             return self._loss(cosines, targets, **shares)
@@ -367,6 +376,18 @@ def grouped(outputs, targets, at_least, check=True):
     # by speaker: the order is the same on any number of processes
     order = speakers.argsort(stable=True)
     return outputs.squeeze(1)[order], speakers[order], counts
+
+
+def _check_weights(weights, batch, check):
+    if list(weights.shape) != [batch]:
+        raise ValueError(
+            "`weights` must be one number an utterance, of shape "
+            f"[{batch}], got {list(weights.shape)}."
+        )
+    if check and not (weights >= 0).all():
+        raise ValueError(
+            f"`weights` must be 0 or more, got {weights.min().item():g}."
+        )
 
 
 def _check_shapes(outputs, targets, last):

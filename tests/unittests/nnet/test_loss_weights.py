@@ -111,6 +111,22 @@ def test_two_processes_give_the_weighted_loss_of_one():
         )
 
 
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (torch.ones(6, 1), r"shape \[6\], got \[6, 1\]"),
+        (torch.tensor(1.0), r"got \[\]"),
+        (torch.ones(1), r"got \[1\]"),
+        (-torch.ones(6), "0 or more, got -1"),
+        (torch.full((6,), torch.nan), "0 or more, got nan"),
+    ],
+)
+def test_weights_that_fit_no_utterance_are_refused(weights, said):
+    cosines, targets = batch()
+    with pytest.raises(ValueError, match=said):
+        LOSSES["SphereFace2 C"](0.2)(cosines, targets, weights=weights)
+
+
 class Plain(ClassificationLoss):
     """A loss as a user writes it, without weights."""
 

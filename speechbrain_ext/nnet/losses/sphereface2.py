@@ -289,7 +289,7 @@ class _OneVsAll(torch.autograd.Function):
         total, pull, gradient = _all_negatives(
             loss, cosines, targets, rows, columns, constants
         )
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             own = cosines.detach()[rows, columns].requires_grad_()
             logits = loss._positive_logits(own)
             (slope,) = torch.autograd.grad(logits.sum(), own)

@@ -11,6 +11,7 @@ import torch
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import SphereFace2
+from speechbrain_ext.nnet.sharded import Shard
 
 # ydwen/opensphere@fac2e9c model/head/sphereface2a.py and sphereface2m.py,
 # @f220a2c sphereface2.py (C), in float64 with r 40, 11 classes and a loss
@@ -177,6 +178,16 @@ def test_gradient_can_be_asked_for_twice():
     kept = first.clone()
     (second,) = torch.autograd.grad(3 * loss, x)
     torch.testing.assert_close(second, 3 * kept)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_loss_can_be_evaluated_in_inference_mode(sharded):
+    x, targets = torch.rand(3, 1, 5) * 2 - 1, torch.tensor([[0], [1], [2]])
+    loss = SphereFace2("A", 0.2)
+    loss.shard = Shard(5) if sharded else None
+    with torch.inference_mode():
+        found = loss(x.clone(), targets)
+    assert found == loss(x, targets).detach()
 
 
 def test_second_derivative_is_refused_or_right():

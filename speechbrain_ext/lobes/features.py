@@ -11,6 +11,7 @@ from speechbrain_ext.lobes.kaldi_frames import (
     centred,
     noise_like,
     power_spectra,
+    precise,
     reflect_ends,
 )
 from speechbrain_ext.nnet.lengths import (
@@ -174,7 +175,7 @@ class KaldiFbank(torch.nn.Module):
                 f"{self.window_size} samples (one frame of 25 ms), "
                 f"got {list(wavs.shape)}."
             )
-        wavs = wavs * 2**15
+        wavs = precise(wavs, self.filters) * 2**15
         if self.training and self.dither > 0:
             wavs = wavs + self.dither * noise_like(wavs, seeds)
         cached = wavs.device.type == "cpu" and not is_traced()
@@ -188,7 +189,7 @@ class KaldiFbank(torch.nn.Module):
             wavs = reflect_ends(wavs, self.window_size, self.shift)
         frames = centred(wavs.unfold(1, self.window_size, self.shift))
         power = power_spectra(frames, self.taper, self.fft_size)
-        features = power @ self.filters
+        features = power @ self.filters.to(power.dtype)
         if self.floor is not None:
             features = features + self.floor
         features = features.clamp(min=EPSILON).log()
@@ -207,10 +208,9 @@ class LogMelSpectrogram(torch.nn.Module):
     25 ms frames every 10 ms of a waveform that is reflected at its ends, 512
     bins, power, HTK mel filters from 0 to the Nyquist frequency, log(x +
     1e-6). Reference code: clovaai/voxceleb_trainer@f51bab8 models/*.py, whose
-    samples are in [-1, 1]. Until April 2021 (@9ae2041) the trainer read 16-bit
-    integers: ``full_scale=32768``, for which 1e-6 is negligible. In a padded
-    batch, the last two frames of a shorter utterance include padding instead
-    of the reflection.
+    samples are in [-1, 1]. Until April 2021 (@9ae2041) it read 16-bit integers:
+    ``full_scale=32768``, for which 1e-6 is negligible. In a padded batch, the
+    last two frames of a shorter utterance include padding, not the reflection.
 
     Arguments
     ---------
@@ -292,7 +292,7 @@ class LogMelSpectrogram(torch.nn.Module):
                 "`wavs` must have shape [batch, time] with more than 256 "
                 f"samples (half a window), got {list(wavs.shape)}."
             )
-        wavs = self.full_scale * wavs
+        wavs = self.full_scale * precise(wavs, self.spectrogram.mel_scale.fb)
         if self.pre_emphasis:
             # reflection: the second sample comes before the first
             before = torch.cat([wavs[:, 1:2], wavs[:, :-1]], dim=1)
@@ -361,7 +361,7 @@ class MagnitudeSpectrogram(torch.nn.Module):
                 f"samples (one frame), got {list(wavs.shape)}."
             )
         spectrum = torch.stft(
-            self.full_scale * wavs,
+            self.full_scale * precise(wavs, self.window),
             n_fft=512,
             hop_length=self.shift,
             win_length=len(self.window),

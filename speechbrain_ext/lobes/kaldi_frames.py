@@ -1,4 +1,4 @@
-"""Steps of Kaldi's filterbanks: dither, frames and their power spectra.
+"""Steps of Kaldi's filterbanks: precision, dither, frames, power spectra.
 
 Reference code: torchaudio.compliance.kaldi.
 """
@@ -6,6 +6,42 @@ Reference code: torchaudio.compliance.kaldi.
 import torch
 
 PRE_EMPHASIS = 0.97
+
+
+def precise(wavs, own):
+    """Waveforms in the type of a front end's tensor, in float32 or better.
+
+    Powers of 16-bit samples do not fit into float16. Features get the type of
+    the front end, which is that of the network after it.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Waveforms of any floating type.
+    own : torch.Tensor
+        A tensor of the front end.
+
+    Returns
+    -------
+    torch.Tensor
+        The waveforms, of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If the waveforms are integers.
+
+    Example
+    -------
+    >>> precise(torch.zeros(1, 2, dtype=torch.float16), torch.ones(1)).dtype
+    torch.float32
+    """
+    if not wavs.is_floating_point():
+        raise ValueError(
+            "`wavs` must be of a floating type with samples in [-1, 1], got "
+            f"{wavs.dtype}; divide 16-bit integers by 32768."
+        )
+    return wavs.to(torch.promote_types(own.dtype, torch.float32))
 
 
 def noise_like(wavs, seeds=None):

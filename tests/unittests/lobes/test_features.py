@@ -292,3 +292,23 @@ def test_filterbank_is_made_on_the_default_device():
         assert buffer.device.type == "cpu"
         assert sketch.get_buffer(name).is_meta
         assert sketch.get_buffer(name).shape == buffer.shape
+
+
+@pytest.mark.parametrize(
+    "front", [KaldiFbank(40), LogMelSpectrogram(40), MagnitudeSpectrogram()]
+)
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_waveforms_of_any_type_are_computed_in_float32(front, kind):
+    wavs = (0.1 * torch.randn(2, 8000)).to(kind)
+    found = front(wavs)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, front(wavs.float()))
+    with pytest.raises(ValueError, match="int16; divide"):
+        front(wavs.short())
+
+
+def test_a_front_end_in_double_computes_in_double():
+    wavs = 0.1 * torch.randn(2, 8000)
+    front = KaldiFbank(40)
+    assert front.double()(wavs).dtype == torch.float64
+    assert front.half()(wavs).dtype == torch.float32

@@ -10,6 +10,8 @@ front ends of this package therefore attach the framing to their output, and
 
 import torch
 
+ROUNDING = 1e-3  # of a length of 1, as float16 has it
+
 
 def note_framing(features, samples, window, shift):
     """Attaches to features the framing that they were made with.
@@ -75,7 +77,8 @@ def frame_counts(features, lengths):
     Raises
     ------
     ValueError
-        If the numbers of lengths and utterances differ.
+        If the numbers of lengths and utterances differ, or, on a CPU and
+        outside of torch.compile and torch.export, a length is not in (0, 1].
 
     Example
     -------
@@ -92,6 +95,15 @@ def frame_counts(features, lengths):
             "`lengths` must be one number an utterance, "
             f"{features.shape[0]}, got shape {list(lengths.shape)}."
         )
+    # reading values would make a GPU wait, and fix them in a trace
+    if lengths.device.type == "cpu" and not is_traced():
+        inside = (lengths > 0) & (lengths <= 1 + ROUNDING)
+        if not inside.all():
+            raise ValueError(
+                "`lengths` must be above 0 and at most 1, got "
+                f"{lengths[~inside][0].item():g}; divide the utterances' "
+                "numbers of samples by the largest."
+            )
     total = features.shape[1]
     lengths = lengths.double()  # float32 is too coarse for minutes of audio
     if hasattr(features, "framing"):

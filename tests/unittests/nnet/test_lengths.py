@@ -1,5 +1,7 @@
 """Frames of padded batches."""
 
+import math
+
 import pytest
 import torch
 
@@ -78,3 +80,12 @@ def test_a_trace_masks_by_the_lengths_that_it_is_given():
 def test_wrong_number_of_lengths_is_rejected():
     with pytest.raises(ValueError, match=r"2, got shape \[3\]"):
         frame_counts(torch.zeros(2, 5, 1), torch.ones(3))
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, 1.01, 16000.0])
+def test_lengths_that_are_no_shares_are_rejected(wrong):
+    features, lengths = torch.zeros(2, 5, 1), torch.tensor([1.0, wrong])
+    with pytest.raises(ValueError, match=f"at most 1, got {wrong:g}; divide"):
+        frame_counts(features, lengths)
+    compiled = torch.compile(frame_counts, backend="eager", fullgraph=True)
+    assert compiled(features, lengths)[0] == 5

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from speechbrain_ext.nnet.lengths import keep_framing
+from speechbrain_ext.nnet.lengths import frame_counts, keep_framing
 from speechbrain_ext.utils.seed import stable_seed
 
 
@@ -74,7 +74,7 @@ class SpecAugment(torch.nn.Module):
         self.frequency_masks = frequency_masks
         self.frequency_width = frequency_width
 
-    def forward(self, features, seeds):
+    def forward(self, features, seeds, lengths=None):
         """Masks a batch.
 
         Arguments
@@ -84,6 +84,9 @@ class SpecAugment(torch.nn.Module):
         seeds : list of int
             Seed of each utterance. It may be the seed of other draws too,
             because a name is added to it here.
+        lengths : torch.Tensor
+            Relative lengths, shape [batch], so that masks over frames do not
+            depend on the padding; None if nothing is padded.
 
         Returns
         -------
@@ -101,11 +104,15 @@ class SpecAugment(torch.nn.Module):
                 f"`seeds` must have one seed for each of the {batch} "
                 f"utterances, got {len(seeds)}."
             )
+        counts = [time] * batch
+        if lengths is not None:
+            counts = frame_counts(features, lengths).tolist()
         frames, channels = np.ones((batch, time)), np.ones((batch, channel))
         for row, seed in enumerate(seeds):
             rng = np.random.default_rng(stable_seed(seed, "masks"))
             if rng.random() < self.probability:
-                _mask(frames[row], self.time_masks, self.time_width, rng)
+                true = frames[row, : counts[row]]
+                _mask(true, self.time_masks, self.time_width, rng)
                 _mask(
                     channels[row],
                     self.frequency_masks,

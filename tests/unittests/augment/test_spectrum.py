@@ -40,6 +40,15 @@ def test_an_utterance_has_its_masks_in_any_batch():
     )
 
 
+def test_masks_do_not_depend_on_the_padding():
+    augment, lengths = SpecAugment(1.0), torch.tensor([1.0, 0.5, 0.2])
+    features, frames = torch.ones(3, 100, 20), (100, 50, 20)
+    padded = augment(features, range(3), lengths)
+    for row, count in enumerate(frames):
+        alone = augment(features[row : row + 1, :count], [row])
+        assert torch.equal(padded[row, :count], alone[0])
+
+
 def test_gradients_pass_where_nothing_is_masked():
     features = torch.ones(1, 30, 10, requires_grad=True)
     masked = SpecAugment(1.0)(features, [4])

@@ -1,6 +1,8 @@
 """Starting a training from a pretrained encoder: weights and classifier."""
 
+import inspect
 import pathlib
+import sys
 
 import torch
 from speechbrain.utils.checkpoints import hook_on_loading_state_dict_checkpoint
@@ -194,7 +196,8 @@ def front_end_changes(folder, recipe):
     """Compares the front end of a pretrained folder with that of a recipe.
 
     An encoder needs the features that it was trained with. No object is built.
-    Keys that only one of the two YAMLs has are not compared, nor is dither,
+    An argument that one of the two YAMLs omits has the default of the class if
+    both name the same class; otherwise it is not compared. Nor is dither,
     which is for training only.
 
     Arguments
@@ -232,6 +235,11 @@ def front_end_changes(folder, recipe):
             "mean_var_norm": tree.get("mean_var_norm"),
         }
         sides.append(dict(yaml_leaves(blocks)))
+    for key in ("compute_features", "mean_var_norm"):
+        tags = {side.get(f"{key} tag") for side in sides}
+        for name, value in _defaults(*tags) if len(tags) == 1 else ():
+            for side in sides:
+                side.setdefault(f"{key}.{name}", str(value))
     old, new = sides
     return [
         f"{key}: {value} -> {new[key]}"
@@ -240,8 +248,27 @@ def front_end_changes(folder, recipe):
         and not key.endswith("dither")
         and "None" not in (value, new[key])
         and not value.startswith("<")  # a reference
-        and value != new[key]
+        and not _same(value, new[key])
     ]
+
+
+def _defaults(tag):
+    """Names and defaults of the arguments of a class, by its tag in a YAML."""
+    module, _, name = (tag or "").removeprefix("!new:").rpartition(".")
+    # the recipe was loaded, so a class of it is there: nothing is imported
+    kind = getattr(sys.modules.get(module), name, None)
+    if not isinstance(kind, type):
+        return []
+    arguments = inspect.signature(kind).parameters.items()
+    return [(n, a.default) for n, a in arguments if a.default is not a.empty]
+
+
+def _same(value, other):
+    """Whether two texts of a YAML are one value, as 0 and 0.0 are."""
+    try:
+        return float(value) == float(other)
+    except ValueError:
+        return value == other
 
 
 def mean_embeddings(encode, loader, labels, shape, device="cpu"):

@@ -283,6 +283,18 @@ def test_another_front_end_is_a_warning(speechbrain_folder, labels, caplog):
     assert front_end_changes(folder, RECIPE) == []
 
 
+def test_an_omitted_argument_of_the_front_end_has_its_default(tmp_path):
+    more = RECIPE.replace("dither: 1.0", "window: povey\n    low_freq: 20")
+    for old, new, changes in (
+        (more, RECIPE, ["compute_features.window: povey -> hamming"]),
+        (RECIPE, more, ["compute_features.window: hamming -> povey"]),
+        (RECIPE.replace("KaldiFbank", "Other"), more, 1),  # only its tag
+    ):
+        (tmp_path / "hyperparams.yaml").write_text(old)
+        found = front_end_changes(tmp_path, new)
+        assert changes in (found, len(found))
+
+
 def encode(batch):
     """Three numbers of a signal in place of an encoder."""
     wavs, lengths = batch.sig

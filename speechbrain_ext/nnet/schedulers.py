@@ -185,7 +185,8 @@ class StepSchedule:
             The learning rate.
         """
         if self.every is not None:
-            passed = math.floor(epoch / self.every)
+            # 0.3 / 0.1 is 2.9999999999999996
+            passed = math.floor(epoch / self.every + 1e-9)
         else:
             passed = sum(epoch >= milestone for milestone in self.milestones)
         return self.initial_value * self.factor**passed

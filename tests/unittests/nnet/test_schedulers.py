@@ -103,6 +103,13 @@ def test_steps_without_end_match_the_step_schedule_of_torch():
         published.step()
 
 
+def test_steps_of_a_fraction_of_an_epoch_are_all_taken():
+    schedule = StepSchedule(1.0, factor=0.5, every=0.1)
+    found = [schedule(step / 10) for step in range(50)]
+    assert found == [0.5**step for step in range(50)]
+    assert schedule(0.3 - 1e-6) == 0.25
+
+
 def test_values_that_a_schedule_overwrites_are_refused():
     margins = MarginSchedule(0.0, 0.2, 2, 4)
     rates = WarmupExponential(0.1, 1e-3, 10, 1)

@@ -163,7 +163,7 @@ def convert_checkpoint(family, architecture, state_dict, input_size=None):
     -------
     torch.nn.ModuleDict
         ``compute_features``, ``mean_var_norm`` and ``embedding_model``, the
-        names in SpeechBrain's pretrained interface.
+        names in SpeechBrain's interface; of the weights' type, or float32.
 
     Raises
     ------
@@ -187,16 +187,16 @@ def convert_checkpoint(family, architecture, state_dict, input_size=None):
     maker, arguments = blocks["embedding_model"]
     with torch.device("meta"):
         _check_fit(maker(**arguments), tensors)
-    modules = {
-        key: maker(**arguments) for key, (maker, arguments) in blocks.items()
-    }
-    # float64 stays float64 to keep the precision of the published weights
+    modules = torch.nn.ModuleDict(
+        {key: maker(**arguments) for key, (maker, arguments) in blocks.items()}
+    )
+    # of all modules, so that they can be chained
     kinds = [v.dtype for _, v in tensors.values() if v.is_floating_point()]
-    dtype = functools.reduce(torch.promote_types, kinds)
-    modules["embedding_model"].to(dtype).load_state_dict(
+    modules.to(functools.reduce(torch.promote_types, kinds, torch.float32))
+    modules["embedding_model"].load_state_dict(
         {key: value for key, (_, value) in tensors.items()}
     )
-    return torch.nn.ModuleDict(modules)
+    return modules
 
 
 def _check_fit(model, tensors):

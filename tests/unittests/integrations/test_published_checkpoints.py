@@ -46,6 +46,23 @@ def test_modules_are_the_interfaces(state):
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "computed"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_modules_of_any_type_can_be_chained(state, kind, computed):
+    state = {key: value.to(kind) for key, value in state.items()}
+    modules = convert_checkpoint("wespeaker", TINY, state).eval()
+    x = 0.1 * torch.randn(2, 16000)
+    for name in ("compute_features", "mean_var_norm", "embedding_model"):
+        x = modules[name](x)
+    assert x.dtype == computed
+
+
 def test_training_head_is_left_out(state):
     state["projection.weight"] = torch.zeros(5, 6)
     convert_checkpoint("wespeaker", TINY, state)

@@ -158,6 +158,8 @@ def export_onnx(
         embeddings differ.
     ImportError
         If a package of the extra ``onnx`` is not installed.
+    FileNotFoundError
+        If the folder of the file does not exist.
     FileExistsError
         If the file exists and this project did not write it.
 
@@ -258,7 +260,10 @@ def export_program(modules, path, form="waveform", sample_rate=16000):
     Raises
     ------
     ValueError
-        If an argument is not valid, or the embeddings differ.
+        If an argument is not valid, torch.export cannot keep the length free,
+        or the embeddings differ.
+    FileNotFoundError
+        If the folder of the file does not exist.
     FileExistsError
         If the file exists and this project did not write it.
 
@@ -277,13 +282,15 @@ def export_program(modules, path, form="waveform", sample_rate=16000):
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about its own buffers
         torch.export.save(program, temporary)
-        return _lowest_cosine(
-            encoder,
-            torch.export.load(temporary).module(),
-            example,
-            TOLERANCE,
-            path,
-        )
+        exported = torch.export.load(temporary).module()
+        try:
+            return _lowest_cosine(encoder, exported, example, TOLERANCE, path)
+        except AssertionError as error:  # the file takes some lengths only
+            raise ValueError(
+                f"{path} is not written: torch.export cannot keep the length "
+                f"free for {type(encoder.embedding_model).__name__} ({error}). "
+                "Export to a name that ends in .onnx."
+            ) from error
 
 
 def onnx_session(path, threads=1):
@@ -331,6 +338,11 @@ def _require_valid(modules, path, form, suffix):
     if pathlib.Path(path).suffix != suffix:
         raise ValueError(f"`path` must end in {suffix}, got {path}.")
     require_own(path)
+    if not pathlib.Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder {pathlib.Path(path).parent} does not exist; create "
+            "it, or name another file."
+        )
     return ExportedEncoder(modules, form)
 
 

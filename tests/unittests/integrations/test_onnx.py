@@ -233,6 +233,17 @@ def test_programs_of_torch_export_give_the_same_embeddings(form, tmp_path):
         torch.testing.assert_close(found, encoder(x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_that_keeps_its_length_is_named(tmp_path):
+    with pytest.raises(ValueError, match="length free for VGG"):
+        export_program(modules_of("VGG", "log mel"), tmp_path / "encoder.pt2")
+
+
+def test_a_folder_that_does_not_exist_is_named_before_the_export(tmp_path):
+    for export, name in ((export_onnx, "a.onnx"), (export_program, "a.pt2")):
+        with pytest.raises(FileNotFoundError, match="none does not exist; cr"):
+            export(modules_of(), tmp_path / "none" / name)
+
+
 def test_the_encoder_itself_is_left_alone():
     modules = modules_of().train()
     modules["compute_features"] = SpeechFeatures(modules["compute_features"])

@@ -136,6 +136,12 @@ class _ShardedHead(torch.nn.Module):
         parameter.shard = self.shard
         return parameter
 
+    def __setstate__(self, state):
+        """Of a copy, whose parameters are new: their rows are a shard too."""
+        super().__setstate__(state)
+        for parameter in self.parameters(recurse=False):
+            parameter.shard = self.shard
+
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
         """Loads the rows of this process from the state of a whole head."""
         state_dict = dict(state_dict)

@@ -1,6 +1,8 @@
 """Heads that are split over real gloo processes, against those that are not."""
 
+import copy
 import functools
+import pickle
 
 import pytest
 import torch
@@ -171,6 +173,15 @@ def test_other_heads_cannot_be_split():
         sharded(torch.nn.Identity())
     with pytest.raises(ValueError, match=r"size 8 .* got 7"):
         sharded(CosineClassifier)(8, 3)(torch.rand(2, 1, 7))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda head: pickle.loads(pickle.dumps(head))]
+)
+def test_parameters_of_a_copied_head_are_still_a_shard(copied):
+    head = copied(sharded(CASES["softmax"][0])(out_neurons=CLASSES))
+    assert head.weight.shard is head.bias.shard is head.shard
+    assert head.shard.classes == CLASSES
 
 
 def test_a_compiled_head_passes_its_gradient_on():

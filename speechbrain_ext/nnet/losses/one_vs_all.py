@@ -66,7 +66,10 @@ def negatives(cosines, targets, bias, turn, scale, exponent, straight, weight):
         above = 1 + cosines
     else:
         sines = sine(cosines)
-        slope = slope * turn[0] - slope * turn[1] * (cosines / sines)
+        # as by autograd through `sine`: at its least value it is flat
+        flat = (1 - cosines) * (1 + cosines) < torch.finfo(sines.dtype).eps
+        ratio = torch.where(flat, 0, cosines / sines)
+        slope = slope * turn[0] - slope * turn[1] * ratio
         above = 1 + (turn[0] * cosines + turn[1] * sines)
     if exponent != int(exponent):
         above = above.clamp(min=0)  # rounding can make it negative
@@ -167,9 +170,12 @@ def negatives_in_place(
         if turn is not None:
             sines, turned = blocks[4:, : len(part)]
             torch.sub(unit, part, out=sines).mul_(logits)  # see `sine`
-            sines.clamp_(min=torch.finfo(sines.dtype).eps).sqrt_()
+            least = torch.finfo(sines.dtype).eps
+            # infinite where the sine is flat, so that its slope is 0
+            torch.threshold_(sines, least, math.inf).sqrt_()
             ratio = {"value": -turn[1], "out": turned}
             torch.addcdiv(turn[0] * unit, part, sines, **ratio)
+            sines.nan_to_num_(nan=math.nan, posinf=math.sqrt(least))
             torch.add(unit, part, alpha=turn[0], out=logits)
             logits.add_(sines, alpha=turn[1])
         if exponent != int(exponent):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
+from speechbrain_ext.nnet.losses.angles import cos_minus_margin
 from speechbrain_ext.nnet.losses.one_vs_all import (
     _log1p,
     negatives,
@@ -67,6 +68,27 @@ def test_passes_are_the_plain_formula(turn, exponent, straight, weighted, form):
         )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.squeeze(), other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_the_sine_is_flat_the_slope_is_that_of_autograd(dtype):
+    cosines = torch.tensor([[1.0, -1.0, 1.0000002, 0.5]], dtype=dtype)
+    targets, bias = torch.tensor([[3]]), torch.zeros(1, dtype=dtype)
+    leaf = cosines.clone().requires_grad_()
+    shifted = cos_minus_margin(leaf, MARGIN)
+    terms = softplus(SCALE * shifted + bias)[:, :3]
+    (wanted,) = torch.autograd.grad(terms.sum(), leaf)
+    angle = torch.tensor(MARGIN, dtype=dtype)
+    last, row = (SCALE, 1, False, 1), torch.tensor([0])
+    turned = (angle.cos(), angle.sin())
+    compiled = negatives(cosines, targets, bias, turned, *last)
+    turned = (math.cos(MARGIN), math.sin(MARGIN))
+    by_hand = negatives_in_place(
+        cosines, row, targets[:, 0], bias, turned, *last
+    )
+    for total, _, gradient in (compiled, by_hand):
+        torch.testing.assert_close(total, terms.sum())
+        torch.testing.assert_close(gradient, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,9 +1,12 @@
 """Files with a fingerprint of their settings in their names."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+
+from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ext.utils.files import (
     atomic_link,
@@ -154,3 +157,43 @@ class FingerprintedFiles:
     def _stamped(self, name):
         stem, ending = os.path.splitext(name)
         return f"{stem}-{self.stamp}{ending}"
+
+
+@contextlib.contextmanager
+def restored_links(folder, names):
+    """Points the links of a folder to what they were if a block fails.
+
+    The block must hold the lock of the folder; the main process restores them.
+
+    Arguments
+    ---------
+    folder : str
+        The folder.
+    names : iterable of str
+        The plain names. Nothing is done if none of them is a link.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> atomic_link(folder / "a.txt", "a-1.txt")
+    >>> try:
+    ...     with restored_links(folder, ["a.txt"]):
+    ...         atomic_link(folder / "a.txt", "a-2.txt")
+    ...         raise ValueError("bad labels")
+    ... except ValueError:
+    ...     os.readlink(folder / "a.txt")
+    'a-1.txt'
+    """
+    links = {name: os.path.join(folder, name) for name in names}
+    before = {n: os.readlink(p) for n, p in links.items() if os.path.islink(p)}
+    try:
+        yield
+    except (ValueError, OSError):
+        if before and if_main_process():
+            for name, link in links.items():
+                now = os.readlink(link) if os.path.islink(link) else None
+                if name not in before and now and is_own(link):
+                    os.unlink(link)
+                elif name in before and now != before[name]:
+                    atomic_link(link, before[name])
+        raise

@@ -5,7 +5,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import shutil
 import threading
 import time
 
@@ -139,7 +138,8 @@ def removed_on_error(folder):
     Arguments
     ---------
     folder : str
-        The folder; it stays if it existed before, or is not empty.
+        The folder. If it existed before, only its new lock is removed. It
+        stays as it is if the block has put anything else into it.
 
     Example
     -------
@@ -152,12 +152,25 @@ def removed_on_error(folder):
     ...     folder.exists()
     False
     """
-    there = os.path.exists(folder)
+    there = os.path.isdir(folder)
+    before = set(os.listdir(folder)) if there else set()
     try:
         yield
     except (ValueError, OSError):
-        if not there:
-            with contextlib.suppress(OSError):
-                if set(os.listdir(folder)) <= {LOCK, JOURNAL}:
-                    shutil.rmtree(folder)
+        with contextlib.suppress(OSError):
+            made = set(os.listdir(folder)) - before
+            if made <= {LOCK, JOURNAL} and _is_free(folder):
+                for name in made:
+                    os.unlink(os.path.join(folder, name))
+                if not there:
+                    os.rmdir(folder)
         raise
+
+
+def _is_free(folder):
+    """Whether no other process has locked a folder."""
+    try:
+        with open(os.path.join(folder, LOCK), encoding="utf-8") as stream:
+            return stream.read().startswith(f"process {os.getpid()} of ")
+    except FileNotFoundError:
+        return True

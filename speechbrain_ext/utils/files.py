@@ -213,8 +213,7 @@ def clear_temporaries(folder, deep=True):
     folder : str | pathlib.Path
         The folder.
     deep : bool
-        Whether to clear its subfolders too, apart from those that another
-        run has locked.
+        Whether to clear its subfolders too, unless another run locks them.
 
     Example
     -------
@@ -240,8 +239,6 @@ def clear_temporaries(folder, deep=True):
 
 def refuse_links(folder):
     """Raises if a folder has a link to a place outside of it.
-
-    Writing to such a link would change a file elsewhere.
 
     Arguments
     ---------
@@ -271,7 +268,6 @@ def refuse_links(folder):
 def locked_folder(folder, patience=5.0, deep=True):
     """Creates a folder and locks it while the block runs.
 
-    A lock that this process holds until its end is kept.
     Temporary files that killed runs left behind are deleted.
 
     Arguments
@@ -282,9 +278,8 @@ def locked_folder(folder, patience=5.0, deep=True):
         Seconds to wait for another process that holds the lock. The workers
         of a killed process may take a moment to end.
     deep : bool
-        Whether to check the subfolders for links to places outside, and to
-        clear them too. False for the folder of a corpus, which may have links
-        of its own.
+        Whether to check and clear subfolders too. False for the folder of a
+        corpus, which may have links of its own.
 
     Yields
     ------
@@ -307,23 +302,22 @@ def locked_folder(folder, patience=5.0, deep=True):
     """
     folder = os.fspath(folder)
     with contextlib.ExitStack() as stack, explain_disk_full(folder):
-        holder, _ = _HELD.get(os.path.realpath(folder), (None, None))
-        if holder != os.getpid():  # a forked process holds none
+        if not _is_held(folder):
             stack.callback(_acquire(folder, patience, deep).release)
         yield folder
 
 
-def lock_output_folder(folder, patience=10.0):
-    """Locks a folder until this process ends.
-
-    The same process may lock it again. See ``locked_folder``.
+def lock_output_folder(folder, patience=10.0, deep=True):
+    """Locks a folder until this process ends, which may lock it again.
 
     Arguments
     ---------
     folder : str | pathlib.Path
         The output folder; it is created.
     patience : float
-        Seconds to wait for another process that holds the lock.
+        See ``locked_folder``.
+    deep : bool
+        See ``locked_folder``.
 
     Raises
     ------
@@ -339,9 +333,9 @@ def lock_output_folder(folder, patience=10.0):
     >>> lock_output_folder(folder)
     >>> lock_output_folder(folder)
     """
-    key = os.path.realpath(folder)
-    if key not in _HELD:
-        _HELD[key] = os.getpid(), _acquire(os.fspath(folder), patience)
+    if not _is_held(folder):
+        lock = _acquire(os.fspath(folder), patience, deep)
+        _HELD[os.path.realpath(folder)] = os.getpid(), lock
 
 
 @contextlib.contextmanager
@@ -416,6 +410,12 @@ def _acquire(folder, patience, deep=True):
         stream.write(f"process {os.getpid()} of {platform.node()}")
     clear_temporaries(folder, deep)
     return lock
+
+
+def _is_held(folder):
+    """Whether this process, and not its parent, has locked a folder."""
+    holder, lock = _HELD.get(os.path.realpath(folder), (None, None))
+    return holder == os.getpid() and os.path.exists(lock.lock_file)
 
 
 def _is_locked(folder):

@@ -27,6 +27,8 @@ logger = get_logger(__name__)
 # A resumed run cannot change these
 FIXED = (
     "seed",
+    "dev_speakers",
+    "dev_trials",
     "speeds",
     "loss tag",
     "opt_class tag",
@@ -388,6 +390,42 @@ def require_resumable(folder, text):
         # damaged checkpoints are handled when they are loaded
         with contextlib.suppress(OSError, UnicodeDecodeError, YAMLError):
             RecipeText(text).require_resumable(path)
+
+
+def claim_folders(output_folder, save_folder, text, patience=10.0):
+    """Locks the folders of a training until this process ends.
+
+    Only the main process locks them.
+
+    Arguments
+    ---------
+    output_folder : str | pathlib.Path
+        The output folder; it is created.
+    save_folder : str | pathlib.Path
+        The folder of data and checkpoints; it is created.
+    text : str
+        The resolved recipe of this run.
+    patience : float
+        Seconds to wait for another run that holds a lock.
+
+    Raises
+    ------
+    OSError
+        If another run uses a folder, or it is not writable.
+    ValueError
+        If the checkpoints do not fit the recipe, see ``require_resumable``,
+        or the output folder has a link to a place outside of it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> claim_folders(folder, folder / "save", "seed: 1")
+    """
+    if if_main_process():
+        lock_output_folder(output_folder, patience)
+        # it may be the corpus itself, which has files and links of its own
+        lock_output_folder(save_folder, patience, deep=False)
+    require_resumable(save_folder, text)
 
 
 def write_recipe(folder, text, patience=10.0):

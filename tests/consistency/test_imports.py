@@ -26,6 +26,7 @@ LAYERS = (
     "core",
     "fine_tuning",
     "label_filtering",
+    "training_checks",
     "cli",
     "__main__",
 )

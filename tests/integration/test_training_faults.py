@@ -12,6 +12,7 @@ import shutil
 import sys
 
 import pytest
+from hostile import snapshot
 from recipe_runs import TINY
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.seed import seed_everything
@@ -75,6 +76,27 @@ def test_values_that_would_fail_or_do_nothing_are_refused(train, tmp_path):
     said = sentence(train, opt_class="{lr: 0.5}")
     assert "learning rate 0.5" in said and "`initial_lr`" in said
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_a_refused_run_changes_nothing(train, script, tmp_path, monkeypatch):
+    def busy(*_):
+        raise OSError("Another run is writing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "claim_folders", busy)
+        assert "Another run" in sentence(train)
+        assert os.listdir(tmp_path / "out" / "save") == []
+    said = sentence(train, data_folder=tmp_path / "nowhere")
+    assert "nowhere" in said and os.listdir(tmp_path / "out") == ["save"]
+    train(number_of_epochs=1, min_draws=1)
+    before = snapshot(tmp_path / "out")
+    noise = "{kind: symmetric, rate: 0.5}"
+    for options in ({"dev_speakers": 3}, {"label_noise": noise}):
+        said = sentence(train, min_draws=1, **options)
+        assert f"`{next(iter(options))}`" in said
+    after = snapshot(tmp_path / "out")
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"log.txt"}  # which says why
 
 
 def test_without_a_device_the_best_one_is_used(script, corpus, tmp_path):

@@ -28,6 +28,9 @@ from voxceleb_prepare import prepare_voxceleb
 
 from speechbrain_ext.dataio.crops import CropDataset
 from speechbrain_ext.dataio.dataloader import ResumableBatches, crop_loader
+from speechbrain_ext.dataio.fingerprinted_files import restored_links
+from speechbrain_ext.dataio.parallel import removed_on_error
+from speechbrain_ext.dataio.preparation import OUTPUTS
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.speaker_labels import LabelMapCheck, speaker_classes
 from speechbrain_ext.inference.embedding import utterance_loader
@@ -37,16 +40,14 @@ from speechbrain_ext.inference.export import (
 )
 from speechbrain_ext.inference.model_card import data_sentence
 from speechbrain_ext.inference.noisy_labels import (
-    check_label_noise,
     development_data,
     training_manifest,
 )
 from speechbrain_ext.inference.start_from import head_folder, load_pretrained
 from speechbrain_ext.label_filtering import LabelFilteringBrain
-from speechbrain_ext.nnet.schedulers import check_schedules
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.development import DevelopmentTrials
-from speechbrain_ext.processing.label_filters import check_label_filter
+from speechbrain_ext.training_checks import check_training
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
     init_processes,
@@ -64,12 +65,12 @@ from speechbrain_ext.utils.experiment import (
 from speechbrain_ext.utils.failures import one_sentence
 from speechbrain_ext.utils.files import explain_disk_full, refuse_links
 from speechbrain_ext.utils.label_plots import label_noise_curves
-from speechbrain_ext.utils.model_selection import check_select, load_selected
+from speechbrain_ext.utils.model_selection import load_selected
 from speechbrain_ext.utils.plots import training_curves
 from speechbrain_ext.utils.recipe import (
     RecipeText,
+    claim_folders,
     load_recipe,
-    require_resumable,
 )
 from speechbrain_ext.utils.train_logger import (
     open_loggers,
@@ -317,13 +318,12 @@ def prepare(hparams):
     )
 
 
-def train(recipe, run_opts, hparams, text):
-    """Trains, exports, and returns the pretrained folder."""
+def read_data(hparams, device):
+    """Prepares the corpus; reads its manifests, trials and class numbers."""
     map_folder = main_process_first(
         head_folder, hparams["start_from"], hparams["head_from"]
     )
     main_process_first(prepare, hparams, once_per_node=True)
-    device = run_opts["device"] or infer_device()
     manifest, cohort = main_process_first(
         training_manifest,
         hparams["save_folder"],
@@ -350,7 +350,19 @@ def train(recipe, run_opts, hparams, text):
         map_folder,
         hparams["speeds"],
     )
+    return manifest, cohort, dev_data, labels
+
+
+def train(recipe, run_opts, hparams, text):
+    """Trains, exports, and returns the pretrained folder."""
     output_folder = pathlib.Path(hparams["output_folder"])
+    save_folder = hparams["save_folder"]
+    device = run_opts["device"] or infer_device()
+    with removed_on_error(output_folder), removed_on_error(save_folder):
+        main_process_first(claim_folders, output_folder, save_folder, text)
+        # a run that is refused leaves the data of the one before it
+        with restored_links(save_folder, OUTPUTS.values()):
+            manifest, cohort, dev_data, labels = read_data(hparams, device)
     logs = ["train_log.txt"]
     main_process_first(start_experiment, output_folder, text, __file__, logs)
     main_process_first(require_exportable, output_folder / "pretrained")
@@ -417,28 +429,7 @@ def main(argv):
             load_recipe, recipe, overrides, KEYS, run_opts
         )
         raise_on_all(refuse_links, hparams["output_folder"])
-        raise_on_all(require_resumable, hparams["save_folder"], text)
-        raise_on_all(check_select, hparams["select"], hparams["dev_speakers"])
-        raise_on_all(
-            check_label_filter,
-            hparams["label_filter"],
-            hparams["modules"]["loss"],
-            hparams["classifier"],
-        )
-        raise_on_all(
-            check_label_noise,
-            hparams["label_noise"],
-            hparams["dev_label_noise"],
-            hparams["dev_speakers"],
-            hparams["seed"],
-        )
-        raise_on_all(
-            check_schedules,
-            hparams["modules"]["loss"],
-            hparams["margin_schedule"],
-            hparams["opt_class"],
-            hparams["lr_schedule"],
-        )
+        raise_on_all(check_training, hparams)
         with explain_disk_full(hparams["output_folder"]):
             return train(recipe, run_opts, hparams, text)
 

@@ -5,7 +5,10 @@ import os
 import pytest
 from hostile import snapshot
 
-from speechbrain_ext.dataio.fingerprinted_files import FingerprintedFiles
+from speechbrain_ext.dataio.fingerprinted_files import (
+    FingerprintedFiles,
+    restored_links,
+)
 from speechbrain_ext.utils.files import atomic_write
 
 NAMES = ["a.txt", "b.txt", "done.json"]
@@ -34,6 +37,28 @@ def test_another_setting_never_uses_the_files(tmp_path):
     assert first.are_done(["a.txt", "b.txt"], "done.json")
     first.link(NAMES)
     assert (tmp_path / "b.txt").read_text() == "b.txt of {'seed': 1}"
+
+
+def test_links_of_a_run_that_fails_are_those_of_the_one_before(tmp_path):
+    make(tmp_path, {"seed": 1}, ["a.txt"])
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match="bad labels"):
+        with restored_links(tmp_path, NAMES):
+            other = make(tmp_path, {"seed": 2}, ["b.txt"])
+            raise ValueError("bad labels")
+    after = snapshot(tmp_path)
+    assert {name: after[name] for name in NAMES if name in after} == {
+        name: before[name] for name in NAMES if name in before
+    }
+    with restored_links(tmp_path, NAMES):
+        other.link(["b.txt", "done.json"])
+    assert (tmp_path / "b.txt").read_text() == "b.txt of {'seed': 2}"
+    # of a first run nothing is taken away
+    with pytest.raises(OSError), restored_links(tmp_path / "new", NAMES):
+        (tmp_path / "new").mkdir()
+        make(tmp_path / "new", {"seed": 1}, ["a.txt"])
+        raise OSError
+    assert (tmp_path / "new" / "a.txt").exists()
 
 
 @pytest.mark.parametrize("flaw", ["no file", "no link", "no mark", "cut mark"])

@@ -10,7 +10,7 @@ from speechbrain_ext.dataio.parallel import (
     ordered_map,
     removed_on_error,
 )
-from speechbrain_ext.utils.files import locked_folder
+from speechbrain_ext.utils.files import LOCK, lock_output_folder, locked_folder
 from speechbrain_ext.utils.journal import continue_file
 
 
@@ -60,6 +60,20 @@ def test_a_locked_folder_made_for_nothing_is_removed(tmp_path):
             continue_file(folder / "journal")
             raise ValueError("bad")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_of_a_users_folder_only_the_lock_of_this_process_is_removed(
+    own, tmp_path
+):
+    (tmp_path / "mine").touch()
+    with pytest.raises(ValueError, match="bad"), removed_on_error(tmp_path):
+        lock_output_folder(tmp_path)
+        if not own:  # taken over by another process
+            (tmp_path / LOCK).write_text("process 1 of elsewhere")
+        raise ValueError("bad")
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == ({"mine"} if own else {"mine", LOCK})
 
 
 def test_there_are_cores():

@@ -1,6 +1,7 @@
 """Recipes are loaded, and what is wrong with those that are wrong."""
 
 import io
+import shutil
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml
@@ -9,6 +10,7 @@ from processes import on_processes
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.recipe import (
     RecipeText,
+    claim_folders,
     load_recipe,
     read_recipe,
     require_resumable,
@@ -161,9 +163,11 @@ def test_a_block_that_is_new_is_named_by_its_keys(swapped, tmp_path):
     assert RecipeText(new).changes(tmp_path / "recipe.ckpt") == said
 
 
-def refusal(folder):
+def refusal(folder, other=None):
     """What a process hears that claims a folder."""
     with pytest.raises(OSError, match="Another run") as error:
+        if other:
+            claim_folders(other, folder, "seed: 2", patience=0.1)
         write_recipe(folder, "seed: 2", patience=0.1)
     return (str(error.value),)
 
@@ -174,6 +178,17 @@ def test_a_folder_is_of_one_run(tmp_path):
     (said,) = on_processes(refusal, 1, tmp_path)[0]
     assert "Another run (process" in said
     assert (tmp_path / "hyperparams.yaml").read_text() == "seed: 1"
+
+
+def test_a_save_folder_is_of_one_run_too(tmp_path):
+    shared = tmp_path / "shared"
+    claim_folders(tmp_path / "a", shared, "seed: 1")
+    claim_folders(tmp_path / "a", shared, "seed: 1")
+    (said,) = on_processes(refusal, 1, shared, tmp_path / "b")[0]
+    assert f"is writing to {shared};" in said
+    shutil.rmtree(shared)  # a run that failed takes its empty folder away
+    claim_folders(tmp_path / "a", shared, "seed: 1")
+    assert shared.is_dir()
 
 
 def test_a_wrong_value_is_said_before_anything_is_built(write, tmp_path):
@@ -200,6 +215,8 @@ def test_the_command_line_may_leave_a_key_without_use(write):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (("dev_speakers: 4", "dev_speakers: 8"), "`dev_speakers` 4, but this"),
+        (("dev_trials: 40", "dev_trials: 50"), "`dev_trials` 40, but this"),
         (("seed: 1", "seed: 2"), "`seed` 1, but this run has 2; use 1 to"),
         (("[1.0]", "[1.0, 0.9]"), r"`speeds` \[1.0\], but this run has"),
         (("channels: 4", "channels: 8"), "`embedding_model.channels` 4, but"),
@@ -217,6 +234,7 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change, said):
     text = "seed: 1\nrate: 0.1\nspeeds: [1.0]\nopt_class: !new:x.Adam {}\n"
     text += "embedding_model: !new:x.Y\n  channels: 4\n"
     text += "label_noise: {rate: 0.3}\nlabel_filter: {kind: A}\n"
+    text += "dev_speakers: 4\ndev_trials: 40\n"
     RecipeText(text)._save(saved)
     require_resumable(tmp_path, text.replace("rate: 0.1", "rate: 0.2"))
     require_resumable(tmp_path, text + "dev_label_noise: null\n")

@@ -99,6 +99,26 @@ def test_a_refused_run_changes_nothing(train, script, tmp_path, monkeypatch):
     assert changed <= {"log.txt"}  # which says why
 
 
+def test_a_debug_run_is_no_training(script, corpus, tmp_path):
+    options = {"data_folder": corpus, "output_folder": tmp_path / "out", **TINY}
+    flags = [f"--{key}={value}" for key, value in options.items()]
+    words = [YAML, "--device=cpu", "--noprogressbar", "--debug", *flags]
+    for _ in range(2):
+        script.main(words)
+    kept = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "log.txt" in kept
+    assert not kept & {"pretrained", "train_log.txt", "epochs.jsonl"}
+    checkpoint = tmp_path / "out" / "save" / "CKPT+2026-01-02+03-04-05+00"
+    checkpoint.mkdir()
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(SystemExit, match="--debug needs .*CKPT.* exists"):
+        script.main(words)
+    after = snapshot(tmp_path / "out")
+    assert {name for name in after if after[name] != before.get(name)} <= {
+        "log.txt"
+    }
+
+
 def test_without_a_device_the_best_one_is_used(script, corpus, tmp_path):
     places = {"data_folder": corpus, "output_folder": tmp_path / "out"}
     options = {**TINY, **places}

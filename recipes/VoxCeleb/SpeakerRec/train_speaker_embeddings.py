@@ -47,7 +47,7 @@ from speechbrain_ext.inference.start_from import head_folder, load_pretrained
 from speechbrain_ext.label_filtering import LabelFilteringBrain
 from speechbrain_ext.nnet.sharded import sharded
 from speechbrain_ext.processing.development import DevelopmentTrials
-from speechbrain_ext.training_checks import check_training
+from speechbrain_ext.training_checks import check_training, require_untrained
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
     init_processes,
@@ -223,8 +223,12 @@ def make_brain(hparams, text, run_opts, train_set, dev, means, data):
     for name in ("noises", "responses"):
         if not getattr(hparams["augment"], name, True):
             logger.info(f"No augmentation with {name}: no folder is given.")
+    loggers = []
+    if not run_opts["debug"]:
+        folder, train_logger = hparams["output_folder"], hparams["train_logger"]
+        loggers = open_loggers(folder, train_logger)
     return SpeakerBrain(
-        open_loggers(hparams["output_folder"], hparams["train_logger"]),
+        loggers,
         dev,
         means,
         modules=modules,
@@ -360,6 +364,8 @@ def train(recipe, run_opts, hparams, text):
     device = run_opts["device"] or infer_device()
     with removed_on_error(output_folder), removed_on_error(save_folder):
         main_process_first(claim_folders, output_folder, save_folder, text)
+        if run_opts["debug"]:
+            raise_on_all(require_untrained, output_folder, save_folder)
         # a run that is refused leaves the data of the one before it
         with restored_links(save_folder, OUTPUTS.values()):
             manifest, cohort, dev_data, labels = read_data(hparams, device)
@@ -379,7 +385,9 @@ def train(recipe, run_opts, hparams, text):
     brain.fit(hparams["epoch_counter"], train_set, brain.dev_set)
     exported = finish(hparams, brain)
     folder = output_folder / "pretrained"
-    if if_main_process():
+    if run_opts["debug"]:
+        logger.info("Nothing is exported, because this is a --debug run.")
+    elif if_main_process():
         encoder, size = hparams["label_encoder"], hparams["embedding_size"]
         export_pretrained(
             folder,

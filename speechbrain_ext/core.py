@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from speechbrain_ext.dataio.dataloader import ReadableBatches, explain_reading
 from speechbrain_ext.nnet.normalization import share_batch_statistics
-from speechbrain_ext.utils.checkpoints import checkpoint_order
+from speechbrain_ext.utils.checkpoints import checkpoint_order, is_automatic
 from speechbrain_ext.utils.distributed import all_reduce_mean, world_size
 from speechbrain_ext.utils.gradients import total_gradient_norm
 
@@ -380,7 +380,9 @@ class ResumableBrain(sb.Brain):
             Number of last checkpoints to keep.
         """
         self.checkpointer.save_checkpoint(meta=meta)
-        best = self.checkpointer.find_checkpoint(min_key="EER")
+        best = self.checkpointer.find_checkpoint(
+            min_key="EER", ckpt_predicate=is_automatic
+        )
         best = None if best is None else best.path
         self.checkpointer.delete_checkpoints(
             num_to_keep=max(keep, 2),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 
 import yaml
@@ -22,6 +23,8 @@ logger = get_logger(__name__)
 
 # Prefix of a checkpoint's name; other folders are left alone
 PREFIX = f"{checkpoints.CKPT_PREFIX}+"
+# The name that a checkpoint gets where none is given
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d\+\d\d-\d\d-\d\d\+\d\d+")
 
 
 class AtomicCheckpointer(checkpoints.Checkpointer):
@@ -148,20 +151,25 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     ):
         """Renames checkpoints that are not needed, then deletes them.
 
-        Overrides
+        Those with a name that somebody gave, such as a copy of the user's,
+        stay and do not count. Overrides
         ``speechbrain.utils.checkpoints.Checkpointer.delete_checkpoints``; see
         there.
         """
         keys = [{"min_key": key} for key in min_keys or ()]
         keys += [{"max_key": key} for key in max_keys or ()]
         keys += [{"importance_key": key} for key in importance_keys]
+
+        def may_go(one):
+            return is_automatic(one) and (
+                ckpt_predicate is None or ckpt_predicate(one)
+            )
+
         ddp_barrier()  # another process may still read what would go
         if if_main_process():
             found, kept = {}, set()
             for key in keys:
-                ranked = self.find_checkpoints(
-                    ckpt_predicate=ckpt_predicate, **key
-                )
+                ranked = self.find_checkpoints(ckpt_predicate=may_go, **key)
                 found |= {one.path: one for one in ranked}
                 kept |= {one.path for one in ranked[:num_to_keep]}
             for path in found.keys() - kept:
@@ -326,6 +334,33 @@ def find_corruption(path):
     if not (path / checkpoints.METAFNAME).exists():
         return f"{checkpoints.METAFNAME} is missing"
     return seal_flaw(path) or _meta_flaw(path / checkpoints.METAFNAME)
+
+
+def is_automatic(checkpoint):
+    """Whether a checkpoint has a timestamp for a name, and nothing else.
+
+    Arguments
+    ---------
+    checkpoint : speechbrain.utils.checkpoints.Checkpoint
+        The checkpoint.
+
+    Returns
+    -------
+    bool
+        False if somebody named it, as with a copy.
+
+    Example
+    -------
+    >>> import pathlib
+    >>> names = "CKPT+2026-01-02+03-04-05+00", "CKPT+2026-01-02+03-04-05+00.bak"
+    >>> for name in names:
+    ...     path = pathlib.Path("save", name)
+    ...     is_automatic(checkpoints.Checkpoint(path, {}, {}))
+    True
+    False
+    """
+    name = checkpoint.path.name.removeprefix(PREFIX)
+    return bool(TIMESTAMP.fullmatch(name))
 
 
 def checkpoint_order(checkpoint):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 
 import pytest
@@ -78,7 +79,7 @@ def test_what_a_kill_leaves_half_written_is_no_checkpoint(saved, tmp_path):
     assert len(checkpointer.list_checkpoints()) == 2
     checkpointer.save_and_keep_only(meta={"value": 3}, num_to_keep=2)
     kept = [c.meta["value"] for c in checkpointer.list_checkpoints()]
-    assert sorted(kept) == [2, 3] and not half.exists()
+    assert sorted(kept) == [1, 2, 3] and not half.exists()
     assert not list(tmp_path.glob(".CKPT*"))
     # a checkpoint of SpeechBrain's own has no checksums
     (tmp_path / "CKPT+of2" / "sums.json").unlink()
@@ -180,9 +181,14 @@ def test_what_is_not_ours_beside_checkpoints_stays(saved, tmp_path):
     (tmp_path / "CKPT+list.txt").write_text("mine")
     (tmp_path / ".CKPT+mine").write_text("mine")
     checkpointer.recover_if_possible()
-    checkpointer.save_checkpoint(meta={"value": 3})
+    for value in (3, 4):
+        made = checkpointer.save_checkpoint(meta={"value": value})
+    shutil.copytree(made.path, tmp_path / "CKPT+my_backup")
+    checkpointer.save_checkpoint(meta={"value": 5})
     checkpointer.delete_checkpoints(num_to_keep=1)
-    assert len(checkpointer.list_checkpoints()) == 1
+    kept = [c.meta["value"] for c in checkpointer.list_checkpoints()]
+    assert sorted(kept) == [1, 2, 4, 5]  # by the names of1, of2, my_backup
+    assert (tmp_path / "CKPT+my_backup").exists()
     assert (tmp_path / "CKPT-notes" / "CKPT.yaml").exists()
     assert (tmp_path / "CKPT+list.txt").exists()
     assert (tmp_path / ".CKPT+mine").exists()

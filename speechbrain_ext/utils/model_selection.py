@@ -39,6 +39,9 @@ def check_select(select, dev_speakers):
 def average_last(checkpointer, modules, count):
     """Loads the average of the checkpoints of the last epochs.
 
+    The epochs follow each other: where the checkpoint of one is gone, earlier
+    ones, such as that of the best epoch, do not count.
+
     Arguments
     ---------
     checkpointer : speechbrain.utils.checkpoints.Checkpointer
@@ -47,7 +50,8 @@ def average_last(checkpointer, modules, count):
         The modules to load, by their names in the checkpoints. None of them
         is split.
     count : int
-        Number of checkpoints; fewer if there are not so many.
+        Number of epochs; fewer if there are not so many. Each checkpoint has
+        the ``epoch`` in its meta.
 
     Returns
     -------
@@ -71,11 +75,18 @@ def average_last(checkpointer, modules, count):
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}.")
-    last = checkpointer.find_checkpoints(
+    found = checkpointer.find_checkpoints(
         importance_key=checkpoint_order,
-        max_num_checkpoints=count,
         ckpt_predicate=lambda checkpoint: checkpoint.meta["end-of-epoch"],
     )
+    epochs = {}  # one checkpoint an epoch: there may be copies of a user's
+    for checkpoint in found:
+        epochs.setdefault(checkpoint.meta["epoch"], checkpoint)
+    last = [
+        checkpoint
+        for place, (epoch, checkpoint) in enumerate(epochs.items())
+        if epoch == found[0].meta["epoch"] - place
+    ][:count]
     if not last:
         raise ValueError(
             f"{checkpointer.checkpoints_dir} has no checkpoint of a whole "
@@ -129,8 +140,11 @@ def load_selected(checkpointer, modules, select, count):
     """
     best = checkpointer.find_checkpoint(min_key="EER")
     if select == "average":
-        count = average_last(checkpointer, modules, count)
-        logger.info(f"Exported: the average of the last {count} checkpoint(s).")
+        made = average_last(checkpointer, modules, count)
+        fewer = f"; {count} were asked for" if made < count else ""
+        logger.info(
+            f"Exported: the average of the last {made} epoch(s){fewer}."
+        )
         return best
     if best is None:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Which weights are exported: an average of epochs, or the best epoch."""
 
 import logging
+import shutil
 
 import pytest
 import torch
@@ -34,9 +35,14 @@ def checkpointer(layer, tmp_path):
 @pytest.mark.parametrize(
     ("select", "count", "weight", "said"),
     [
-        ("average", 1, 3.0, "the average of the last 1 checkpoint(s)."),
-        ("average", 2, 2.5, "the average of the last 2 checkpoint(s)."),
-        ("average", 9, 2.0, "the average of the last 3 checkpoint(s)."),
+        ("average", 1, 3.0, "the average of the last 1 epoch(s)."),
+        ("average", 2, 2.5, "the average of the last 2 epoch(s)."),
+        (
+            "average",
+            9,
+            2.0,
+            "the average of the last 3 epoch(s); 9 were asked for.",
+        ),
         ("lowest_eer", 2, 2.0, "epoch 2, the best. Development EER: 10.00 %."),
     ],
 )
@@ -56,6 +62,19 @@ def test_without_an_eer_there_is_no_best_epoch(layer, tmp_path):
     assert load_selected(checkpointer, {"layer": layer}, "average", 1) is None
     with pytest.raises(ValueError, match="no checkpoint with .*to average"):
         load_selected(checkpointer, {"layer": layer}, "lowest_eer", 1)
+
+
+def test_only_epochs_that_follow_each_other_are_averaged(
+    checkpointer, layer, tmp_path
+):
+    for epoch in (5, 6):  # 4 is gone, and 2 is kept as the best
+        torch.nn.init.constant_(layer.weight, epoch)
+        made = checkpointer.save_checkpoint({"epoch": epoch, "EER": 0.2})
+    shutil.copytree(made.path, tmp_path / "CKPT+my_backup")
+    assert average_last(checkpointer, {"layer": layer}, 4) == 2
+    assert layer.weight.item() == 5.5
+    assert average_last(checkpointer, {"layer": layer}, 1) == 1
+    assert layer.weight.item() == 6.0
 
 
 def test_average_of_no_checkpoint_is_a_sentence(tmp_path):

@@ -46,7 +46,7 @@ def start_experiment(folder, text, script, logs=()):
     script : str
         Path of the running script.
     logs : iterable of str
-        Names of other log files in the folder.
+        Paths of other log files, in this folder or elsewhere.
 
     Raises
     ------
@@ -72,8 +72,8 @@ def start_experiment(folder, text, script, logs=()):
     folder = pathlib.Path(folder)
     if if_main_process():
         lock_output_folder(folder)
-        for name in ("log.txt", *logs):
-            continue_file(folder / name)
+        for path in (folder / "log.txt", *logs):
+            continue_file(path)
         script = pathlib.Path(script)
         copies = {script.name: script.read_text(encoding="utf-8")}
         copies["env.log"] = describe_environment()

@@ -369,7 +369,7 @@ def train(recipe, run_opts, hparams, text):
         # a run that is refused leaves the data of the one before it
         with restored_links(save_folder, OUTPUTS.values()):
             manifest, cohort, dev_data, labels = read_data(hparams, device)
-    logs = ["train_log.txt"]
+    logs = filter(None, [getattr(hparams["train_logger"], "save_file", None)])
     main_process_first(start_experiment, output_folder, text, __file__, logs)
     main_process_first(require_exportable, output_folder / "pretrained")
     train_set = raise_on_all(train_loader, hparams, device, manifest, labels)

@@ -37,7 +37,7 @@ def start(folder, text="seed: 1"):
     """Starts a run whose script is beside the folder."""
     script = folder.parent / "script.py"
     script.write_text("pass\n")
-    start_experiment(folder, text, script, ["train_log.txt"])
+    start_experiment(folder, text, script, [folder / "train_log.txt"])
     with open(folder / "train_log.txt", "a") as stream:
         stream.write("epoch 1\n")
     logging.getLogger("any").warning("said")
@@ -62,6 +62,17 @@ def test_a_run_can_be_started_again(tmp_path):
     assert (folder / "log.txt").read_text().count("WARNING - said") == 2
     (folder / "log.txt").write_text("")  # to make room
     start(folder)
+
+
+def test_a_log_elsewhere_is_not_a_users_file(tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("dear")
+    script = tmp_path / "script.py"
+    script.write_text("pass\n")
+    with pytest.raises(FileExistsError, match="notes.txt was not written by"):
+        start_experiment(tmp_path / "out", "seed: 1", script, [notes])
+    assert notes.read_text() == "dear"
+    assert not (tmp_path / "out" / "hyperparams.yaml").exists()
 
 
 def test_what_ends_the_process_is_in_the_log(tmp_path):

@@ -1,5 +1,6 @@
 """Safe loading of torch.save files, and saving of sharded modules."""
 
+import inspect
 import pickle
 import re
 
@@ -122,6 +123,9 @@ def save_unsharded(obj, path):
 def load_sharded(obj, path, end_of_epoch=True):
     """Loads a state dict; of a sharded object, the shard of this process.
 
+    An optimiser keeps the arguments that it was made with, such as
+    ``weight_decay``, apart from the learning rate.
+
     Arguments
     ---------
     obj : torch.nn.Module or torch.optim.Optimizer
@@ -144,7 +148,19 @@ def load_sharded(obj, path, end_of_epoch=True):
                     else value
                     for key, value in entries.items()
                 }
+    if not isinstance(obj, torch.optim.Optimizer):
+        obj.load_state_dict(state)
+        return
+    # torch would bring back the arguments of the run that was saved
+    arguments = inspect.signature(type(obj)).parameters.keys()
+    arguments -= {"params", "lr"}
+    made = [
+        {name: group[name] for name in arguments & group.keys()}
+        for group in obj.param_groups
+    ]
     obj.load_state_dict(state)
+    for group, own in zip(obj.param_groups, made, strict=True):
+        group.update(own)
 
 
 def is_split(obj):

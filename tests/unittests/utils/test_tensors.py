@@ -84,3 +84,35 @@ def test_nan_is_named(tmp_path):
     save_unsharded(layer, tmp_path / "layer.ckpt")
     with pytest.raises(ValueError, match="layer.ckpt contains NaN in bias"):
         load_sharded(torch.nn.Linear(2, 3), tmp_path / "layer.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_an_optimiser_keeps_its_own_arguments_and_loads_its_state(
+    kind, tmp_path
+):
+    def made(rate, **arguments):
+        layer = torch.nn.Linear(2, 1)
+        one, two = layer.parameters()
+        groups = [{"params": [one]}, {"params": [two], "weight_decay": 0.5}]
+        return getattr(torch.optim, kind)(groups, lr=rate, **arguments)
+
+    momenta = {"SGD": "momentum", "AdamW": "betas"}
+    name = momenta[kind]
+    old, new = (0.9, 0.5) if kind == "SGD" else ((0.9, 0.99), (0.5, 0.9))
+    saved = made(0.3, weight_decay=0.1, **{name: old})
+    for group in saved.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    saved.step()
+    save_unsharded(saved, tmp_path / "optimizer.ckpt")
+    loaded = made(0.7, weight_decay=0.2, **{name: new})
+    load_sharded(loaded, tmp_path / "optimizer.ckpt")
+    found = [(g["lr"], g["weight_decay"]) for g in loaded.param_groups]
+    assert found == [(0.3, 0.2), (0.3, 0.5)]
+    assert [g[name] for g in loaded.param_groups] == [new, new]
+    states = saved.state_dict()["state"], loaded.state_dict()["state"]
+    assert all(
+        torch.equal(torch.as_tensor(value), torch.as_tensor(states[1][n][key]))
+        for n, entries in states[0].items()
+        for key, value in entries.items()
+    )

@@ -152,6 +152,7 @@ class ResumableBrain(sb.Brain):
         if self.step and steps not in (None, self.saved_steps):
             old = self.saved_steps or steps
             step = min(self.step * steps // old, steps - 1)
+            step -= step % self.grad_accumulation_factor
             if step != self.step:
                 logger.warning(
                     f"The checkpoint is of step {self.step} of {old}, and an "
@@ -346,9 +347,13 @@ class ResumableBrain(sb.Brain):
         return self.optimizers_dict or {}
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # the end of the epoch has a checkpoint of its own
+        # the end of the epoch has a checkpoint of its own, and no checkpoint
+        # holds the gradients between two updates
         at_end = self.step == self._steps_per_epoch()
-        return not at_end and super()._should_save_intra_epoch_ckpt(
+        between = self.step % self.grad_accumulation_factor != 0
+        return not (
+            at_end or between
+        ) and super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
         )
 

@@ -74,6 +74,14 @@ def test_no_checkpoint_within_an_epoch_at_its_end(brain):
         assert brain._should_save_intra_epoch_ckpt(0, 5) == wanted
 
 
+def test_no_checkpoint_while_gradients_are_accumulated(tmp_path):
+    options = {"grad_accumulation_factor": 2, "ckpt_interval_steps": 3}
+    brain, saved = tiny(save=tmp_path, **options), []
+    brain._save_intra_epoch_ckpt = lambda: saved.append(brain.step)
+    brain.fit([1], loader([1] * 14))
+    assert saved == [4]  # 3 and 7 lie between two updates
+
+
 def test_the_last_epochs_and_the_best_are_kept_and_averaged(brain):
     layer = brain.modules["layer"]
     for epoch, eer in enumerate((0.3, 0.1, 0.2, 0.25), start=1):

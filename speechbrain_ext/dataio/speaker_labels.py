@@ -1,6 +1,7 @@
 """Class numbers of speakers."""
 
 import ast
+import contextlib
 import hashlib
 import pathlib
 import re
@@ -11,6 +12,7 @@ from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ext.dataio.corpus import SEPARATOR
+from speechbrain_ext.dataio.label_noise_report import labels_fingerprint
 from speechbrain_ext.dataio.text_files import read_text, shorten
 from speechbrain_ext.utils.files import atomic_path
 from speechbrain_ext.utils.journal import is_own
@@ -65,26 +67,65 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
     array([[1, 3],
            [0, 2]])
     """
-    path, names = pathlib.Path(path), sorted(set(speakers))
-    labels = [_label(name, speed) for speed in speeds for name in names]
-    _check_labels(names, labels)
-    wanted = _started(start_from, labels) if start_from else labels
-    # without a checkpoint nothing depends on the map of an earlier attempt
-    begun = any(path.parent.glob("*CKPT*")) or not is_own(path)
-    if path.exists() and begun:
-        _check_same(path, read_label_map(path), wanted)
+    path = pathlib.Path(path)
+    wanted, there = _wanted_labels(speakers, path, start_from, speeds)
     encoder.lab2ind.clear()
     encoder.ind2lab.clear()
     encoder.update_from_iterable(wanted)
     encoder.expect_len(len(encoder))
-    if if_main_process() and not (path.exists() and begun):
+    if if_main_process() and not there:
         with atomic_path(path) as temporary:
             encoder.save(temporary)
     rows = {
         name: [encoder.encode_label(_label(name, speed)) for speed in speeds]
-        for name in names
+        for name in set(speakers)
     }
     return np.array([rows[name] for name in speakers])
+
+
+def require_same_labels(folder, start_from, speeds, manifest):
+    """Raises if the labels are not those of the checkpoints in a folder.
+
+    Arguments
+    ---------
+    folder : str
+        Where the run keeps its label map and its checkpoints.
+    start_from : str
+        A pretrained folder or None, see ``speaker_classes``.
+    speeds : list of float
+        The speeds; 1 is the original one.
+    manifest : pandas.DataFrame
+        The training data; columns ID and spk_id.
+
+    Raises
+    ------
+    OSError
+        If a label map cannot be read.
+    ValueError
+        If an utterance was added or removed, or has another label. A
+        checkpoint of an older version tells the speakers only.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"ID": ["a/1", "b/1"], "spk_id": ["a", "b"]})
+    >>> require_same_labels(getfixture("tmp_path"), None, [1.0], table)
+    """
+    path, here = pathlib.Path(folder, "label_encoder.txt"), None
+    _wanted_labels(manifest["spk_id"], path, start_from, speeds)
+    for saved in sorted(path.parent.glob("CKPT+*/label_map.ckpt")):
+        same = True
+        # damaged checkpoints are handled when they are loaded
+        with contextlib.suppress(OSError, ValueError):
+            _, labels = read_text(saved, "label map").splitlines()
+            here = here or _digest(manifest)
+            same = labels == here or len(labels) < len(here)
+        if not same:
+            raise ValueError(
+                f"{saved.parent} was trained with other labels: an utterance "
+                "was added or removed, or has another speaker. Restore its "
+                "data to resume it, or pass another --output_folder."
+            )
 
 
 def known_classes(speakers, encoder, speeds=(1.0,)):
@@ -227,12 +268,17 @@ def label_map_path(folder):
 
 @checkpoints.register_checkpoint_hooks
 class LabelMapCheck:
-    """Stores a digest of the label map in checkpoints, and checks it.
+    """Stores digests of the labels in checkpoints, and checks the label map.
+
+    ``require_same_labels`` checks the labels of the utterances.
 
     Arguments
     ---------
     encoder : speechbrain.dataio.encoder.CategoricalEncoder
         The label map.
+    manifest : pandas.DataFrame
+        The training data, whose labels get a digest too; columns ID and
+        spk_id. None for no digest.
 
     Example
     -------
@@ -247,8 +293,11 @@ class LabelMapCheck:
     ValueError: The checkpoint was trained with another label map (2 ...
     """
 
-    def __init__(self, encoder):
+    def __init__(self, encoder, manifest=None):
         self.encoder = encoder
+        self.labels = ""
+        if manifest is not None:
+            self.labels = f"{_digest(manifest)}\n"
 
     def _said(self):
         labels = "\n".join(map(str, self.encoder.lab2ind))
@@ -258,18 +307,36 @@ class LabelMapCheck:
     @checkpoints.mark_as_saver
     def _save(self, path):
         with open(path, "w", encoding="utf-8") as stream:
-            stream.write(self._said())
+            stream.write(self._said() + self.labels)
 
     @checkpoints.mark_as_loader
     def _recover(self, path, end_of_epoch):
         with open(path, encoding="utf-8") as stream:
-            said = stream.read()
+            said = stream.readline()
         if said != self._said():
             raise ValueError(
                 "The checkpoint was trained with another label map "
                 f"({said.split()[0]} labels, here {len(self.encoder)}): the "
                 "classes are of other speakers, or in another order."
             )
+
+
+def _digest(manifest):
+    return labels_fingerprint(manifest["ID"], manifest["spk_id"])
+
+
+def _wanted_labels(speakers, path, start_from, speeds):
+    """The labels of a run, and whether a label map that counts has them."""
+    names = sorted(set(speakers))
+    labels = [_label(name, speed) for speed in speeds for name in names]
+    _check_labels(names, labels)
+    wanted = _started(start_from, labels) if start_from else labels
+    # without a checkpoint nothing depends on the map of an earlier attempt
+    begun = any(path.parent.glob("*CKPT*")) or not is_own(path)
+    there = path.exists() and begun
+    if there:
+        _check_same(path, read_label_map(path), wanted)
+    return wanted, there
 
 
 def _remedy(path):

@@ -237,7 +237,7 @@ def _loaded(options, manifest, device):
     return options
 
 
-def training_manifest(save_folder, label_noise, seed, device="cpu"):
+def training_manifest(save_folder, label_noise, seed, device="cpu", check=None):
     """Reads the manifest of the training data, and corrupts it if asked to.
 
     The main process writes the corrupted manifest and its report; it must
@@ -253,6 +253,8 @@ def training_manifest(save_folder, label_noise, seed, device="cpu"):
         Seed of the run.
     device : str
         Where the encoder of ``embeddings_from`` runs.
+    check : callable
+        Is called with the manifest before it is written; None for no check.
 
     Returns
     -------
@@ -269,7 +271,7 @@ def training_manifest(save_folder, label_noise, seed, device="cpu"):
         If an option is unknown, missing, out of range or does not fit.
     """
     path = pathlib.Path(save_folder, "train.csv")
-    return _corrupted(path, label_noise, seed, device, "label_noise")
+    return _corrupted(path, label_noise, seed, device, "label_noise", check)
 
 
 def development_data(
@@ -326,10 +328,12 @@ def development_data(
     return manifest, read_trials(path)
 
 
-def _corrupted(path, label_noise, seed, device, key):
+def _corrupted(path, label_noise, seed, device, key, check=None):
     """A manifest, corrupted if asked to, and the file that it is in."""
     if not _asked(label_noise):
         manifest = read_manifest(path)
+        if check is not None:
+            check(manifest)
         _say_wrong(manifest, path)
         return manifest, path
     noisy = path.with_name(f"{path.stem}_noisy.csv")
@@ -338,6 +342,8 @@ def _corrupted(path, label_noise, seed, device, key):
     manifest = read_manifest(path)
     _refuse_held_out(path, label_noise, key)
     manifest, report = noisy_manifest(manifest, label_noise, seed, device, key)
+    if check is not None:
+        check(manifest)
     write_corrupted(manifest, report, noisy, f"{key}.json")
     logger.info(
         f"`{key}`: {report['corrupted']} of {report['utterances']} labels "

@@ -211,6 +211,52 @@ def log_training(brain, manifest, classes, batch_size):
     log_slow_bf16(brain.device_type, brain.precision)
 
 
+def offer_verification(hparams, recipe, folder, cohort, trial_lists):
+    """Logs the command that verifies trials with a trained encoder.
+
+    Without trial lists the trials are those of the development speakers.
+
+    Arguments
+    ---------
+    hparams : dict
+        The objects of the training recipe.
+    recipe : str
+        Path of its YAML; that of the verification is beside it.
+    folder : str | pathlib.Path
+        The exported encoder.
+    cohort : str | pathlib.Path
+        Manifest of the training utterances.
+    trial_lists : iterable of str or None
+        The trial lists of the corpus; None where they are not known.
+    """
+    logger.info(f"The encoder is in {folder}. To verify trials:")
+    verification = pathlib.Path(recipe).parent / hparams["verification_recipe"]
+    save_folder = pathlib.Path(hparams["save_folder"])
+    held_out = hparams["dev_speakers"] and not hparams["dev_label_noise"]
+    lists, calibration = hparams["trial_lists"], None
+    if trial_lists is None or len(trial_lists):
+        calibration = save_folder / "dev.csv" if held_out else None
+    elif held_out:  # their trials calibrate nothing that they test
+        lists = save_folder / "dev_trials.txt"
+    else:
+        logger.info(
+            "Write a trial list first, with a line `1 path path` or `0 path "
+            "path` for each trial, and pass it as --trial_lists to "
+            f"speaker_verification_cosine.py {verification}."
+        )
+        return
+    options = {
+        "data_folder": hparams["data_folder"],
+        "pretrained_folder": folder,
+        "cohort_manifest": cohort,
+        "calibration_manifest": calibration,
+        "file_list": hparams["file_list"],
+        "layout": hparams["layout"],
+        "trial_lists": lists,
+    }
+    log_command("speaker_verification_cosine.py", verification, options)
+
+
 def log_command(script, recipe, options):
     """Logs a command for a shell.
 

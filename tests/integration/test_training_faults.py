@@ -8,6 +8,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 
@@ -78,7 +79,9 @@ def test_values_that_would_fail_or_do_nothing_are_refused(train, tmp_path):
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
-def test_a_refused_run_changes_nothing(train, script, tmp_path, monkeypatch):
+def test_a_refused_run_changes_nothing(
+    train, script, corpus, tmp_path, monkeypatch
+):
     def busy(*_):
         raise OSError("Another run is writing")
 
@@ -88,15 +91,32 @@ def test_a_refused_run_changes_nothing(train, script, tmp_path, monkeypatch):
         assert os.listdir(tmp_path / "out" / "save") == []
     said = sentence(train, data_folder=tmp_path / "nowhere")
     assert "nowhere" in said and os.listdir(tmp_path / "out") == ["save"]
-    train(number_of_epochs=1, min_draws=1)
+    speech = sorted((corpus / "wav").glob("*/*/*.wav"))
+    lines = [f"{path.parts[-3]} {path}\n" for path in speech]
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(lines))
+    (tmp_path / "data").mkdir()  # has no trial lists
+    given = {"file_list": listed, "data_folder": tmp_path / "data"}
+    train(number_of_epochs=1, min_draws=1, **given)
     before = snapshot(tmp_path / "out")
     noise = "{kind: symmetric, rate: 0.5}"
     for options in ({"dev_speakers": 3}, {"label_noise": noise}):
-        said = sentence(train, min_draws=1, **options)
-        assert f"`{next(iter(options))}`" in said
+        assert f"`{next(iter(options))}`" in sentence(train, **given, **options)
+    # one file of each speaker gets the label of the next one
+    for place in range(0, len(lines), 6):
+        spoken = lines[place].partition(" ")[2]
+        lines[place] = f"{lines[place - 6].partition(' ')[0]} {spoken}"
+    listed.write_text("".join(lines))
+    assert "was trained with other labels" in sentence(train, **given)
+    assert "dev_trials.txt" in (tmp_path / "out" / "log.txt").read_text()
     after = snapshot(tmp_path / "out")
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed <= {"log.txt"}  # which says why
+    journal = "save/.speechbrain_ext_files.jsonl"
+    # the reason, and manifests that no name links to any more
+    assert {n for n in changed if not re.search(r"-\w{12}\.", n)} <= {
+        *("log.txt", journal, "save/.speechbrain_ext.lock")
+    }
+    assert {n for n in before if n not in after} <= {"save/label_encoder.txt"}
 
 
 def test_a_debug_run_is_no_training(script, corpus, tmp_path):

@@ -32,7 +32,11 @@ from speechbrain_ext.dataio.fingerprinted_files import restored_links
 from speechbrain_ext.dataio.parallel import removed_on_error
 from speechbrain_ext.dataio.preparation import OUTPUTS
 from speechbrain_ext.dataio.shards import write_shards
-from speechbrain_ext.dataio.speaker_labels import LabelMapCheck, speaker_classes
+from speechbrain_ext.dataio.speaker_labels import (
+    LabelMapCheck,
+    require_same_labels,
+    speaker_classes,
+)
 from speechbrain_ext.inference.embedding import utterance_loader
 from speechbrain_ext.inference.export import (
     export_pretrained,
@@ -58,8 +62,8 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.experiment import (
-    log_command,
     log_training,
+    offer_verification,
     start_experiment,
 )
 from speechbrain_ext.utils.failures import one_sentence
@@ -216,7 +220,7 @@ def make_brain(hparams, text, run_opts, train_set, dev, means, data):
     modules, checkpointer = make_modules(hparams, text), hparams["checkpointer"]
     checkpointer.add_recoverables({name: modules[name] for name in TRAINED})
     checkpointer.add_recoverable("recipe", RecipeText(text))
-    label_map = LabelMapCheck(hparams["label_encoder"])
+    label_map = LabelMapCheck(hparams["label_encoder"], data[0])
     checkpointer.add_recoverable("label_map", label_map, optional_load=True)
     if not hparams["dev_speakers"]:
         logger.info("No development EER: `dev_speakers` is 0.")
@@ -308,7 +312,7 @@ def finish(hparams, brain):
 
 def prepare(hparams):
     """Writes the manifests, before anything else is written."""
-    prepare_voxceleb(
+    return prepare_voxceleb(
         data_folder=hparams["data_folder"],
         save_folder=hparams["save_folder"],
         trial_lists=hparams["trial_lists"],
@@ -323,21 +327,23 @@ def prepare(hparams):
 
 
 def read_data(hparams, device):
-    """Prepares the corpus; reads its manifests, trials and class numbers."""
+    """Prepares the corpus; reads manifests and class numbers."""
     map_folder = main_process_first(
         head_folder, hparams["start_from"], hparams["head_from"]
     )
-    main_process_first(prepare, hparams, once_per_node=True)
+    prepared = main_process_first(prepare, hparams, once_per_node=True)
+    save_folder, speeds = hparams["save_folder"], hparams["speeds"]
     manifest, cohort = main_process_first(
         training_manifest,
-        hparams["save_folder"],
+        save_folder,
         hparams["label_noise"],
         hparams["seed"],
         device,
+        functools.partial(require_same_labels, save_folder, map_folder, speeds),
     )
     dev_data = main_process_first(
         development_data,
-        hparams["save_folder"],
+        save_folder,
         hparams["dev_speakers"],
         hparams["dev_trials"],
         hparams["dev_label_noise"],
@@ -350,11 +356,11 @@ def read_data(hparams, device):
         speaker_classes,
         manifest["spk_id"],
         hparams["label_encoder"],
-        pathlib.Path(hparams["save_folder"], "label_encoder.txt"),
+        pathlib.Path(save_folder, "label_encoder.txt"),
         map_folder,
-        hparams["speeds"],
+        speeds,
     )
-    return manifest, cohort, dev_data, labels
+    return manifest, labels, dev_data, (cohort, prepared.trial_lists)
 
 
 def train(recipe, run_opts, hparams, text):
@@ -368,7 +374,7 @@ def train(recipe, run_opts, hparams, text):
             raise_on_all(require_untrained, output_folder, save_folder)
         # a run that is refused leaves the data of the one before it
         with restored_links(save_folder, OUTPUTS.values()):
-            manifest, cohort, dev_data, labels = read_data(hparams, device)
+            manifest, labels, dev_data, others = read_data(hparams, device)
     logs = filter(None, [getattr(hparams["train_logger"], "save_file", None)])
     main_process_first(start_experiment, output_folder, text, __file__, logs)
     main_process_first(require_exportable, output_folder / "pretrained")
@@ -401,27 +407,9 @@ def train(recipe, run_opts, hparams, text):
         if history := read_history(folder.with_name("epochs.jsonl")):
             training_curves(history, folder.with_name("training.png"))
             label_noise_curves(history, folder.with_name("label_noise.png"))
-        offer_verification(hparams, recipe, folder, cohort)
+        offer_verification(hparams, recipe, folder, *others)
     shut_down_processes()
     return folder
-
-
-def offer_verification(hparams, recipe, folder, cohort):
-    """Logs the command that verifies trials with this encoder."""
-    verification = pathlib.Path(recipe).parent / hparams["verification_recipe"]
-    held_out = hparams["dev_speakers"] and not hparams["dev_label_noise"]
-    dev = pathlib.Path(hparams["save_folder"], "dev.csv")
-    options = {
-        "data_folder": hparams["data_folder"],
-        "pretrained_folder": folder,
-        "cohort_manifest": cohort,
-        "calibration_manifest": dev if held_out else None,
-        "file_list": hparams["file_list"],
-        "layout": hparams["layout"],
-        "trial_lists": hparams["trial_lists"],
-    }
-    logger.info(f"The encoder is in {folder}. To verify trials:")
-    log_command("speaker_verification_cosine.py", verification, options)
 
 
 def main(argv):

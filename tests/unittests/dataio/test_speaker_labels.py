@@ -8,6 +8,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain_ext.dataio.speaker_labels import (
     LabelMapCheck,
     read_label_map,
+    require_same_labels,
     speaker_classes,
 )
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
@@ -175,6 +176,36 @@ def test_a_checkpoint_knows_its_label_map(tmp_path):
     for encoder in encoders[1:]:
         with pytest.raises(ValueError, match="another label map .3 labels"):
             checkpointer(encoder).recover_if_possible()
+
+
+def test_a_checkpoint_knows_the_labels_of_its_utterances(tmp_path):
+    table = pd.DataFrame({"ID": list("1234"), "spk_id": SPEAKERS})
+    encoder = CategoricalEncoder()
+    speaker_classes(SPEAKERS, encoder, tmp_path / "label_encoder.txt")
+    saved = tmp_path / "CKPT+1" / "label_map.ckpt"
+    saved.parent.mkdir()
+
+    def refused(table):
+        try:
+            require_same_labels(tmp_path, None, (1.0,), table)
+        except ValueError as error:
+            return str(error)
+
+    LabelMapCheck(encoder, table)._save(saved)
+    LabelMapCheck(encoder)._recover(saved, True)
+    assert refused(table) is None and refused(table[::-1]) is None
+    swapped = table.assign(spk_id=["a", "b", "b", "c"])
+    renamed = table.assign(ID=["1", "2", "3", "5"])
+    for other in (swapped, renamed, table[:3].replace("a", "c")):
+        assert refused(other) is not None
+    assert "CKPT+1 was trained with other labels" in refused(swapped)
+    # one that is damaged, or of an older version, says nothing
+    for held in (b"", b"\xff\n\xff", saved.read_bytes()[:-9]):
+        saved.write_bytes(held)
+        assert refused(swapped) is None
+    LabelMapCheck(encoder)._save(saved)
+    assert refused(swapped) is None
+    assert "speakers" in refused(swapped.replace("c", "d"))  # by the map
 
 
 def test_a_checkpoint_of_before_has_no_label_map(tmp_path):

@@ -9,6 +9,7 @@ from hostile import sentence_or_result, snapshot
 
 from speechbrain_ext.utils import experiment, files
 from speechbrain_ext.utils.experiment import (
+    offer_verification,
     require_output_folder,
     start_experiment,
 )
@@ -82,6 +83,41 @@ def test_what_ends_the_process_is_in_the_log(tmp_path):
     except KeyError:
         sys.excepthook(*sys.exc_info())
     assert "KeyError: 'why'" in (tmp_path / "out" / "log.txt").read_text()
+
+
+HPARAMS = {
+    "verification_recipe": "verify.yaml",
+    "save_folder": "out/save",
+    "data_folder": "/data",
+    "dev_label_noise": None,
+    "file_list": None,
+    "layout": None,
+    "trial_lists": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("lists", "dev_speakers", "wanted"),
+    [
+        (["a.txt"], 2, " --calibration_manifest=out/save/dev.csv"),
+        (None, 0, ""),
+        ([], 2, " --trial_lists=out/save/dev_trials.txt"),
+        ([], 0, None),
+    ],
+)
+def test_the_command_to_verify_fits_the_corpus(
+    lists, dev_speakers, wanted, caplog
+):
+    hparams = HPARAMS | {"dev_speakers": dev_speakers}
+    with caplog.at_level(logging.INFO):
+        offer_verification(hparams, "h/a.yaml", "enc", "train.csv", lists)
+    command = "python speaker_verification_cosine.py h/verify.yaml "
+    command += "--data_folder=/data --pretrained_folder=enc "
+    command += "--cohort_manifest=train.csv"
+    if wanted is None:
+        assert "Write a trial list first" in caplog.messages[-1]
+    else:
+        assert caplog.messages[-1] == command + wanted
 
 
 STATES = ["file", "changed", "folder", "pipe", "link out", "link", "dangling"]

@@ -19,6 +19,7 @@ networks train for two epochs only, and no bound holds.
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -138,6 +139,8 @@ def trained(corpus, folder, yaml, epochs, label_filter):
         options["number_of_epochs"] = epochs
         options |= {"margin_start_epoch": 1, "margin_fix_epoch": 2}
     if label_filter:
+        if epochs:  # the filter must begin before the training ends
+            label_filter = re.sub(r"warm_up: \d+", "warm_up: 1", label_filter)
         options["label_filter"] = label_filter
     run("train_speaker_embeddings.py", yaml, options)
     verification = {

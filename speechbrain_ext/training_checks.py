@@ -5,17 +5,29 @@ import pathlib
 
 from speechbrain_ext.inference.noisy_labels import check_label_noise
 from speechbrain_ext.nnet.schedulers import check_schedules
-from speechbrain_ext.processing.label_filters import check_label_filter
+from speechbrain_ext.processing.label_filters import (
+    check_label_filter,
+    make_label_filter,
+)
 from speechbrain_ext.utils.model_selection import check_select
+from speechbrain_ext.utils.recipe import LABEL_KEYS, yaml_leaves
+from speechbrain_ext.utils.yaml_files import parse_yaml
+
+# Keys whose values blocks refer to
+GLOBAL = ("batch_size", "seed", "sample_rate")
 
 
-def check_training(hparams):
+def check_training(hparams, text, run_opts):
     """Raises if a training recipe asks for what cannot work.
 
     Arguments
     ---------
     hparams : dict
         The objects of the recipe, from ``load_recipe``.
+    text : str
+        The resolved recipe.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options from the command line.
 
     Raises
     ------
@@ -37,6 +49,40 @@ def check_training(hparams):
         hparams["opt_class"],
         hparams["lr_schedule"],
     )
+    _check_warm_up(hparams["label_filter"], hparams["epoch_counter"].limit)
+    _check_nested(parse_yaml(text, "The recipe"))
+    if run_opts["optimizer_step_limit"] is not None:
+        raise ValueError(
+            "--optimizer_step_limit would end the run within an epoch and save "
+            "the part as a whole epoch; leave it out and set "
+            "--number_of_epochs, or try the recipe with --debug."
+        )
+
+
+def _check_warm_up(label_filter, epochs):
+    """Raises if a label filter would never begin."""
+    made = make_label_filter(label_filter)
+    if made is not None and made.warm_up >= epochs:
+        raise ValueError(
+            f"`label_filter` has a `warm_up` of {made.warm_up} epochs, but "
+            f"`number_of_epochs` is {epochs}, so it would never leave out a "
+            "label; lower `warm_up`, or train longer."
+        )
+
+
+def _check_nested(recipe):
+    """Raises if a block overrides a value that holds for the whole recipe."""
+    values = dict(yaml_leaves(recipe))
+    for name, value in values.items():
+        block, _, key = name.rpartition(".")
+        own = values.get(key)
+        if key not in GLOBAL or not block or own in (None, value):
+            continue
+        if block not in LABEL_KEYS:  # label noise has a seed of its own
+            raise ValueError(
+                f"`{block}` has the {key} {value}, but `{key}` of the recipe "
+                f"is {own}; set --{key}, which `{block}` refers to."
+            )
 
 
 def require_untrained(output_folder, save_folder):

@@ -425,7 +425,7 @@ def main(argv):
             load_recipe, recipe, overrides, KEYS, run_opts
         )
         raise_on_all(refuse_links, hparams["output_folder"])
-        raise_on_all(check_training, hparams)
+        raise_on_all(check_training, hparams, text, run_opts)
         with explain_disk_full(hparams["output_folder"]):
             return train(recipe, run_opts, hparams, text)
 

@@ -406,6 +406,7 @@ class ResumableBrain(sb.Brain):
             "avg_train_loss": self.avg_train_loss,
             "optimizer_step": self.optimizer_step,
             "epoch_stats": self.epoch_stats,
+            "grad_accumulation_factor": self.grad_accumulation_factor,
         }
         with open(path, "w", encoding="utf-8") as file:
             json.dump(state, file)
@@ -415,6 +416,13 @@ class ResumableBrain(sb.Brain):
         with open(path, encoding="utf-8") as file:
             state = json.load(file)
         self.optimizer_step = state["optimizer_step"]
+        factor = state.get("grad_accumulation_factor")
+        if factor not in (None, self.grad_accumulation_factor):
+            logger.warning(
+                "The run has changed since the checkpoint: "
+                f"--grad_accumulation_factor: {factor} -> "
+                f"{self.grad_accumulation_factor}"
+            )
         if not end_of_epoch:
             self.step = state["step"]
             self.saved_steps = state.get("steps_per_epoch")

@@ -247,7 +247,8 @@ class MarginSchedule:
         if fix_start_epoch < increase_start_epoch:
             raise ValueError(
                 f"`fix_start_epoch` must be at least `increase_start_epoch` "
-                f"({increase_start_epoch}), got {fix_start_epoch}."
+                f"({increase_start_epoch}), got {fix_start_epoch}; in a recipe "
+                "they are `margin_fix_epoch` and `margin_start_epoch`."
             )
         self.initial_margin = initial_margin
         self.final_margin = final_margin

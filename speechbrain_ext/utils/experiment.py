@@ -180,35 +180,59 @@ def git_commit():
 def log_training(brain, manifest, classes, batch_size):
     """Logs data, batches, highest learning rate and device of a training.
 
+    It warns if the margin does not reach its final value, or if the encoder
+    is frozen to the end.
+
     Arguments
     ---------
     brain : speechbrain_ext.core.ResumableBrain
-        The Brain, with its ``train_sampler``. Its hparams have
-        ``epoch_counter``, ``lr_schedule`` and ``train_dataloader_opts``.
+        The Brain, with its ``train_sampler``. Its hparams are those of a
+        training recipe.
     manifest : pandas.DataFrame
         The training utterances; columns duration and spk_id.
     classes : int
         Number of classes.
     batch_size : int
-        Utterances in a global batch.
+        Utterances in a global batch, before gradients are accumulated.
     """
-    updates = len(brain.train_sampler)
+    factor, batches = brain.grad_accumulation_factor, len(brain.train_sampler)
     epochs = brain.hparams.epoch_counter.limit
-    steps = torch.arange(0, epochs, 1 / updates, dtype=torch.float64)
+    steps = torch.arange(0, epochs, 1 / batches, dtype=torch.float64)
     highest = max(map(brain.hparams.lr_schedule, steps.tolist()))
     workers = brain.hparams.train_dataloader_opts.get("num_workers", 0)
     logger.info(
         f"{len(manifest)} utterances ({manifest['duration'].sum():.0f} s of "
         f"speech) of {manifest['spk_id'].nunique()} speakers ({classes} "
-        f"classes), {updates} updates an epoch at a global batch of "
-        f"{batch_size} on {world_size()} process(es); highest learning rate "
-        f"{highest:.4g}."
+        f"classes), {batches // factor} updates an epoch at a global batch of "
+        f"{batch_size * factor} on {world_size()} process(es); highest "
+        f"learning rate {highest:.4g}."
     )
     logger.info(
         f"Device {brain.device}, precision {brain.precision}, {workers} "
         "DataLoader worker(s) a process."
     )
     log_slow_bf16(brain.device_type, brain.precision)
+    _warn_of_epochs(brain.hparams, epochs, steps[-1].item())
+
+
+def _warn_of_epochs(hparams, epochs, last):
+    """Warns where a training is too short for a schedule."""
+    schedule = hparams.margin_schedule
+    rises = hasattr(schedule, "fix_start_epoch")  # not one of a user's
+    if rises and hasattr(hparams.modules["loss"], "margin"):
+        if schedule(last) != schedule.final_margin:
+            logger.warning(
+                f"The margin is {schedule(last):.4g} at the end, not "
+                f"`final_margin` {schedule.final_margin:.4g}: "
+                f"`margin_start_epoch` is {schedule.increase_start_epoch} and "
+                f"`margin_fix_epoch` {schedule.fix_start_epoch}, but "
+                f"`number_of_epochs` is {epochs}. Lower them, or train longer."
+            )
+    if 0 < epochs <= hparams.frozen_epochs:
+        logger.warning(
+            f"Only the head is trained: `frozen_epochs` is "
+            f"{hparams.frozen_epochs}, and `number_of_epochs` {epochs}."
+        )
 
 
 def offer_verification(hparams, recipe, folder, cohort, trial_lists):

@@ -82,6 +82,15 @@ def test_no_checkpoint_while_gradients_are_accumulated(tmp_path):
     assert saved == [4]  # 3 and 7 lie between two updates
 
 
+def test_another_accumulation_of_gradients_is_said(tmp_path, caplog):
+    for factor in (2, 2, 1):
+        brain = tiny(save=tmp_path, grad_accumulation_factor=factor)
+        brain.fit([1], loader([1, 1]))
+        said = "--grad_accumulation_factor: 2 -> 1" in caplog.text
+        assert said == (factor == 1)
+        brain.checkpointer.save_checkpoint({"epoch": 1})
+
+
 def test_the_last_epochs_and_the_best_are_kept_and_averaged(brain):
     layer = brain.modules["layer"]
     for epoch, eer in enumerate((0.3, 0.1, 0.2, 0.25), start=1):

@@ -64,7 +64,10 @@ def test_margin_matches_wespeaker_half_way():
     [
         (lambda: WarmupExponential(0, 1, 1, 1), "`initial_value`.*got 0"),
         (lambda: WarmupExponential(1, 1, 1, -2), "got -2"),
-        (lambda: MarginSchedule(0, 1, 9, 3), r"\(9\), got 3"),
+        (
+            lambda: MarginSchedule(0, 1, 9, 3),
+            r"\(9\), got 3; .*`margin_fix_epoch`",
+        ),
         (lambda: MarginSchedule(0, 1, 1, 2, "cosine"), "got 'cosine'"),
     ],
 )

@@ -3,12 +3,18 @@
 import logging
 import os
 import sys
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from hostile import sentence_or_result, snapshot
+from speechbrain.utils.epoch_loop import EpochCounter
 
+from speechbrain_ext.nnet.losses import SphereFace2
+from speechbrain_ext.nnet.schedulers import MarginSchedule, StepSchedule
 from speechbrain_ext.utils import experiment, files
 from speechbrain_ext.utils.experiment import (
+    log_training,
     offer_verification,
     require_output_folder,
     start_experiment,
@@ -118,6 +124,44 @@ def test_the_command_to_verify_fits_the_corpus(
         assert "Write a trial list first" in caplog.messages[-1]
     else:
         assert caplog.messages[-1] == command + wanted
+
+
+@pytest.mark.parametrize(
+    ("epochs", "frozen", "said"),
+    [
+        (15, 0, "The margin is 0 at the end, not `final_margin` 0.2: `marg"),
+        (30, 29.5, "`margin_fix_epoch` 40, but `number_of_epochs` is 30"),
+        (39, 0, "`margin_start_epoch` is 20"),  # it is fixed behind epoch 39
+        (40, 39, None),
+        (40, 40, "Only the head is trained: `frozen_epochs` is 40"),
+    ],
+)
+def test_a_training_says_its_batches_and_what_it_is_too_short_for(
+    epochs, frozen, said, caplog
+):
+    hparams = SimpleNamespace(
+        epoch_counter=EpochCounter(epochs),
+        lr_schedule=StepSchedule(0.1, [8]),
+        margin_schedule=MarginSchedule(0.0, 0.2, 20, 40),
+        modules={"loss": SphereFace2()},
+        frozen_epochs=frozen,
+        train_dataloader_opts={},
+    )
+    brain = SimpleNamespace(
+        hparams=hparams,
+        train_sampler=range(6),
+        grad_accumulation_factor=4,
+        device="cpu",
+        device_type="cpu",
+        precision="fp32",
+    )
+    manifest = pd.DataFrame({"duration": [1.0], "spk_id": ["a"]})
+    with caplog.at_level(logging.INFO):
+        log_training(brain, manifest, 3, 64)
+    assert "1 updates an epoch at a global batch of 256 on" in caplog.text
+    warned = [r.getMessage() for r in caplog.records if r.levelname != "INFO"]
+    assert len(warned) == (said is not None)
+    assert said is None or said in warned[0]
 
 
 STATES = ["file", "changed", "folder", "pipe", "link out", "link", "dangling"]

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import warnings
 
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from speechbrain.utils.logger import get_logger
@@ -30,9 +31,11 @@ CHATTY = ("matplotlib", "filelock", "PIL")
 
 
 def quiet_libraries():
-    """Removes debug messages of other libraries from the log.
+    """Removes messages of other libraries that say nothing to a user.
 
-    Their warnings and all messages of this project stay.
+    These are debug messages and two warnings: of a loss without parameters
+    that is saved, and of more DataLoader workers than cores. Other warnings
+    and all messages of this project stay.
 
     Example
     -------
@@ -45,6 +48,9 @@ def quiet_libraries():
     # It lists all installed packages, which are in env.log. SpeechBrain resets
     # the level of this logger, so a filter is needed.
     logging.getLogger("speechbrain.utils.superpowers").addFilter(_above_debug)
+    logging.getLogger("speechbrain.utils.checkpoints").addFilter(_not_empty)
+    # the recipe chooses the number, and the log names it
+    warnings.filterwarnings("ignore", "This DataLoader will create")
 
 
 def open_loggers(folder, text_logger):
@@ -91,6 +97,10 @@ def open_loggers(folder, text_logger):
 
 def _above_debug(record):
     return record.levelno > logging.DEBUG
+
+
+def _not_empty(record):
+    return "Saving an empty state_dict" not in record.getMessage()
 
 
 class EpochLogger(FileTrainLogger):

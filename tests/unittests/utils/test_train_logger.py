@@ -2,10 +2,15 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import warnings
 
 import pytest
+import torch
+from speechbrain.utils.checkpoints import torch_save
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.train_logger import (
     EpochLogger,
@@ -94,6 +99,18 @@ def test_other_libraries_are_quiet_and_we_are_not():
     ours = logging.getLogger("speechbrain_ext.core")
     ours.setLevel(logging.NOTSET)
     assert ours.getEffectiveLevel() == logging.getLogger().level
+
+
+def test_two_warnings_of_libraries_are_not_shown(recwarn, caplog, tmp_path):
+    quiet_libraries()
+    rows = [0] * 4
+    torch.utils.data.DataLoader(rows, num_workers=os.cpu_count() + 1)
+    torch.utils.data.DataLoader(rows, batch_size=2, num_workers=0)
+    warnings.warn("another one", stacklevel=1)
+    assert [str(one.message) for one in recwarn] == ["another one"]
+    torch_save(torch.nn.Identity(), tmp_path / "loss.ckpt")
+    get_logger("speechbrain.utils.checkpoints").warning("another one")
+    assert caplog.messages == ["another one"]
 
 
 def test_nothing_is_said_at_import():

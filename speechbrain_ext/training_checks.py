@@ -10,8 +10,8 @@ from speechbrain_ext.processing.label_filters import (
     make_label_filter,
 )
 from speechbrain_ext.utils.model_selection import check_select
-from speechbrain_ext.utils.recipe import LABEL_KEYS, yaml_leaves
-from speechbrain_ext.utils.yaml_files import parse_yaml
+from speechbrain_ext.utils.recipe import LABEL_KEYS
+from speechbrain_ext.utils.yaml_files import parse_yaml, yaml_leaves
 
 # Keys whose values blocks refer to
 GLOBAL = ("batch_size", "seed", "sample_rate")

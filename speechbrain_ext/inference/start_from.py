@@ -23,9 +23,8 @@ from speechbrain_ext.inference.safe_weights import (
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 from speechbrain_ext.utils.distributed import all_reduce_sum
-from speechbrain_ext.utils.recipe import yaml_leaves
 from speechbrain_ext.utils.tensors import require_no_nan
-from speechbrain_ext.utils.yaml_files import parse_yaml, read_yaml
+from speechbrain_ext.utils.yaml_files import parse_yaml, read_yaml, yaml_leaves
 
 logger = get_logger(__name__)
 

@@ -20,6 +20,7 @@ from speechbrain_ext.utils.yaml_files import (
     check_references,
     parse_yaml,
     read_yaml,
+    yaml_leaves,
 )
 
 logger = get_logger(__name__)
@@ -325,40 +326,6 @@ class RecipeText:
 def _is_block(key, leaves):
     """Whether a key is a block in one YAML; its own keys say what changed."""
     return any(leaf.startswith(f"{key}.") for leaf in leaves)
-
-
-def yaml_leaves(node, name=""):
-    """The values and tags of a YAML, with their dotted keys.
-
-    Arguments
-    ---------
-    node : object
-        A value that ruamel.yaml has read, such as a whole recipe.
-    name : str
-        Dotted key of the value.
-
-    Yields
-    ------
-    name : str
-        The dotted key; it ends with `` tag`` for a tag.
-    value : str
-        The value or the tag, as text.
-
-    Example
-    -------
-    >>> dict(yaml_leaves({"a": {"b": 1, "c": [2]}}))
-    {'a.b': '1', 'a.c': '[2]'}
-    """
-    tag = getattr(getattr(node, "tag", None), "value", None)
-    if tag:
-        yield f"{name} tag", tag
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from yaml_leaves(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(node, list):
-        yield name, str(list(node))
-    else:
-        yield name, str(getattr(node, "value", node))
 
 
 def require_resumable(folder, text):

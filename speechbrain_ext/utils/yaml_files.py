@@ -272,3 +272,37 @@ def _items(node):
         if key.value == "<<":
             yield from _items(value)
     yield from ((str(key.value), value) for key, value in node.value)
+
+
+def yaml_leaves(node, name=""):
+    """The values and tags of a YAML, with their dotted keys.
+
+    Arguments
+    ---------
+    node : object
+        A value that ruamel.yaml has read, such as a whole recipe.
+    name : str
+        Dotted key of the value.
+
+    Yields
+    ------
+    name : str
+        The dotted key; it ends with `` tag`` for a tag.
+    value : str
+        The value or the tag, as text.
+
+    Example
+    -------
+    >>> dict(yaml_leaves({"a": {"b": 1, "c": [2]}}))
+    {'a.b': '1', 'a.c': '[2]'}
+    """
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    if tag:
+        yield f"{name} tag", tag
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from yaml_leaves(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(node, list):
+        yield name, str(list(node))
+    else:
+        yield name, str(getattr(node, "value", node))

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import io
-import json
 import os
 import pickle
 import signal
@@ -20,18 +19,14 @@ from test_embedding import Encoder
 
 from speechbrain_ext.dataio.audio import AudioError
 from speechbrain_ext.dataio.crops import Crops
-from speechbrain_ext.inference import embedding_store
 from speechbrain_ext.inference.embedding import embed_utterances
 from speechbrain_ext.inference.embedding_store import (
     EmbeddingStore,
-    model_fingerprint,
     stored_embeddings,
     utterance_keys,
 )
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.utils.files import LOCK, locked_folder
-from speechbrain_ext.utils.journal import JOURNAL
-from speechbrain_ext.utils.seals import checksums
 
 
 class Counting(Encoder):
@@ -418,33 +413,6 @@ def test_killed_run_leaves_what_it_had(manifest, encoder, tmp_path):
     found = stored_embeddings(encoder, manifest, store, 1.0)
     assert encoder.seen == 6 - len(kept)
     torch.testing.assert_close(found, embed_utterances(encoder, manifest))
-
-
-def test_fingerprint_follows_what_makes_embeddings(tmp_path):
-    (tmp_path / "hyperparams.yaml").write_text("a: 1")
-    (tmp_path / "embedding_model.ckpt").write_bytes(b"weights")
-    first = model_fingerprint(tmp_path)
-    others = ["LICENSE", "README.md", "calibration.json", "encoder.onnx"]
-    others += ["encoder.pt2", "normalization.npz", "sums.json"]
-    for name in [*embedding_store.APART, JOURNAL, LOCK, *others]:
-        (tmp_path / name).write_text("other")
-    assert model_fingerprint(tmp_path) == first
-    (tmp_path / "embedding_model.ckpt").write_bytes(b"Weights")
-    assert model_fingerprint(tmp_path) != first
-    # a folder from the Hub may have only one of the two forms
-    (tmp_path / "embedding_model.safetensors").write_bytes(b"weights")
-    sums = checksums(tmp_path, ["embedding_model.ckpt"])
-    (tmp_path / "sums.json").write_text(json.dumps(sums))
-    both = model_fingerprint(tmp_path)
-    # without trust nobody loads a changed twin, with trust it is loaded
-    (tmp_path / "embedding_model.ckpt").write_bytes(b"changed")
-    assert model_fingerprint(tmp_path) != both
-    (tmp_path / "embedding_model.ckpt").unlink()
-    assert model_fingerprint(tmp_path) == both
-    (tmp_path / "embedding_model.safetensors").write_bytes(b"Weights")
-    assert model_fingerprint(tmp_path) != both
-    with pytest.raises(FileNotFoundError, match="no hyperparams"):
-        model_fingerprint(tmp_path / "none")
 
 
 def test_embeddings_of_another_precision_are_apart(manifest, encoder, tmp_path):

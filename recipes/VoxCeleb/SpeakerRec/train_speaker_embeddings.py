@@ -368,6 +368,7 @@ def train(recipe, run_opts, hparams, text):
     output_folder = pathlib.Path(hparams["output_folder"])
     save_folder = hparams["save_folder"]
     device = run_opts["device"] or infer_device()
+    logs = filter(None, [getattr(hparams["train_logger"], "save_file", None)])
     with removed_on_error(output_folder), removed_on_error(save_folder):
         main_process_first(claim_folders, output_folder, save_folder, text)
         if run_opts["debug"]:
@@ -375,8 +376,9 @@ def train(recipe, run_opts, hparams, text):
         # a run that is refused leaves the data of the one before it
         with restored_links(save_folder, OUTPUTS.values()):
             manifest, labels, dev_data, others = read_data(hparams, device)
-    logs = filter(None, [getattr(hparams["train_logger"], "save_file", None)])
-    main_process_first(start_experiment, output_folder, text, __file__, logs)
+            main_process_first(
+                start_experiment, output_folder, text, __file__, logs
+            )
     main_process_first(require_exportable, output_folder / "pretrained")
     train_set = raise_on_all(train_loader, hparams, device, manifest, labels)
     dev, means = raise_on_all(dev_loader, hparams, dev_data), None

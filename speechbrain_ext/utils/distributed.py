@@ -309,6 +309,8 @@ def all_reduce_mean(value):
     return value / world_size()
 
 
+# torch.compile would lose the gradient of a function that communicates
+@torch.compiler.disable
 def all_gather(x, weight=1):
     """Gathers the rows of all processes, with gradients.
 
@@ -336,6 +338,7 @@ def all_gather(x, weight=1):
     return x if world_size() == 1 else _Gather.apply(x, weight)
 
 
+@torch.compiler.disable
 def all_reduce_sum(x):
     """Sums a tensor over the processes; the gradient passes unchanged.
 

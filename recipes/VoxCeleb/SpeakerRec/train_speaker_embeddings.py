@@ -131,7 +131,7 @@ class SpeakerBrain(LabelFilteringBrain):
         features = self.modules.compute_features(wavs, **options)
         features = self.modules.mean_var_norm(features, lengths)
         if train and self.hparams.spec_augment is not None:
-            features = self.hparams.spec_augment(features, seeds)
+            features = self.hparams.spec_augment(features, seeds, lengths)
         embeddings = self.encode(features, lengths)
         return self.modules.classifier(embeddings) if train else embeddings
 

@@ -94,6 +94,28 @@ def test_two_processes_give_what_one_gives():
         assert len(order) == 1 + number
 
 
+def compiled():
+    """Gradients through the collectives, without and with torch.compile."""
+
+    def step(x):
+        return (
+            all_gather(x.sin()).square().sum() + all_reduce_sum(x).cos().sum()
+        )
+
+    found = []
+    for call in (step, torch.compile(step, backend="eager")):
+        x = torch.full((2,), 1.0 + rank(), requires_grad=True)
+        call(x).backward()
+        found.append(x.grad)
+    return found
+
+
+def test_compiled_collectives_keep_their_gradients():
+    for gradient, other in on_processes(compiled, 2):
+        assert gradient.abs().min() > 0
+        torch.testing.assert_close(other, gradient)
+
+
 def test_one_process_needs_no_others():
     x = torch.ones(2, requires_grad=True)
     for function in (all_gather, all_reduce_sum, replicated, all_reduce_mean):

@@ -245,7 +245,7 @@ def offer_verification(hparams, recipe, folder, cohort, trial_lists):
     hparams : dict
         The objects of the training recipe.
     recipe : str
-        Path of its YAML; that of the verification is beside it.
+        Path of the verification's YAML.
     folder : str | pathlib.Path
         The exported encoder.
     cohort : str | pathlib.Path
@@ -254,7 +254,6 @@ def offer_verification(hparams, recipe, folder, cohort, trial_lists):
         The trial lists of the corpus; None where they are not known.
     """
     logger.info(f"The encoder is in {folder}. To verify trials:")
-    verification = pathlib.Path(recipe).parent / hparams["verification_recipe"]
     save_folder = pathlib.Path(hparams["save_folder"])
     held_out = hparams["dev_speakers"] and not hparams["dev_label_noise"]
     lists, calibration = hparams["trial_lists"], None
@@ -266,7 +265,7 @@ def offer_verification(hparams, recipe, folder, cohort, trial_lists):
         logger.info(
             "Write a trial list first, with a line `1 path path` or `0 path "
             "path` for each trial, and pass it as --trial_lists to "
-            f"speaker_verification_cosine.py {verification}."
+            f"speaker_verification_cosine.py {recipe}."
         )
         return
     options = {
@@ -278,7 +277,7 @@ def offer_verification(hparams, recipe, folder, cohort, trial_lists):
         "layout": hparams["layout"],
         "trial_lists": lists,
     }
-    log_command("speaker_verification_cosine.py", verification, options)
+    log_command("speaker_verification_cosine.py", recipe, options)
 
 
 def log_command(script, recipe, options):

@@ -195,6 +195,9 @@ def test_models_are_enrolled_with_several_utterances(
         "calibrate": "[]",
     }
     done = run(recipe, SCRIPT, YAML, **options)
+    assert "`conditions` are those of utterances" in done.stderr
+    del options["conditions"]
+    done = run(recipe, SCRIPT, YAML, **options)
     assert done.returncode == 0, done.stderr
     written = tmp_path / "out" / "scores_models_cosine.txt"
     enrol, test, *_ = read_scores(written)

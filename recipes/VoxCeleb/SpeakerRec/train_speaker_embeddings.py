@@ -409,7 +409,8 @@ def train(recipe, run_opts, hparams, text):
         if history := read_history(folder.with_name("epochs.jsonl")):
             training_curves(history, folder.with_name("training.png"))
             label_noise_curves(history, folder.with_name("label_noise.png"))
-        offer_verification(hparams, recipe, folder, *others)
+        beside = pathlib.Path(recipe).parent / hparams["verification_recipe"]
+        offer_verification(hparams, beside, folder, *others)
     shut_down_processes()
     return folder
 

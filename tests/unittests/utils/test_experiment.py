@@ -116,7 +116,7 @@ def test_the_command_to_verify_fits_the_corpus(
 ):
     hparams = HPARAMS | {"dev_speakers": dev_speakers}
     with caplog.at_level(logging.INFO):
-        offer_verification(hparams, "h/a.yaml", "enc", "train.csv", lists)
+        offer_verification(hparams, "h/verify.yaml", "enc", "train.csv", lists)
     command = "python speaker_verification_cosine.py h/verify.yaml "
     command += "--data_folder=/data --pretrained_folder=enc "
     command += "--cohort_manifest=train.csv"

@@ -309,8 +309,6 @@ def all_reduce_mean(value):
     return value / world_size()
 
 
-# torch.compile would lose the gradient of a function that communicates
-@torch.compiler.disable
 def all_gather(x, weight=1):
     """Gathers the rows of all processes, with gradients.
 
@@ -338,7 +336,6 @@ def all_gather(x, weight=1):
     return x if world_size() == 1 else _Gather.apply(x, weight)
 
 
-@torch.compiler.disable
 def all_reduce_sum(x):
     """Sums a tensor over the processes; the gradient passes unchanged.
 
@@ -384,6 +381,11 @@ def replicated(x):
     return x if world_size() == 1 else _Replicated.apply(x)
 
 
+def _new(x):
+    """A copy for torch.compile, which loses gradients of what was changed."""
+    return x.clone() if torch.compiler.is_compiling() else x
+
+
 class _Gather(torch.autograd.Function):
     """All-gather; the backward pass sums the gradients of the own rows."""
 
@@ -393,7 +395,7 @@ class _Gather(torch.autograd.Function):
         x = x.contiguous()
         every = x.new_empty(world_size() * x.shape[0], *x.shape[1:])
         torch.distributed.all_gather_into_tensor(every, x)
-        return every
+        return _new(every)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -410,7 +412,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx, x):
         total = x.clone()
         torch.distributed.all_reduce(total)
-        return total
+        return _new(total)
 
     @staticmethod
     def backward(ctx, gradient):

@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.text_files import read_text, shorten
+from speechbrain_ext.dataio.text_files import shorten, text_digest
 
 logger = get_logger(__name__)
 
@@ -251,8 +251,7 @@ def corpus_fingerprint(files, trial_lists=()):
         named = "\n".join(map(str, files[column].to_numpy()))
         digest.update(hashlib.sha256(named.encode()).digest())
     for path in trial_lists:
-        text = read_text(path, "trial list").encode()
-        digest.update(hashlib.sha256(text).digest())
+        digest.update(bytes.fromhex(text_digest(path, "trial list")))
     return digest.hexdigest()
 
 

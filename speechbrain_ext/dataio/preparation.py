@@ -1,7 +1,6 @@
 """What a preparation is asked for, what it made, and what it says of it."""
 
 import dataclasses
-import hashlib
 import json
 import numbers
 import os
@@ -10,7 +9,7 @@ import pathlib
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.score_files import require_distinct_names
-from speechbrain_ext.dataio.text_files import read_text, shorten
+from speechbrain_ext.dataio.text_files import read_text, shorten, text_digest
 from speechbrain_ext.dataio.trials import write_expanded_trials
 
 logger = get_logger(__name__)
@@ -127,7 +126,8 @@ def read_prepared(save_folder, trial_lists=None):
         lists = options["trial_lists"]
         digests = options.get("summary", {}).get("trial_list_digests", {})
         prepared = prepared_corpus(save_folder, lists)
-        enrolled = _in_folder(lists, os.path.join(save_folder, ENROLMENT))
+        folder = os.path.abspath(os.path.join(save_folder, ENROLMENT))
+        enrolled = folder in map(os.path.dirname, lists)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is broken ({type(error).__name__}: {shorten(error)}); "
@@ -137,59 +137,21 @@ def read_prepared(save_folder, trial_lists=None):
     if trial_lists is None:
         if enrolled:
             flaw = "it has the trial lists of an `enrolment`"
-        trial_lists = lists
     elif set(trial_lists) != set(lists):
         flaw = "it was made for other `trial_lists`"
     if not flaw:  # a training does not need the lists any more
-        there = [p for p in digests if os.path.exists(p)]
-        now = trial_list_digests(there)
-        changed = [path for path in there if now[path] != digests[path]]
-        flaw = " and ".join(f"{path} has changed since" for path in changed)
+        flaw = " and ".join(
+            f"{path} has changed since"
+            for path, digest in digests.items()
+            if os.path.exists(path)
+            and text_digest(path, "trial list") != digest
+        )
     if flaw:
         raise ValueError(
             f"The preparation {path} does not fit what is wanted now: {flaw}; "
             "set `skip_prep` to False."
         )
     return prepared
-
-
-def trial_list_digests(paths):
-    """Computes digests of trial lists.
-
-    Arguments
-    ---------
-    paths : list of str
-        The lists.
-
-    Returns
-    -------
-    dict
-        SHA-256 of each list, hexadecimal, by its path.
-
-    Raises
-    ------
-    OSError
-        If a list cannot be read.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "veri.txt"
-    >>> _ = path.write_text("1 a b")
-    >>> len(trial_list_digests([path])[path])
-    64
-    """
-    digests = {}
-    for path in paths:
-        text = read_text(path, "trial list").encode()
-        digests[path] = hashlib.sha256(text).hexdigest()
-    return digests
-
-
-def _in_folder(paths, folder):
-    """Whether one of the paths lies in a folder."""
-    return any(
-        os.path.dirname(path) == os.path.abspath(folder) for path in paths
-    )
 
 
 def expand_trial_lists(paths, models, folder):

@@ -1,6 +1,7 @@
 """Lists and tables of the user: finding, reading and quoting them."""
 
 import filecmp
+import hashlib
 import io
 import os
 import stat
@@ -157,6 +158,38 @@ def read_text(path, what):
             f"{_line_of(raw, error.start)} that is not UTF-8; save it as UTF-8."
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def text_digest(path, what):
+    """Computes a digest of a text file, whatever its line ends.
+
+    Arguments
+    ---------
+    path : str
+        The file, UTF-8.
+    what : str
+        What a message calls it, for example ``trial list``.
+
+    Returns
+    -------
+    str
+        SHA-256 of its text as ``read_text`` returns it, hexadecimal.
+
+    Raises
+    ------
+    OSError
+        If it does not exist or cannot be read.
+    ValueError
+        If it is not a regular file, or not text.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "list.txt"
+    >>> _ = path.write_bytes(b"1 a b\\r\\n")
+    >>> text_digest(path, "trial list")[:8]
+    '075042c3'
+    """
+    return hashlib.sha256(read_text(path, what).encode()).hexdigest()
 
 
 def read_lines(path, what):

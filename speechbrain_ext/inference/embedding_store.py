@@ -24,10 +24,10 @@ from speechbrain_ext.utils.seals import SUMS, seal_flaw
 
 logger = get_logger(__name__)
 
-# Files of a pretrained folder that do not affect the embeddings
 # What can determine embeddings: weights, YAMLs and classes of an author
 SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin", ".py")
 SUFFIXES += (".yaml", ".yml")
+# Of these, what does not affect them
 APART = {
     "recipe.yaml",
     "label_encoder.ckpt",

@@ -13,11 +13,13 @@ logger = get_logger(__name__)
 WORDS = {"enrol": "enrolment", "test": "test utterance"}
 
 
-def require_models(scorings, conditions=None):
-    """Raises if something is wanted that models do not have.
+def require_models(enrolment, scorings, conditions=None):
+    """Raises if there are models, and something is wanted that they lack.
 
     Arguments
     ---------
+    enrolment : str
+        The enrolment list; None if there are no models.
     scorings : sequence of str
         Names of scorings.
     conditions : str
@@ -26,13 +28,18 @@ def require_models(scorings, conditions=None):
     Raises
     ------
     ValueError
-        If ``crops`` is among the scorings, or there is a table.
+        If there are models, and ``crops`` is among the scorings or there is a
+        table.
 
     Example
     -------
-    >>> require_models(["cosine"])
+    >>> require_models("models.txt", ["cosine"])
     """
-    remedy = "but `enrolment` has models; use only one of the two."
+    if enrolment is None:
+        return
+    remedy = (
+        f"but `enrolment` has models: {enrolment}; use only one of the two."
+    )
     if "crops" in scorings:
         raise ValueError(
             f"The scoring crops compares single utterances, {remedy}"
@@ -75,17 +82,19 @@ class TrialEmbeddings:
         self.speakers = manifest["spk_id"].tolist()
         self.seconds = manifest["duration"].to_numpy(copy=True)
         self.rows = pd.Series(range(len(ids)), index=ids)
-        self.enrol_rows, self.models = self.rows, {}
+        self.enrol_rows, self.own = self.rows, {}
         if models is not None:
             self._enrol(models)
 
     def _enrol(self, models):
         """Adds a row for each model whose utterances are all there."""
-        models = {
-            name: self.rows[ids].tolist()
+        known = set(self.rows.index)
+        self.own = {
+            name: set(ids)
             for name, ids in models.items()
-            if set(ids) <= set(self.rows.index)
+            if known.issuperset(ids)
         }
+        models = {name: self.rows[models[name]].tolist() for name in self.own}
         mixed = [
             name
             for name, rows in models.items()
@@ -96,7 +105,6 @@ class TrialEmbeddings:
                 f"Models in `enrolment` with utterances of several speakers: "
                 f"{len(mixed)}, for example {mixed[0]}; check the list."
             )
-        self.models = models
         first = len(self.embeddings)
         made = enrolment_embeddings(self.embeddings, list(models.values()))
         self.embeddings = torch.cat([self.embeddings, made])
@@ -152,13 +160,10 @@ class TrialEmbeddings:
 
     def _warn_of_own_tests(self, path, trials):
         """Warns of trials whose test utterance is one of its model's."""
-        own = 0
-        if self.models:
-            pairs = zip(trials["enrol"], trials["test"], strict=True)
-            own = sum(
-                self.rows.get(test, -1) in self.models.get(model, ())
-                for model, test in pairs
-            )
+        own = sum(
+            test in self.own.get(model, ())
+            for model, test in zip(trials["enrol"], trials["test"], strict=True)
+        )
         if own:
             logger.warning(
                 f"{path.name}: the test utterance of {own} "

@@ -381,8 +381,12 @@ def replicated(x):
     return x if world_size() == 1 else _Replicated.apply(x)
 
 
-def _new(x):
-    """A copy for torch.compile, which loses gradients of what was changed."""
+def _output(x):
+    """A tensor changed in place, as an output that torch.compile can trace.
+
+    Under torch.compile an autograd function that returns such a tensor itself
+    passes no gradient; a copy does.
+    """
     return x.clone() if torch.compiler.is_compiling() else x
 
 
@@ -395,7 +399,7 @@ class _Gather(torch.autograd.Function):
         x = x.contiguous()
         every = x.new_empty(world_size() * x.shape[0], *x.shape[1:])
         torch.distributed.all_gather_into_tensor(every, x)
-        return _new(every)
+        return _output(every)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -412,7 +416,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx, x):
         total = x.clone()
         torch.distributed.all_reduce(total)
-        return _new(total)
+        return _output(total)
 
     @staticmethod
     def backward(ctx, gradient):

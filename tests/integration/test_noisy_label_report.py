@@ -85,6 +85,9 @@ def test_every_score_is_reported_and_marks_are_read_back(
     assert not (folder / "labels.html").exists()  # of the report before
     said = error_of(main, exported, folder / "cleaned.csv", folder)
     assert "would be replaced" in said
+    said = error_of(main, exported, written, folder, "--score=sub_center")
+    assert "no sub-centers" in said  # the report before is still whole
+    assert len(read_manifest(folder / "cleaned.csv")) == 11
 
 
 def test_losses_of_the_run_are_reported(main, trained, tmp_path):

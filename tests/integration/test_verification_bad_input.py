@@ -325,7 +325,7 @@ def test_crops_go_neither_with_models_nor_with_a_calibration(
     path, stored = tmp_path / "models.txt", tmp_path / "stored"
     path.write_text("model a/1/1 a/1/2\n")
     for changes, words in (
-        ({"enrolment": path}, "`enrolment` has models"),
+        ({"enrolment": path}, f"`enrolment` has models: {path}"),
         ({"calibrate": "[crops]"}, "`calibrate` must be one of cosine"),
         ({"crops": 0}, "`crops` must be an integer from 1 to 1000, got 0"),
         ({"crop_seconds": 0.05}, "`crop_seconds` must be a number from 0.1"),

@@ -108,7 +108,7 @@ def suite(source, folder, asked, device, workers):
 def check_target(source, target):
     """Raises where a noisy list would replace what is needed later."""
     path = pathlib.Path(target)
-    report = path.with_name("label_noise.json")
+    report, remedy = path.with_name("label_noise.json"), "name another one"
     prepared = path.with_name(OUTPUTS["done"]).exists()
     if path.exists() and path.samefile(source):
         reason = "is the clean manifest itself"
@@ -116,9 +116,10 @@ def check_target(source, target):
         reason = "is a file of a preparation, which would write it again"
     elif report.exists() and not path.exists():
         reason = f"would replace {report}, the report of another list"
+        remedy = "name one in another folder"
     else:
         return
-    raise ValueError(f"The target {target} {reason}; name another one.")
+    raise ValueError(f"The target {target} {reason}; {remedy}.")
 
 
 def single(source, target, asked, device):

@@ -132,9 +132,6 @@ def draw(scores, wrong, found, folder):
 def write(encoder, manifest, marks, arguments):
     """Writes all files and returns the report."""
     folder, name = arguments.output_folder, arguments.score
-    for left in OPTIONAL:  # of an earlier report
-        if is_own(folder / left):
-            remove_own(folder / left)
     scores, single = scored(encoder, manifest, arguments)
     require_score(name, scores, arguments)
     wrong, found = detection(scores, manifest)
@@ -145,6 +142,9 @@ def write(encoder, manifest, marks, arguments):
     report["utterances of labels with one session"] = single
     columns = [c for c in ("ID", "spk_id", "spk_id_clean") if c in manifest]
     table = pd.concat([manifest[columns], scores], axis=1)
+    for left in OPTIONAL:  # of an earlier report
+        if is_own(folder / left):
+            remove_own(folder / left)
     with atomic_write(folder / "label_scores.csv") as file:
         table.to_csv(file, index=False, lineterminator="\n")
     draw(scores, wrong, found, folder)

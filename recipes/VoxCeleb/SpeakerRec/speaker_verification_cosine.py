@@ -28,6 +28,7 @@ from speechbrain_ext.dataio.corpus import corpus_folders
 from speechbrain_ext.dataio.crops import Crops
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.preparation import (
+    ENROLMENT,
     expand_trial_lists,
     prepared_corpus,
     require_trial_lists,
@@ -140,8 +141,8 @@ def check(hparams):
         find_scoring(name)
     for name in hparams["calibrate"]:
         find_calibrated_scoring(name)
-    if hparams["enrolment"] is not None:
-        require_models(hparams["scorings"], hparams["conditions"])
+    keys = "enrolment", "scorings", "conditions"
+    require_models(*(hparams[key] for key in keys))
     pretrained_folder(hparams["pretrained_folder"])
 
 
@@ -163,19 +164,17 @@ def prepare(hparams):
         models = read_enrolment(hparams["enrolment"])
         folders = corpus_folders(hparams["data_folder"])
         named = resolve_trial_lists(lists, folders)
-        folder = pathlib.Path(hparams["save_folder"], "enrolment")
+        folder = pathlib.Path(hparams["save_folder"], ENROLMENT)
         lists = expand_trial_lists(named, models, folder)
     # without a cohort from this corpus its training files need not be there
-    test_only = hparams["cohort_manifest"] is not None or not wants_cohort(
-        hparams
-    )
+    from_corpus = wants_cohort(hparams) and hparams["cohort_manifest"] is None
     prepared = prepare_voxceleb(
         data_folder=hparams["data_folder"],
         save_folder=hparams["save_folder"],
         trial_lists=lists,
         max_unreadable=hparams["max_unreadable"],
         seed=hparams["seed"],
-        test_only=test_only,
+        test_only=not from_corpus,
         skip_prep=hparams["skip_prep"],
         file_list=hparams["file_list"],
         layout=hparams["layout"],

@@ -44,10 +44,9 @@ from speechbrain_ext.dataio.preparation import (
     log_summary,
     prepared_corpus,
     read_prepared,
-    trial_list_digests,
 )
 from speechbrain_ext.dataio.splits import hold_out_speakers, require_speakers
-from speechbrain_ext.dataio.text_files import find_file, shorten
+from speechbrain_ext.dataio.text_files import find_file, shorten, text_digest
 from speechbrain_ext.dataio.trials import (
     make_trials,
     read_trials,
@@ -300,7 +299,9 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
         }
     summary |= {name: len(tables[name]) for name in wanted if name != "kaldi"}
     summary["trial_lists"] = len(options["trial_lists"])
-    summary["trial_list_digests"] = trial_list_digests(options["trial_lists"])
+    summary["trial_list_digests"] = {
+        path: text_digest(path, "trial list") for path in options["trial_lists"]
+    }
     return {name: tables[name] for name in wanted}, summary
 
 

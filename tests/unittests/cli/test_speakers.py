@@ -66,7 +66,7 @@ def test_calibration_decides(folder, files, capsys):
     _, out, _ = run(capsys, *words, "--scoring=cosine", "--p-target=0.1")
     assert "at a prior of 0.1" in out and f"{values['cosine']:.4f}" in out
     wrong = refusal(capsys, *words, "--p-target=5")
-    assert "must be a probability in (0, 1)" in wrong
+    assert "(`p_target`, `p_known`) must be a probability in (0, 1)" in wrong
     assert "must be one of" in refusal(capsys, *words, "--scoring=no")
 
 

@@ -12,8 +12,8 @@ from speechbrain_ext.dataio.preparation import (
     prepared_corpus,
     read_prepared,
     require_trial_lists,
-    trial_list_digests,
 )
+from speechbrain_ext.dataio.text_files import text_digest
 from speechbrain_ext.dataio.trials import read_trials
 
 
@@ -30,8 +30,9 @@ def test_other_trial_lists_than_the_prepared_ones_are_refused(tmp_path):
     lists = [str(tmp_path / name) for name in ("O.txt", "E.txt")]
     for path in lists:
         pathlib.Path(path).write_text("1 a b\n")
-    digests = {"trial_list_digests": trial_list_digests(lists)}
-    record = json.dumps({"trial_lists": lists, "summary": digests})
+    digests = {path: text_digest(path, "trial list") for path in lists}
+    summary = {"trial_list_digests": digests}
+    record = json.dumps({"trial_lists": lists, "summary": summary})
     (tmp_path / "prepare.json").write_text(record)
     for wanted in (None, lists, lists[::-1]):
         assert len(read_prepared(tmp_path, wanted).trial_lists) == 2

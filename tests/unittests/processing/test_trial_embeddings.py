@@ -67,7 +67,8 @@ def test_odd_models_are_warned_of(tmp_path, caplog):
 
 
 def test_what_models_do_not_have_is_refused():
+    require_models(None, ["crops"], "genders.csv")
     with pytest.raises(ValueError, match="scoring crops"):
-        require_models(["cosine", "crops"])
+        require_models("m.txt", ["cosine", "crops"])
     with pytest.raises(ValueError, match="`conditions`"):
-        require_models(["cosine"], "genders.csv")
+        require_models("m.txt", ["cosine"], "genders.csv")

@@ -298,7 +298,8 @@ def _add_score(commands):
         "score",
         "score",
         "Writes the score of each trial of a list. A line is `1|0 enrol test` "
-        "(VoxCeleb)\nor `enrol test target|nontarget` (Kaldi).",
+        "(VoxCeleb),\n`enrol test target|nontarget` (Kaldi), or `enrol test` "
+        "without labels.",
         "speechbrain-ext score veri_test2.txt --audio /data/VoxCeleb1/wav \\\n"
         "    --encoder pretrained --out scores.txt --scoring asnorm",
     )
@@ -328,8 +329,8 @@ def _add_score(commands):
     parser.add_argument(
         "--form",
         choices=["wespeaker", "kaldi"],
-        default="wespeaker",
-        help="with the label as a fourth word (default), or without",
+        help="with the label as a fourth word (default where there are "
+        "labels), or without",
     )
     _add_decision(parser)
     _add_batches(parser)

@@ -9,6 +9,7 @@ import sys
 import warnings
 
 from speechbrain_ext.cli.arguments import ERROR, INTERRUPTED, make_parser
+from speechbrain_ext.utils.home import expand_home
 
 
 def main(argv=None):
@@ -39,8 +40,8 @@ def main(argv=None):
     >>> main(["identify", "a.wav", "--encoder=no", "--enrolments=no.npz"])
     2
     """
-    words = sys.argv[1:] if argv is None else [str(word) for word in argv]
-    arguments = make_parser().parse_args([_with_dashes(word) for word in words])
+    words = [_with_dashes(word) for word in expand_home(argv)]
+    arguments = make_parser().parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.simplefilter("ignore")  # those of other packages
     try:

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import torch
 
 from speechbrain_ext.cli.answer import Answer
@@ -84,16 +85,24 @@ def score(arguments):
     Returns
     -------
     Answer
-        What was written, and the equal error rate.
+        What was written, and the equal error rate if the list has target and
+        nontarget trials.
 
     Raises
     ------
     ValueError
-        If ``--llr`` is given, and there is no calibration for it.
+        If ``--llr`` is given, and there is no calibration for it, or labels
+        are asked for that the list does not have.
     """
     require_batches(arguments)
     require_own(arguments.out)
-    trials = read_trials(arguments.trials)
+    trials = read_trials(arguments.trials, labelled=False)
+    form = arguments.form
+    if form == "wespeaker" and "target" not in trials:
+        raise ValueError(
+            f"--form=wespeaker writes labels, and {arguments.trials} has none; "
+            "leave --form out."
+        )
     models = arguments.models and read_enrolment(arguments.models)
     named = set(trials["test"])
     if models:
@@ -125,38 +134,39 @@ def score(arguments):
     table = TrialEmbeddings(
         manifest.assign(spk_id=""), torch.from_numpy(embeddings), models
     )
-    _, sides = table.trials(pathlib.Path(arguments.trials))
+    _, sides = table.trials(pathlib.Path(arguments.trials), labelled=False)
     scores = verifier.decisions.back_end.scores(
         scoring, table.embeddings, *sides
     ).double()
     if arguments.llr:
         scores = torch.from_numpy(calibration(scores.numpy()))
-    targets = torch.from_numpy(trials["target"].to_numpy(copy=True))
+    labelled = "target" in trials
+    known = trials["target"] if labelled else np.zeros(len(trials), bool)
+    targets = torch.from_numpy(np.array(known))
     write_scores(
         arguments.out,
         trials["enrol"].tolist(),
         trials["test"].tolist(),
         scores,
         targets,
-        arguments.form,
+        form or ("wespeaker" if labelled else "kaldi"),
     )
-    eer, _ = EER(scores[targets], scores[~targets])
-    cost, _ = minDCF(scores[targets], scores[~targets], p_target=P_TARGET)
     label = find_scoring(scoring).label
-    text = (
-        f"{arguments.out}: {len(trials)} trials by {label}, EER "
-        f"{100 * eer:.2f} %, minDCF({P_TARGET}) {cost:.4f}"
-    )
+    text = f"{arguments.out}: {len(trials)} trials by {label}"
     values = {
         "out": arguments.out,
         "trials": len(trials),
-        "targets": int(targets.sum()),
         "files": len(manifest),
         "scoring": scoring,
         "log_likelihood_ratios": arguments.llr,
-        "eer": float(eer),
-        "min_dcf": float(cost),
-        "p_target": P_TARGET,
         "fingerprint": verifier.fingerprint,
     }
+    if labelled:
+        values["targets"] = int(targets.sum())
+    if 0 < targets.sum() < len(targets):
+        eer, _ = EER(scores[targets], scores[~targets])
+        cost, _ = minDCF(scores[targets], scores[~targets], p_target=P_TARGET)
+        text += f", EER {100 * eer:.2f} %, minDCF({P_TARGET}) {cost:.4f}"
+        values |= {"eer": float(eer), "min_dcf": float(cost)}
+        values["p_target"] = P_TARGET
     return Answer(text, values)

@@ -22,24 +22,28 @@ LIST_NAMES = ("veri_*.txt", "list_test_*.txt", "*trials*.txt")
 SHOWN = 20  # names that an error quotes
 
 
-def read_trials(path):
+def read_trials(path, labelled=True):
     """Reads a trial list in VoxCeleb's or in Kaldi's form.
 
     A line is ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``
-    (Kaldi); the first line decides which for the whole list. Empty lines are
-    skipped. A trial that occurs more than once is kept each time, since
-    published lists have such trials and published results count them.
+    (Kaldi), or ``enrol test`` if it needs no label; the first line decides
+    which for the whole list. Empty lines are skipped. A trial that occurs more
+    than once is kept each time, since published lists have such trials and
+    published results count them.
 
     Arguments
     ---------
     path : str
         The list, UTF-8.
+    labelled : bool
+        Whether it must have target and nontarget trials, as error rates need.
 
     Returns
     -------
     pandas.DataFrame
         enrol and test (IDs as a manifest has them, see
-        ``utterance_ids.utterance_id``) and target (bool), in the list's order.
+        ``utterance_ids.utterance_id``) and, if the list has labels, target
+        (bool), in the list's order.
 
     Raises
     ------
@@ -47,8 +51,8 @@ def read_trials(path):
         If there is no such file, or it cannot be read.
     ValueError
         If it is not text, a line has another form, two files would have one
-        ID, there are no trials, or all are of one kind, which leaves the
-        error rates undefined.
+        ID, there are no trials, or all are of one kind although there must
+        be both.
 
     Example
     -------
@@ -65,20 +69,26 @@ def read_trials(path):
             f"The trial list {path} has no trials; a line is "
             "`1|0 enrol test` or `enrol test target|nontarget`."
         )
-    kaldi = text.lstrip().partition("\n")[0].split()[-1] in KALDI_LABELS
-    at, labels = (2, KALDI_LABELS) if kaldi else (0, VOXCELEB_LABELS)
+    first = text.lstrip().partition("\n")[0].split()
+    form, at, labels = "1|0 enrol test", 0, VOXCELEB_LABELS
+    if len(first) == 2 and not labelled:
+        form, at, labels = "enrol test", None, {}
+    elif first[-1] in KALDI_LABELS:
+        form, at, labels = "enrol test target|nontarget", 2, KALDI_LABELS
+    size = len(form.split())
     for number, line in enumerate(text.split("\n"), start=1):
         trial = line.split()
-        if trial and (len(trial) != 3 or trial[at] not in labels):
-            form = "enrol test target|nontarget" if kaldi else "1|0 enrol test"
+        if trial and (
+            len(trial) != size or (labels and trial[at] not in labels)
+        ):
             raise ValueError(
                 f"Line {number} of the trial list {path} is broken: "
                 f"`{shorten(line)}` must be `{form}`, without white space in "
                 "a name; correct or remove it."
             )
-    columns = [fields[0::3], fields[1::3], fields[2::3]]
-    targets = [labels[label] for label in columns.pop(at)]
-    if len(set(targets)) < 2:
+    columns = [fields[start::size] for start in range(size)]
+    targets = [labels[label] for label in columns.pop(at)] if labels else []
+    if labelled and len(set(targets)) < 2:
         kind = "target" if targets[0] else "nontarget"
         raise ValueError(
             f"The trial list {path} has only {kind} trials ({len(targets)}); "
@@ -86,7 +96,8 @@ def read_trials(path):
         )
     ids = utterance_ids(dict.fromkeys([*columns[0], *columns[1]]), path)
     enrol, test = ([ids[name] for name in names] for names in columns)
-    return pd.DataFrame({"enrol": enrol, "test": test, "target": targets})
+    known = {"target": targets} if labels else {}
+    return pd.DataFrame({"enrol": enrol, "test": test} | known)
 
 
 def require_utterances(trials, known, path):

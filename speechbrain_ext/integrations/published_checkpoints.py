@@ -28,6 +28,7 @@ from speechbrain_ext.integrations.state_dicts import (
     read_checkpoint,
     renamed_key,
 )
+from speechbrain_ext.utils.home import expand_home
 from speechbrain_ext.utils.yaml_files import read_yaml
 
 CARD = """\
@@ -434,7 +435,7 @@ def main(argv=None):
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--output_folder", required=True)
     parser.add_argument("--input_size", type=int, help="filterbanks")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(expand_home(argv))
     try:
         folder = export_published(
             arguments.family,

@@ -115,13 +115,15 @@ class TrialEmbeddings:
             range(first, first + len(models)), index=list(models)
         )
 
-    def trials(self, path):
+    def trials(self, path, labelled=True):
         """Reads a trial list.
 
         Arguments
         ---------
         path : pathlib.Path
             The list.
+        labelled : bool
+            Whether it must have labels, see ``read_trials``.
 
         Returns
         -------
@@ -135,7 +137,7 @@ class TrialEmbeddings:
         ValueError
             If a name has no embedding.
         """
-        trials = read_trials(path)
+        trials = read_trials(path, labelled)
         doubled = int(trials[["enrol", "test"]].duplicated().sum())
         if doubled:
             logger.warning(

@@ -82,7 +82,8 @@ def test_plot_has_both_systems(script, files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(script, "det_plot", kept)
     picture, written = tmp_path / "det.png", tmp_path / "found.json"
-    options = ["--replicates=20", f"--plot={picture}", f"--json={written}"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = ["--replicates=20", f"--plot={picture}", "--json=~/found.json"]
     script.main([*map(str, files), *options])
     assert picture.read_bytes()[1:4] == b"PNG"
     assert set(json.loads(written.read_text())) == {

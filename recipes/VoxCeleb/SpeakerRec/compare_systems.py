@@ -24,6 +24,7 @@ from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, compare
 from speechbrain_ext.utils.evaluation import metric_functions
 from speechbrain_ext.utils.files import atomic_write, require_own
+from speechbrain_ext.utils.home import expand_home
 from speechbrain_ext.utils.plots import det_plot
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -254,7 +255,7 @@ def make_parser():
 
 def main(argv=None):
     """Prints the table of differences."""
-    arguments = make_parser().parse_args(argv)
+    arguments = make_parser().parse_args(expand_home(argv))
     try:
         check(arguments)
         trials, first, second = read_both(arguments.first, arguments.second)

@@ -26,6 +26,7 @@ from speechbrain_ext.inference.noisy_labels import (
     noisy_manifest,
     speaker_means,
 )
+from speechbrain_ext.utils.home import expand_home
 
 # What --suite takes, besides the manifest and the folder
 OF_SUITE = ("outside", "embeddings_from", "min_sessions")
@@ -144,7 +145,7 @@ def single(source, target, asked, device):
 
 def main(argv=None):
     """Writes the manifest and its report, or the suite."""
-    arguments = vars(command_line().parse_args(argv))
+    arguments = vars(command_line().parse_args(expand_home(argv)))
     source, target = arguments.pop("manifest"), arguments.pop("target")
     device, workers = arguments.pop("device"), arguments.pop("workers")
     whole = arguments.pop("suite")

@@ -46,6 +46,7 @@ from speechbrain_ext.utils.files import (
     locked_folder,
     remove_own,
 )
+from speechbrain_ext.utils.home import expand_home
 from speechbrain_ext.utils.journal import is_own
 from speechbrain_ext.utils.label_page import write_label_page
 from speechbrain_ext.utils.plots import histogram_plot
@@ -224,7 +225,7 @@ def check_arguments(arguments):
 
 def main(argv=None):
     """Writes the report, the scores, the plots, the page and the manifest."""
-    arguments = make_parser().parse_args(argv)
+    arguments = make_parser().parse_args(expand_home(argv))
     folder, marks = arguments.output_folder, None
     try:
         check_arguments(arguments)

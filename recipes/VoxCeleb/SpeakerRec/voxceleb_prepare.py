@@ -61,6 +61,7 @@ from speechbrain_ext.utils.files import (
     refuse_links,
     require_own,
 )
+from speechbrain_ext.utils.home import expand_home
 from speechbrain_ext.utils.journal import has_grown
 
 logger = get_logger(__name__)
@@ -363,12 +364,7 @@ def main(arguments=None):
     )
     add = parser.add_argument
     add("--data_folder", required=True, help="the corpus; several with commas")
-    add(
-        "--save_folder",
-        required=True,
-        type=os.path.expanduser,
-        help="where the manifests go",
-    )
+    add("--save_folder", required=True, help="where the manifests go")
     add("--trial_lists", help="with commas; default: those found in the corpus")
     add("--dev_speakers", type=int, default=0, help="speakers held out")
     add("--dev_trials", type=int, default=2000, help="development trials")
@@ -379,7 +375,7 @@ def main(arguments=None):
     add("--kaldi", action="store_true", help="Kaldi data folders too")
     add("--test_only", action="store_true", help="only the trials' utterances")
     add("--workers", type=int, help="processes; default: one a core")
-    options = vars(parser.parse_args(arguments))
+    options = vars(parser.parse_args(expand_home(arguments)))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         prepare_voxceleb(**options)

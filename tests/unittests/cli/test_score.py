@@ -73,6 +73,36 @@ def test_scores_are_those_of_the_back_end(
     assert len((tmp_path / "k.txt").read_text().split()) == 12
 
 
+@pytest.mark.parametrize("kind", ["no labels", "targets alone"])
+def test_lists_without_error_rates_are_scored(
+    kind, exported, corpus, trials, tmp_path, capsys
+):
+    words = ["--audio", corpus, "--encoder", exported, "--out"]
+    run(capsys, "score", trials, *words, tmp_path / "all.txt")
+    _, _, expected, targets = read_scores(tmp_path / "all.txt")
+    lines = trials.read_text().splitlines()
+    if kind == "no labels":
+        lines = [line.partition(" ")[2] for line in lines]
+    else:
+        lines = [line for line in lines if line.startswith("1")]
+        expected = expected[targets]
+    listed, out = tmp_path / "blind.txt", tmp_path / "blind_scores.txt"
+    listed.write_text("\n".join(lines))
+    code, values = answer(capsys, "score", listed, *words, out)
+    assert code == 0 and values["trials"] == len(lines)
+    assert "eer" not in values and "min_dcf" not in values
+    fields = [line.split() for line in out.read_text().splitlines()]
+    assert [float(field[2]) for field in fields] == expected.tolist()
+    if kind == "no labels":
+        assert {len(field) for field in fields} == {3}
+        assert "targets" not in values
+        asked = ["score", listed, *words, out, "--form=wespeaker"]
+        assert "has none; leave --form out" in refusal(capsys, *asked)
+    else:
+        assert {field[3] for field in fields} == {"target"}
+        assert values["targets"] == len(lines)
+
+
 def test_models_are_the_mean_of_their_files(
     exported, corpus, trials, tmp_path, capsys
 ):

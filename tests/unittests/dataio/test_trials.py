@@ -49,6 +49,28 @@ def test_read_trials_reads_both_forms(tmp_path, text):
     assert trials.target.dtype == bool
 
 
+def test_trials_without_labels_are_read_where_none_are_needed(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("\nid1/a/1.wav id2/a/1.wav\nid1/a/1 id1/b/1\n")
+    trials = read_trials(path, labelled=False)
+    assert trials.to_dict("list") == {
+        "enrol": ["id1/a/1", "id1/a/1"],
+        "test": ["id2/a/1", "id1/b/1"],
+    }
+    with pytest.raises(ValueError, match="Line 2 .* must be `1.0 enrol test`"):
+        read_trials(path)
+    path.write_text("a/a/1 b/a/1\n1 a/a/1 b/a/1\n")
+    with pytest.raises(ValueError, match="Line 2 .* must be `enrol test`,"):
+        read_trials(path, labelled=False)
+    for text in (VOXCELEB, KALDI):
+        path.write_bytes(text.encode())
+        pd.testing.assert_frame_equal(
+            read_trials(path, labelled=False), read_trials(path)
+        )
+    path.write_text("a/a/1 b/a/1 nontarget\n")
+    assert read_trials(path, labelled=False)["target"].tolist() == [False]
+
+
 @pytest.mark.parametrize(
     "text, reason",
     [

@@ -42,14 +42,12 @@ FIXED = (
     "embedding_model.width",
 )
 
-
 # Nor these blocks, and what they are
 LABEL_KEYS = {
     "label_noise": "labels",
     "dev_label_noise": "labels",
     "label_filter": "filter",
 }
-
 
 # Objects that no training can do without
 NEEDED = (
@@ -174,13 +172,21 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
                 "not used; leave it out."
             )
     hparams, text = _build(written, path)
-    for key in NEEDED:
-        if hparams.get(key, key) is None:
+    _require_needed(hparams, path)
+    return hparams, text
+
+
+def _require_needed(hparams, path):
+    """Raises if an object is null that no training can do without."""
+    needed = {key: hparams[key] for key in NEEDED if key in hparams}
+    modules = needed.get("modules") or {}
+    needed |= {f"modules: {name}": one for name, one in modules.items()}
+    for key, value in needed.items():
+        if value is None:
             raise ValueError(
                 f"`{key}` must not be null, since nothing works without it; "
-                f"leave --{key} out, or set it in {path}."
+                f"leave --{key.partition(':')[0]} out, or set it in {path}."
             )
-    return hparams, text
 
 
 def _dumped(recipe):

@@ -54,6 +54,18 @@ def test_what_a_training_needs_is_not_null(key, write):
         load_recipe(path, f"{key}: null", [key])
 
 
+def test_no_module_is_null(write):
+    path = write("plain.yaml", "modules:\n  loss: !new:collections.Counter\n")
+    assert load_recipe(path, keys=["modules"])[0] == {"modules": {"loss": {}}}
+    for changed, words in (
+        ("{loss: null}", "`modules: loss` must not be null.*leave --modules o"),
+        ("5", "`modules` must be a block"),
+        ("null", "`modules` must not be null"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_recipe(path, f"modules: {changed}", ["modules"])
+
+
 def test_the_command_line_changes_keys_and_references_follow(write):
     path = write("plain.yaml", BASE)
     overrides = "folder: results/other\nsize: 7"

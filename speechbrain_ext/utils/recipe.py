@@ -51,7 +51,7 @@ LABEL_KEYS = {
 
 # Objects that no training can do without
 NEEDED = (
-    "modules",
+    "modules",  # and each of them
     "compute_features",
     "mean_var_norm",
     "embedding_model",
@@ -179,8 +179,8 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
 def _require_needed(hparams, path):
     """Raises if an object is null that no training can do without."""
     needed = {key: hparams[key] for key in NEEDED if key in hparams}
-    modules = needed.get("modules") or {}
-    needed |= {f"modules: {name}": one for name, one in modules.items()}
+    for name, module in (needed.get("modules") or {}).items():
+        needed[f"modules: {name}"] = module
     for key, value in needed.items():
         if value is None:
             raise ValueError(

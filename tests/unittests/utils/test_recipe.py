@@ -59,11 +59,13 @@ def test_no_module_is_null(write):
     assert load_recipe(path, keys=["modules"])[0] == {"modules": {"loss": {}}}
     for changed, words in (
         ("{loss: null}", "`modules: loss` must not be null.*leave --modules o"),
-        ("5", "`modules` must be a block"),
-        ("null", "`modules` must not be null"),
+        ("5", "`modules` must be a block .*, got 5"),
+        ("null", "`modules` must be a block .*, got None"),
     ):
         with pytest.raises(ValueError, match=words):
             load_recipe(path, f"modules: {changed}", ["modules"])
+    with pytest.raises(ValueError, match="`modules` must not be null"):
+        load_recipe(write("null.yaml", "modules: null\n"), keys=["modules"])
 
 
 def test_the_command_line_changes_keys_and_references_follow(write):

@@ -99,7 +99,7 @@ def test_encoder_that_was_moved_tells_its_network(folder, tmp_path):
         "embedding_model: &a {b: *a}",
         "\x00",
         "seed: !!python/object/apply:os.system [exit 1]",
-        "embedding_model: " + "[" * 3000,
+        "embedding_model: " + "[" * 500,
         b"embedding_model: \xff\xfe",
     ],
     ids=repr,

@@ -93,7 +93,7 @@ class LabelFilteringBrain(FineTuningBrain):
         plain, head = self.loss_and_head
         sub_cosines = getattr(head, "sub_cosines", None)
         scores = ClassScores(outputs, targets, plain.shard, sub_cosines)
-        rows = batch.row.to(self.device)
+        rows = batch.row.to(self.device, non_blocking=True)
         weights = labels = None
         if self.label_filter is not None:
             done = self.epochs_done()

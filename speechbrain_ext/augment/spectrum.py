@@ -86,7 +86,8 @@ class SpecAugment(torch.nn.Module):
             because a name is added to it here.
         lengths : torch.Tensor
             Relative lengths, shape [batch], so that masks over frames do not
-            depend on the padding; None if nothing is padded.
+            depend on the padding; None if nothing is padded. They are read
+            here: give those of the CPU, or a GPU waits.
 
         Returns
         -------
@@ -119,8 +120,10 @@ class SpecAugment(torch.nn.Module):
                     self.frequency_width,
                     rng,
                 )
-        frames = torch.from_numpy(frames).to(features)[:, :, None]
-        channels = torch.from_numpy(channels).to(features)[:, None, :]
+        frames, channels = (
+            torch.from_numpy(kept).to(features, non_blocking=True)
+            for kept in (frames[:, :, None], channels[:, None, :])
+        )
         return keep_framing(features * frames * channels, features)
 
 

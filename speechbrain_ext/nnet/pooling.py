@@ -299,7 +299,8 @@ class MultiHeadAttentivePooling(Pooling):
 def _statistics(x, frames, unbiased=True):
     """Mean and variance of [batch, channel, time], each [batch, channel]."""
     if frames is None:
-        count = torch.tensor(x.shape[2], device=x.device)
+        # torch.tensor would make a GPU wait for the copy
+        count = torch.full((), x.shape[2], dtype=torch.int64, device=x.device)
     else:
         count = frames[:, None]  # [batch, 1]
     mean = x.sum(dim=2) / count

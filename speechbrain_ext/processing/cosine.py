@@ -311,7 +311,8 @@ def check_each(holds, values, rule, places, remedy="", numbers=None):
         return
     wrong = (~holds).nonzero().squeeze(1)
     value = values[wrong[0]].item()
-    wrong = wrong if numbers is None else numbers[wrong]
+    if numbers is not None:  # they may lie elsewhere than the values
+        wrong = numbers[wrong.to(numbers.device)]
     listed = ", ".join(map(str, wrong[:5].tolist()))
     if len(wrong) > 5:
         listed += f" and {len(wrong) - 5} more"

@@ -120,18 +120,19 @@ class SpeakerBrain(LabelFilteringBrain):
         seeds = batch.seed.tolist() if train else None
         if train and getattr(self.modules.compute_features, "dither", 0) > 0:
             options["seeds"] = seeds
-        whole = train and bool((batch.sig.lengths == 1).all())
+        shares = batch.sig.lengths  # on the CPU, where they can be read
+        whole = train and bool((shares == 1).all())
         wavs, lengths = batch.to(self.device).sig
         if train and hasattr(batch, "noise"):
             wavs = self.hparams.augment.apply(
                 wavs, lengths, batch.noise.data, batch.response.data
             )
         if whole:
-            lengths = None  # crops of one length: nothing to mask
+            lengths = shares = None  # crops of one length: nothing to mask
         features = self.modules.compute_features(wavs, **options)
         features = self.modules.mean_var_norm(features, lengths)
         if train and self.hparams.spec_augment is not None:
-            features = self.hparams.spec_augment(features, seeds, lengths)
+            features = self.hparams.spec_augment(features, seeds, shares)
         embeddings = self.encode(features, lengths)
         return self.modules.classifier(embeddings) if train else embeddings
 

@@ -186,7 +186,8 @@ class ClassificationLoss(Loss):
         if self.shard is None:
             return self._loss(cosines, targets, **shares)
         here = (targets >= 0) & (targets < cosines.shape[1])
-        rows, columns = here.nonzero()[:, 0], targets[here]
+        rows = here.nonzero()[:, 0]  # a GPU waits here
+        columns = targets[rows, 0]
         return self._shard_loss(cosines, targets, rows, columns, **shares)
 
     def _shares(self, weights):

@@ -125,10 +125,16 @@ def read_prepared(save_folder, trial_lists=None):
         options = json.loads(read_text(path, "record of the preparation"))
         lists = options["trial_lists"]
         digests = options.get("summary", {}).get("trial_list_digests", {})
+        digests = dict(digests).items()
         prepared = prepared_corpus(save_folder, lists)
         folder = os.path.abspath(os.path.join(save_folder, ENROLMENT))
         enrolled = folder in map(os.path.dirname, lists)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (
+        LookupError,
+        AttributeError,
+        TypeError,
+        json.JSONDecodeError,
+    ) as error:
         raise ValueError(
             f"{path} is broken ({type(error).__name__}: {shorten(error)}); "
             "delete it, and run the preparation again."
@@ -142,7 +148,7 @@ def read_prepared(save_folder, trial_lists=None):
     if not flaw:  # a training does not need the lists any more
         flaw = " and ".join(
             f"{path} has changed since"
-            for path, digest in digests.items()
+            for path, digest in digests
             if os.path.exists(path)
             and text_digest(path, "trial list") != digest
         )

@@ -82,7 +82,8 @@ class TrialEmbeddings:
         self.speakers = manifest["spk_id"].tolist()
         self.seconds = manifest["duration"].to_numpy(copy=True)
         self.rows = pd.Series(range(len(ids)), index=ids)
-        self.enrol_rows, self.own = self.rows, {}
+        self.enrol_rows = self.rows
+        self.own = {}  # the IDs of each model's utterances
         if models is not None:
             self._enrol(models)
 

@@ -54,12 +54,12 @@ class Copies(TorchDispatchMode):
     def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
         """Calls the operation."""
         kwargs = kwargs or {}
+        result = function(*args, **kwargs)
         if function in COPIES:
-            to = args[0].device if function is COPIES[0] else None
-            to = to or kwargs.get("device") or args[-1].device
-            moved = torch.device(to).type != args[-1].device.type
-            self.count += moved and not kwargs.get("non_blocking", False)
-        return function(*args, **kwargs)
+            source = args[1] if function is COPIES[0] else args[0]
+            waits = not kwargs.get("non_blocking", args[2:] == (True,))
+            self.count += waits and source.device.type != result.device.type
+        return result
 
 
 class Batch:

@@ -141,8 +141,9 @@ def check(hparams):
         find_scoring(name)
     for name in hparams["calibrate"]:
         find_calibrated_scoring(name)
-    keys = "enrolment", "scorings", "conditions"
-    require_models(*(hparams[key] for key in keys))
+    require_models(
+        hparams["enrolment"], hparams["scorings"], hparams["conditions"]
+    )
     pretrained_folder(hparams["pretrained_folder"])
 
 

@@ -61,7 +61,14 @@ def test_without_a_record_no_list_is_known(tmp_path):
         require_trial_lists(found, "/data")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"trial_lists": 5}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"trial_lists": 5}'),
+        '{"trial_lists": [], "summary": 5}',
+        '{"trial_lists": [], "summary": {"trial_list_digests": 5}}',
+    ],
+)
 def test_a_broken_record_is_refused(tmp_path, text):
     path = tmp_path / "prepare.json"
     path.write_text(text)

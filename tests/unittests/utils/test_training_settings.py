@@ -99,7 +99,7 @@ def test_encoder_that_was_moved_tells_its_network(folder, tmp_path):
         "embedding_model: &a {b: *a}",
         "\x00",
         "seed: !!python/object/apply:os.system [exit 1]",
-        "embedding_model: " + "[" * 500,
+        "embedding_model: " + "[\n " * 3000,  # on a line it takes seconds
         b"embedding_model: \xff\xfe",
     ],
     ids=repr,

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,14 +20,26 @@ import torch
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "speechbrain_ext.augment",
         "speechbrain_ext.core",
+        "speechbrain_ext.dataio.preparation",
+        "speechbrain_ext.dataio.samplers",
         "speechbrain_ext.inference.export",
         "speechbrain_ext.inference.loading",
+        "speechbrain_ext.inference.noisy_labels",
         "speechbrain_ext.label_filtering",
+        "speechbrain_ext.lobes.models.ResNet",
         "speechbrain_ext.nnet.losses",
         "speechbrain_ext.nnet.sharded",
         "speechbrain_ext.processing.development",
         "speechbrain_ext.processing.scoring",
+        "speechbrain_ext.training_checks",
+        "speechbrain_ext.utils.model_selection",
+        "speechbrain_ext.utils.train_logger",
+        "torch._dynamo",  # of every optimizer
+        "torch.utils.tensorboard",
     ]
 )
 
@@ -43,12 +56,15 @@ def environment():
 ENVIRONMENT = environment()
 
 
-def run_script(words, folder):
+def run_script(words, folder, processes=1):
     """Runs ``python words...`` in a folder; returns the finished process.
 
-    In another environment than that of the tests' start, Python starts anew.
+    Several processes get the variables that torchrun would set, and count as
+    one: they end well if all do. In another environment than that of the
+    tests' start, Python starts anew.
     """
     if environment() != ENVIRONMENT:
+        assert processes == 1
         return subprocess.run(
             [sys.executable, *words],
             cwd=folder,
@@ -57,21 +73,42 @@ def run_script(words, folder):
             check=False,
         )
     with tempfile.TemporaryDirectory() as streams:
-        process = CONTEXT.Process(
-            target=_script, args=(words, os.fspath(folder), streams)
-        )
-        process.start()
-        process.join()
+        places = [pathlib.Path(streams, str(n)) for n in range(processes)]
+        started = []
+        for place, ranks in zip(places, ranks_of(processes), strict=True):
+            place.mkdir()
+            arguments = (words, os.fspath(folder), place, ranks)
+            started.append(CONTEXT.Process(target=_script, args=arguments))
+            started[-1].start()
+        for process in started:
+            process.join()
         said = [
-            pathlib.Path(streams, name).read_text()
+            "".join((place / name).read_text() for place in places)
             for name in ("stdout", "stderr")
         ]
-    return subprocess.CompletedProcess(words, process.exitcode, *said)
+    code = max((process.exitcode for process in started), key=abs)
+    return subprocess.CompletedProcess(words, code, *said)
 
 
-def _script(words, folder, streams):
+def ranks_of(processes):
+    """The variables by which each of several processes finds the others."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"WORLD_SIZE": str(processes)}
+    return [
+        shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        for rank in range(processes)
+    ]
+
+
+def _script(words, folder, streams, ranks):
+    os.environ |= ranks
     for number, name in ((1, "stdout"), (2, "stderr")):
-        with open(f"{streams}/{name}", "w") as stream:
+        with open(streams / name, "w") as stream:
             os.dup2(stream.fileno(), number)
     # a server's children would start their own ones by a server, too
     multiprocessing.set_start_method(None, force=True)

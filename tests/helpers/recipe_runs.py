@@ -8,7 +8,8 @@ from processes import run_script
 from speechbrain_ext.synthetic.toy_corpus import synthesise_corpus
 
 TINY = {
-    "channels": 4,
+    "block_sizes": "[1, 1, 1, 1]",
+    "channels": 8,
     "embedding_size": 16,
     "number_of_epochs": 2,
     "warmup_epochs": 0.5,
@@ -24,15 +25,15 @@ TINY = {
 }
 
 
-def run(recipe, script, yaml, **options):
-    """Runs a script of the recipe in a separate process, by its YAML if any."""
+def run(recipe, script, yaml, processes=1, **options):
+    """Runs a script of the recipe in other processes, by its YAML if any."""
     flags = [
         f"--{key}={value}"
         for key, value in options.items()
         if value is not None
     ]
     words = [f"hparams/{yaml}", "--device=cpu"] if yaml else []
-    return run_script([script, *words, *flags], recipe)
+    return run_script([script, *words, *flags], recipe, processes)
 
 
 def put_into_hub_cache(pretrained, folder, monkeypatch):

@@ -24,7 +24,7 @@ embedding_model: !new:plain_network.PlainNetwork
     "block_sizes": "",
     "channels": "",
 }
-OPTIONS = {key: TINY[key] for key in TINY if key != "channels"}
+OPTIONS = {key: TINY[key] for key in TINY if key not in PLAIN}
 OPTIONS |= {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 2}
 
 

@@ -90,25 +90,30 @@ def start_experiment(folder, text, script, logs=()):
         continue_file(folder / "log.txt")  # it has its first lines now
 
 
-def require_output_folder(folder, script):
-    """Raises if a script must not write into a folder.
+def claim_output_folder(folder, script):
+    """Locks an output folder, or raises if a script must not write into it.
+
+    The main process holds the lock until it ends. So nothing in a folder that
+    is in use is replaced.
 
     Arguments
     ---------
     folder : str | pathlib.Path
-        The output folder; it may be missing.
+        The output folder; it is created.
     script : str
         Path of the running script.
 
     Raises
     ------
+    OSError
+        If another run uses the folder, or it is not writable.
     ValueError
         If the folder is the output folder of another script, or has a link
         to a place outside of it.
 
     Example
     -------
-    >>> require_output_folder(getfixture("tmp_path"), __file__)
+    >>> claim_output_folder(getfixture("tmp_path"), __file__)
     """
     refuse_links(folder)
     name = pathlib.Path(script).name
@@ -119,6 +124,8 @@ def require_output_folder(folder, script):
                 f"whose files {name} would replace; choose another "
                 "`output_folder`."
             )
+    if if_main_process():
+        lock_output_folder(folder)
 
 
 def describe_environment():

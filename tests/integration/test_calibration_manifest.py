@@ -13,7 +13,7 @@ YAML = "verification_resnet_small.yaml"
 
 
 def test_speech_of_ones_own_calibrates_without_a_training_corpus(
-    recipe, corpus, trained, tmp_path
+    recipe, corpus, exported, tmp_path
 ):
     others, tested = speakers_of(corpus)
     for name in tested:
@@ -27,7 +27,7 @@ def test_speech_of_ones_own_calibrates_without_a_training_corpus(
     done = run(recipe, "voxceleb_prepare.py", None, **options)
     assert done.returncode == 0, done.stderr
 
-    encoder = shutil.copytree(trained[0] / "pretrained", tmp_path / "encoder")
+    encoder = shutil.copytree(exported, tmp_path / "encoder")
     options = {
         "data_folder": tmp_path / "data",
         "pretrained_folder": encoder,

@@ -1,15 +1,18 @@
 """Verification, called in this process: what it remarks on and refuses."""
 
+import functools
 import html
 import importlib
 import json
 import shutil
 import sys
 
+import filelock
 import numpy as np
 import pytest
 import torch
 from processes import on_processes
+from small_corpus import contents
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils import logger as sb_logger
 from verification_runs import error_of, export_encoder, speakers_of
@@ -22,6 +25,7 @@ from speechbrain_ext.dataio.manifests import (
 from speechbrain_ext.inference.loading import load_encoder
 from speechbrain_ext.processing import back_end
 from speechbrain_ext.processing.calibration import Calibration
+from speechbrain_ext.utils import experiment, files
 from speechbrain_ext.utils.distributed import (
     CommonFailureError,
     raise_on_all,
@@ -249,8 +253,11 @@ def test_calibration_that_contradicts_itself_is_not_kept(
     ],
     ids=str,
 )
-def test_options_that_cannot_be_are_said(change, words, module, options):
+def test_options_that_cannot_be_are_said(
+    change, words, module, options, tmp_path
+):
     assert words in error_of(module.main, *options(**change))
+    assert not (tmp_path / "out").exists()
 
 
 def test_device_that_is_not_there_is_said(module, options):
@@ -417,3 +424,22 @@ def test_all_processes_end_where_one_meets_a_broken_file(
     arguments = recipe_folder, hparams, tmp_path / "test.csv"
     said = on_processes(one_fails, 2, *arguments)
     assert "bad.wav" in said[0][0] and said[1] == said[0]
+
+
+def test_a_run_in_a_busy_folder_leaves_the_lists_of_the_other_one(
+    module, options, corpus, tmp_path, monkeypatch
+):
+    module.main(options(output_folder=tmp_path / "first"))
+    shutil.copytree(tmp_path / "first", tmp_path / "out", symlinks=True)
+    before = contents(tmp_path / "out" / "save")
+    lines = (corpus / "meta" / "veri_toy.txt").read_text().splitlines()
+    short = tmp_path / "short.txt"
+    short.write_text("\n".join(lines[:20]))
+    impatient = functools.partial(files.lock_output_folder, patience=0.1)
+    monkeypatch.setattr(experiment, "lock_output_folder", impatient)
+    with filelock.FileLock(tmp_path / "out" / files.LOCK):
+        said = error_of(module.main, *options(trial_lists=short))
+    assert "Another run" in said and "use another folder" in said
+    assert contents(tmp_path / "out" / "save") == before
+    module.main(options(trial_lists=short))
+    assert contents(tmp_path / "out" / "save") != before

@@ -27,6 +27,7 @@ from voxceleb_prepare import prepare_voxceleb
 from speechbrain_ext.dataio.corpus import corpus_folders
 from speechbrain_ext.dataio.crops import Crops
 from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.parallel import removed_on_error
 from speechbrain_ext.dataio.preparation import (
     ENROLMENT,
     expand_trial_lists,
@@ -90,7 +91,7 @@ from speechbrain_ext.utils.distributed import (
     world_size,
 )
 from speechbrain_ext.utils.experiment import (
-    require_output_folder,
+    claim_output_folder,
     start_experiment,
 )
 from speechbrain_ext.utils.files import atomic_write, explain_disk_full
@@ -115,9 +116,7 @@ KEYS = """
     bootstrap confidence score_forms score_matrices
 """.split()
 
-INTERRUPTED = (
-    "Interrupted; the same command resumes from the stored embeddings."
-)
+INTERRUPTED = "Interrupted; the same command uses the stored embeddings."
 
 # Keys of files, looked for in the working directory and the data folders
 FILES = ("enrolment", "conditions", "cohort_manifest", "calibration_manifest")
@@ -127,12 +126,11 @@ def find_files(hparams):
     """Finds the files that the YAML names, and stores their full paths."""
     folders = corpus_folders(hparams["data_folder"])
     for key in FILES:
-        if hparams[key] is not None:
-            hparams[key] = find_file(hparams[key], folders, f"`{key}`")
-            if not pathlib.Path(hparams[key]).is_file():
-                raise ValueError(
-                    f"{hparams[key]} is not a file; check its path."
-                )
+        if hparams[key] is None:
+            continue
+        path = hparams[key] = find_file(hparams[key], folders, f"`{key}`")
+        if not pathlib.Path(path).is_file():
+            raise ValueError(f"{path} is not a file; check its path.")
 
 
 def check(hparams):
@@ -406,11 +404,12 @@ def main(argv):
         raise_on_all(find_files, hparams)
         raise_on_all(check, hparams)
         output_folder = pathlib.Path(hparams["output_folder"])
-        raise_on_all(require_output_folder, output_folder, __file__)
-        prepared, models = main_process_first(
-            prepare, hparams, once_per_node=True
-        )
-        main_process_first(start_experiment, output_folder, text, __file__)
+        with removed_on_error(output_folder):
+            raise_on_all(claim_output_folder, output_folder, __file__)
+            prepared, models = main_process_first(
+                prepare, hparams, once_per_node=True
+            )
+            main_process_first(start_experiment, output_folder, text, __file__)
         inputs = raise_on_all(read_inputs, hparams, prepared)
         encoder = raise_on_all(
             load_encoder,

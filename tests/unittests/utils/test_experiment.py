@@ -14,9 +14,9 @@ from speechbrain_ext.nnet.losses import SphereFace2
 from speechbrain_ext.nnet.schedulers import MarginSchedule, StepSchedule
 from speechbrain_ext.utils import experiment, files
 from speechbrain_ext.utils.experiment import (
+    claim_output_folder,
     log_training,
     offer_verification,
-    require_output_folder,
     start_experiment,
 )
 from speechbrain_ext.utils.files import LOCK, is_own
@@ -250,9 +250,9 @@ def test_scripts_refuse_a_received_folder_before_they_prepare(
 def test_another_scripts_folder_is_refused(tmp_path):
     folder = tmp_path / "run"
     start(folder)
-    require_output_folder(folder, folder.parent / "script.py")
+    claim_output_folder(folder, folder.parent / "script.py")
     with pytest.raises(ValueError, match="of a run of script.py.*choose"):
-        require_output_folder(folder, "speaker_verification_cosine.py")
+        claim_output_folder(folder, "speaker_verification_cosine.py")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "other.py").touch()  # the user's
-    require_output_folder(tmp_path / "mine", "speaker_verification_cosine.py")
+    claim_output_folder(tmp_path / "mine", "speaker_verification_cosine.py")

@@ -26,11 +26,11 @@ classifier: !name:speechbrain_ext.nnet.classifiers.CosineClassifier
 """
 
 
-def export_encoder(folder, speakers):
+def export_encoder(folder, speakers, seed=0):
     """Exports a tiny encoder with random weights and a label map."""
     labels = CategoricalEncoder()
     labels.update_from_iterable(speakers)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     modules, recipe = (
         {"embedding_model": ResNet(40, (1, 1, 1, 1), 4, 8)},
         RECIPE,

@@ -35,7 +35,7 @@ def panels(rows):
     return found
 
 
-def chosen(rows):
+def chosen(rows, stem="noise"):
     """What is drawn by file: {file: {row of panels: {condition: lines}}}."""
     curves, points = {}, {}
     found = panels(rows)
@@ -54,14 +54,15 @@ def chosen(rows):
                 for line, rates in lines.items()
                 if rate in rates
             }
-    files = {"noise.png": curves, "noise_points.png": points}
+    files = {f"{stem}.png": curves, f"{stem}_points.png": points}
     return {name: one for name, one in files.items() if one}
 
 
-def draw(rows, folder):
-    """Draws noise.png and noise_points.png, each if it has content."""
-    functions = {"noise.png": _draw_curves, "noise_points.png": _draw_points}
-    for name, found in chosen(rows).items():
+def draw(rows, folder, stem="noise"):
+    """Draws STEM.png and STEM_points.png, each if it has content."""
+    functions = {f"{stem}.png": _draw_curves}
+    functions[f"{stem}_points.png"] = _draw_points
+    for name, found in chosen(rows, stem).items():
         every = (c for one in found.values() for c in one)
         conditions = list(dict.fromkeys(every))
         functions[name](found, conditions, pathlib.Path(folder, name))

@@ -22,7 +22,8 @@ A study is a YAML file:
     label_report: True                   # of the runs with `label_noise`
 
 `published` is a loss of `minivox_published.py`, its options that script's.
-`start_from` is the system whose encoder of the same seed is fine-tuned.
+`start_from` is the system whose encoder of the same seed is fine-tuned. A file
+with `base: other.yaml` has the keys of that file beside it, but for its own.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ VERIFICATION = "speaker_verification_cosine.py"
 REPORT = "noisy_label_report.py"
 LABELS = "labels"  # the report's folder in that of a run
 KEYS = ("name", "options", "verification", "systems", "queue", "compare")
-KEYS += ("compare_increases", "label_report")
+KEYS += ("compare_increases", "label_report", "base")
 SYSTEM_KEYS = ("recipe", "options", "start_from", "published")
 SELECTING = ("losses", "seeds")
 GIVEN = ("seed", "output_folder", "data_folder", "start_from")  # by the runner
@@ -56,9 +57,14 @@ GIVEN = ("seed", "output_folder", "data_folder", "start_from")  # by the runner
 
 def read_study(path):
     """A study as a dict, its form checked."""
-    study = json.loads(json.dumps(read_yaml(str(path))))  # plain values
-    for key in study:
-        check_known(key, KEYS, str(path))
+    study = _plain(path)
+    if "base" in study:
+        base = pathlib.Path(path).parent / str(study.pop("base"))
+        study = _plain(base) | study
+        if "base" in study:
+            raise ValueError(
+                f"{path}: the base {base} must have no `base` of its own."
+            )
     for key, kind in (
         ("name", str),
         ("verification", dict),
@@ -105,6 +111,14 @@ def read_study(path):
                 f"other noisy, other clean], got {four}."
             )
     return study
+
+
+def _plain(path):
+    """The keys of a file, all known, with plain values."""
+    found = json.loads(json.dumps(read_yaml(str(path))))
+    for key in found:
+        check_known(key, KEYS, str(path))
+    return found
 
 
 def runs_of(study):

@@ -7,7 +7,7 @@
 `<!-- end: NAME -->` in README.md and docs/ is what the template
 `benchmarks/tables/NAME.md` makes of `benchmarks/records/`. A template gets
 its figures by record and row name: `{{ value("losses", "bare layer", 0) }}`.
-If the study of label noise has a record, its curves are drawn into docs/, and
+If a study of label noise has a record, its curves are drawn into docs/, and
 `benchmarks/noise_suite.json` is written.
 """
 
@@ -23,6 +23,8 @@ import record
 import scale
 import study_noise
 
+# The records of label noise, and what their pictures are called
+NOISE = {"noise_study": "noise", "noise_small_network": "noise_small_network"}
 TEMPLATES = pathlib.Path(__file__).parent / "tables"
 MARK = re.compile(
     r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL
@@ -186,17 +188,20 @@ def filled(text):
     return MARK.sub(lambda m: m[1] + rendered(m[2]) + m[4], text)
 
 
-def noise_pictures():
-    """The files that ``write_noise`` draws."""
-    return list(noise_plot.chosen(rows("noise_study").values()))
+def noise_pictures(study):
+    """The files that ``write_noise`` draws of a study."""
+    return list(noise_plot.chosen(rows(study).values(), NOISE[study]))
 
 
 def write_noise():
     """Draws the curves of label noise and writes the leaderboard."""
-    held = list(rows("noise_study").values())
-    if held:
-        noise_plot.draw(held, record.ROOT / "docs")
-        suite = json.dumps(study_noise.suite(held), indent=1)
+    entries = []
+    for study, stem in NOISE.items():
+        held = list(rows(study).values())
+        noise_plot.draw(held, record.ROOT / "docs", stem)
+        entries += study_noise.suite(held)
+    if entries:
+        suite = json.dumps(entries, indent=1)
         record.write_text(record.ROOT / "benchmarks/noise_suite.json", suite)
 
 

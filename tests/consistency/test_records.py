@@ -202,8 +202,9 @@ class TestTables:
         assert "| C-SphereFace2 | mean | **11.00** |" in tables.filled(whole)
 
     def test_a_study_of_noise(self, tables, monkeypatch, tmp_path):
-        rows = noise_rows()
-        monkeypatch.setattr(tables, "rows", lambda name: rows)
+        rows, none = noise_rows(), {}
+        found = {"noise_study": rows}
+        monkeypatch.setattr(tables, "rows", lambda name: found.get(name, none))
         text = "<!-- table: noise -->\n<!-- end: noise -->"
         made = tables.filled(text)
         cell = "12.00 [11.00, 14.00]"
@@ -216,6 +217,14 @@ class TestTables:
         drawn = sorted(path.name for path in tmp_path.glob("*.png"))
         assert drawn == ["noise.png", "noise_points.png"]
         assert all(f"]({name})" in made for name in drawn)
+        assert made.count("\n| symmetric exact | AAM | 40 %") == 1
+        assert "has not been run yet" in made
+        tables.rendered.cache_clear()
+        found["noise_small_network"] = rows
+        both = tables.filled(text)
+        assert both.count("\n| symmetric exact | AAM | 40 %") == 2
+        assert "not been run" not in both
+        assert "](noise_small_network_points.png)" in both
 
     def test_large_corpora(self, tables, monkeypatch):
         known, origin = tables.rows, {"commit": "0123456789ab", "clean": True}
@@ -246,7 +255,7 @@ class TestTables:
     def test_a_study_of_noise_that_was_not_run(self, tables, monkeypatch):
         monkeypatch.setattr(tables, "rows", lambda name: {})
         text = "<!-- table: noise -->\n<!-- end: noise -->"
-        assert "Not yet measured" in tables.filled(text)
+        assert tables.filled(text).count("has not been run yet") == 2
 
 
 def noise_rows():

@@ -190,6 +190,19 @@ def test_the_studies_of_this_repository_can_run(path, call, study, tmp_path):
         assert set.intersection(*(seeds[name] for name in names))
 
 
+def test_a_study_has_the_keys_of_its_base(study, tmp_path):
+    folder = ROOT / "benchmarks" / "studies"
+    paths = folder / "noise.yaml", folder / "noise_small_network.yaml"
+    base, small = map(study.study_file.read_study, paths)
+    assert base.keys() == small.keys()
+    differing = {key for key in base if base[key] != small[key]}
+    assert differing == {"name", "options"}
+    (tmp_path / "a.yaml").write_text("base: b.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml")
+    with pytest.raises(ValueError, match="must have no `base` of its own"):
+        study.study_file.read_study(tmp_path / "a.yaml")
+
+
 # After which file the runner is killed
 MOMENTS = (
     "study.json",
@@ -337,6 +350,7 @@ def changed(**changes):
         (changed(system=1), "system"),
         (changed(queue=[]), "queue"),
         (changed(label_report=3), "label_report"),
+        (changed(base="no_such.yaml"), "no_such.yaml does not exist"),
         (changed(options__label_noise={"kind": "merge", "rat": 1}), "'rat'"),
         (changed(options__label_filter={"kind": "ORGat"}), "ORGat"),
         (changed(compare_increases=[["am", "aam"]]), "other clean"),

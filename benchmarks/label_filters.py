@@ -15,7 +15,7 @@ of the last epoch against the true labels. The EER with a filter may not be
 above the upper end of the 95 % interval of the EER without. And it may not be
 the greater one by more than chance: the interval of their difference, over
 speakers, may not lie above 0. With --quick the networks train for two epochs
-only, and no bound holds.
+only, and no bound is checked.
 """
 
 import json

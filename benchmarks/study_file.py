@@ -23,7 +23,8 @@ A study is a YAML file:
 
 `published` is a loss of `minivox_published.py`, its options that script's.
 `start_from` is the system whose encoder of the same seed is fine-tuned. A file
-with `base: other.yaml` has the keys of that file beside it, but for its own.
+with `base: other.yaml` takes the keys that it lacks from that file, which lies
+in the same folder.
 """
 
 import contextlib

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import pathlib
 import runpy
-import socket
 import subprocess
 import sys
 import tempfile
@@ -56,15 +55,12 @@ def environment():
 ENVIRONMENT = environment()
 
 
-def run_script(words, folder, processes=1):
+def run_script(words, folder):
     """Runs ``python words...`` in a folder; returns the finished process.
 
-    Several processes get the variables that torchrun would set, and count as
-    one: they end well if all do. In another environment than that of the
-    tests' start, Python starts anew.
+    In another environment than that of the tests' start, Python starts anew.
     """
     if environment() != ENVIRONMENT:
-        assert processes == 1
         return subprocess.run(
             [sys.executable, *words],
             cwd=folder,
@@ -73,42 +69,21 @@ def run_script(words, folder, processes=1):
             check=False,
         )
     with tempfile.TemporaryDirectory() as streams:
-        places = [pathlib.Path(streams, str(n)) for n in range(processes)]
-        started = []
-        for place, ranks in zip(places, ranks_of(processes), strict=True):
-            place.mkdir()
-            arguments = (words, os.fspath(folder), place, ranks)
-            started.append(CONTEXT.Process(target=_script, args=arguments))
-            started[-1].start()
-        for process in started:
-            process.join()
+        process = CONTEXT.Process(
+            target=_script, args=(words, os.fspath(folder), streams)
+        )
+        process.start()
+        process.join()
         said = [
-            "".join((place / name).read_text() for place in places)
+            pathlib.Path(streams, name).read_text()
             for name in ("stdout", "stderr")
         ]
-    code = max((process.exitcode for process in started), key=abs)
-    return subprocess.CompletedProcess(words, code, *said)
+    return subprocess.CompletedProcess(words, process.exitcode, *said)
 
 
-def ranks_of(processes):
-    """The variables by which each of several processes finds the others."""
-    if processes == 1:
-        return [{}]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"WORLD_SIZE": str(processes)}
-    return [
-        shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        for rank in range(processes)
-    ]
-
-
-def _script(words, folder, streams, ranks):
-    os.environ |= ranks
+def _script(words, folder, streams):
     for number, name in ((1, "stdout"), (2, "stderr")):
-        with open(streams / name, "w") as stream:
+        with open(f"{streams}/{name}", "w") as stream:
             os.dup2(stream.fileno(), number)
     # a server's children would start their own ones by a server, too
     multiprocessing.set_start_method(None, force=True)

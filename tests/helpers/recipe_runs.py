@@ -25,15 +25,15 @@ TINY = {
 }
 
 
-def run(recipe, script, yaml, processes=1, **options):
-    """Runs a script of the recipe in other processes, by its YAML if any."""
+def run(recipe, script, yaml, **options):
+    """Runs a script of the recipe in a separate process, by its YAML if any."""
     flags = [
         f"--{key}={value}"
         for key, value in options.items()
         if value is not None
     ]
     words = [f"hparams/{yaml}", "--device=cpu"] if yaml else []
-    return run_script([script, *words, *flags], recipe, processes)
+    return run_script([script, *words, *flags], recipe)
 
 
 def put_into_hub_cache(pretrained, folder, monkeypatch):

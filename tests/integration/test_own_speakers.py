@@ -162,16 +162,31 @@ def test_a_run_that_was_stopped_while_frozen_ends_as_one_left_alone(
 def test_two_processes_start_and_freeze_as_one(
     recipe, corpus, trained, tmp_path
 ):
-    options = {
+    options = OPTIONS | {
+        "data_folder": corpus,
         "start_from": trained[0] / "pretrained",
         "head_from": "means",
         "frozen_epochs": 2,  # batch statistics would differ by rounding
-        "average_checkpoints": 1,
     }
+    launcher = ["-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc_per_node=2"]
     for name in ("one", "two", "split"):
-        options["processes"] = 1 if name == "one" else 2
+        before = [] if name == "one" else launcher
+        options["output_folder"] = tmp_path / name
         options["shard_classifier"] = name == "split"
-        done = train(recipe, corpus, tmp_path / name, **options)
+        done = subprocess.run(
+            [
+                *(sys.executable, *before, "train_speaker_embeddings.py"),
+                "hparams/resnet_csphereface2_small.yaml",
+                *(f"--{key}={value}" for key, value in options.items()),
+            ],
+            cwd=recipe,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     one = tmp_path / "one"
     start = torch.load(trained[0] / "pretrained" / "embedding_model.ckpt")

@@ -120,7 +120,8 @@ venv:
 	@$(call make_venv,.venv,$(PYTHON),requirements.txt)
 
 # make_venv FOLDER,PYTHON,REQUIREMENTS: reuses what it made for the same
-# requirements, and leaves alone what somebody else made
+# requirements, and leaves alone what somebody else made. pip would compile all
+# files on one core; one that does not compile is none that is imported.
 define make_venv
 cat $(3) setup.py | cmp -s - $(1)/requirements.installed || { \
 	set -e; \
@@ -131,7 +132,8 @@ cat $(3) setup.py | cmp -s - $(1)/requirements.installed || { \
 	rm -rf $(1); \
 	$(2) -m venv $(1); \
 	touch $(1)/made_by_make; \
-	$(1)/bin/python -m pip install -q -r $(3); \
+	$(1)/bin/python -m pip install -q --no-compile -r $(3); \
+	$(1)/bin/python -m compileall -q -j 0 $(1)/lib || true; \
 	$(1)/bin/python -m pip install -q --no-deps --no-build-isolation -e .; \
 	cat $(3) setup.py > $(1)/requirements.installed; \
 }

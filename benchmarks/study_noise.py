@@ -13,7 +13,8 @@ import record
 from speechbrain_ext.utils.bootstrap import interval
 
 STEP = 0.1  # a slope is for 10 % of noise
-LINE = ("encoder", "loss", "filter", "options", "kind", "noise")
+FAMILY = ("encoder", "loss", "filter", "filter options", "options")
+LINE = (*FAMILY, "kind", "noise")
 
 
 def setting_of(row):
@@ -31,6 +32,7 @@ def setting_of(row):
         "encoder": encoder,
         "loss": loss,
         "filter": filter_name(chosen),
+        "filter options": filter_options(chosen),
         "options": options,
         "kind": noise.pop("kind", "none"),
         "noise": noise,
@@ -46,6 +48,16 @@ def filter_name(chosen):
     if isinstance(chosen, dict):
         return str(chosen.get("kind", json.dumps(chosen)))
     return re.split(r"[\s{]", chosen.strip())[0].rpartition(".")[2]
+
+
+def filter_options(chosen):
+    """The options of a label filter, by name."""
+    if not chosen:
+        return {}
+    if isinstance(chosen, dict):
+        return {k: v for k, v in chosen.items() if k != "kind"}
+    given = re.split(r"(?=[\s{])", chosen.strip(), maxsplit=1)[1:]
+    return {"given": given[0].strip()} if given else {}
 
 
 def own_options(rows):
@@ -88,17 +100,17 @@ def lines(rows):
         about = setting_of(row)
         where = {key: row[key] for key in ("trials", "scoring")}
         about["options"] = own(about["options"])
-        family = {key: about[key] for key in LINE[:4]} | where
+        family = {key: about[key] for key in FAMILY} | where
         if about["kind"] == "none":
             held = clean.setdefault(_text(family), [])
             held.append(row)
         else:
-            line = family | {key: about[key] for key in LINE[4:]}
+            line = family | {key: about[key] for key in LINE[len(FAMILY) :]}
             rates = noisy.setdefault(_text(line), {})
             rates.setdefault(about["rate"], []).append(row)
     for text, rates in noisy.items():
         line = json.loads(text)
-        family = {key: line[key] for key in (*LINE[:4], "trials", "scoring")}
+        family = {key: line[key] for key in (*FAMILY, "trials", "scoring")}
         base = clean.get(_text(family))
         points = {0.0: base} if base else {}
         yield line, points | dict(sorted(rates.items()))
@@ -120,51 +132,63 @@ def slope(rates, eers):
 def figures(rows, draws, folder):
     """Rows: the mean EER over seeds at each rate, and the slope of each line.
 
-    The rates weigh the same, however many seeds they have. The intervals are
-    over speakers.
+    A slope is that of the seeds which all rates have. The intervals are over
+    speakers.
     """
     for line, points in lines(rows):
         held = {
-            rate: [
-                draws.of(folder / one["scores"], line["trials"]) for one in r
-            ]
+            rate: {
+                one["seed"]: draws.of(folder / one["scores"], line["trials"])
+                for one in r
+            }
             for rate, r in points.items()
-        }
-        means = {rate: np.mean([e for e, _ in r]) for rate, r in held.items()}
-        drawn = {
-            rate: np.mean([d for _, d in r], axis=0) for rate, r in held.items()
         }
         line |= {"line": line_name(line), "corruption": corruption_name(line)}
         words = f"{line['encoder']} {line['line']} {line['corruption']} "
         words += f"{line['trials']} {line['scoring']}"
-        for rate, mean in means.items():
+        for rate, one in held.items():
+            mean, drawn = _means(one, one)
             yield record.derived(
                 f"{words} at {100 * rate:g} % mean EER",
                 mean,
                 "%",
-                interval(drawn[rate]),
+                interval(drawn),
                 points[rate],
                 {"figure": "mean EER", "rate": rate} | line,
                 draws.replicates,
             )
-        if len(points) > 1:
+        seeds = set.intersection(*map(set, held.values()))
+        if len(points) > 1 and seeds:
             rates = list(points)
+            every = [_means(held[rate], seeds) for rate in rates]
+            means, drawn = zip(*every, strict=True)
             yield record.derived(
                 f"{words} EER slope",
-                slope(rates, [means[rate] for rate in rates]),
+                slope(rates, means),
                 "points for 10 %",
-                interval(slope(rates, [drawn[rate] for rate in rates])),
-                [one for rate in rates for one in points[rate]],
+                interval(slope(rates, drawn)),
+                [
+                    one
+                    for rate in rates
+                    for one in points[rate]
+                    if one["seed"] in seeds
+                ],
                 {"figure": "EER slope", "rates": rates} | line,
                 draws.replicates,
             )
+
+
+def _means(held, seeds):
+    """Mean EER over seeds, and the mean of each draw of speakers."""
+    eers, drawn = zip(*(held[seed] for seed in sorted(seeds)), strict=True)
+    return np.mean(eers), np.mean(drawn, axis=0)
 
 
 def line_name(line):
     """The name of a line: loss, options of its own, filter."""
     words = [line["loss"], *_said(line["options"])]
     if line["filter"] != "none":
-        words.append(f"with {line['filter']}")
+        words += [f"with {line['filter']}", *_said(line["filter options"])]
     return " ".join(words)
 
 

@@ -20,6 +20,8 @@ TRAINING = {
     "train filter precision": "%",
     "train filter recall": "%",
     "train filter AUC": "",
+    "train relabelled well": "%",
+    "train bias": "",
 }
 
 

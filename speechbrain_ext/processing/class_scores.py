@@ -38,7 +38,7 @@ class ClassScores:
     -------
     >>> outputs = torch.tensor([[[0.9, 0.1, 0.3]], [[0.5, 0.7, 0.6]]])
     >>> scores = ClassScores(outputs, torch.tensor([[0], [2]]))
-    >>> scores.own.tolist(), scores.place.tolist()
+    >>> scores.own.tolist(), scores.place().tolist()
     ([0.8999999761581421, 0.6000000238418579], [0, 1])
     """
 
@@ -94,10 +94,22 @@ class ClassScores:
         own = self.outputs.gather(1, self.columns)
         return self._sum(torch.where(self.here, own, 0).squeeze(1))
 
-    @functools.cached_property
-    def place(self):
-        """The number of classes with a higher output than the label."""
-        higher = self.outputs > self.own.unsqueeze(1)
+    def place(self, margin=0.0):
+        """The number of other classes that come before the label.
+
+        Arguments
+        ---------
+        margin : float
+            Subtracted from the output of the label.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape [batch].
+        """
+        higher = self.outputs > (self.own - margin).unsqueeze(1)
+        other = higher.gather(1, self.columns) & ~self.here
+        higher.scatter_(1, self.columns, other)
         return self._sum(higher.sum(dim=1))
 
     @functools.cached_property

@@ -77,6 +77,7 @@ class LabelFilter(torch.nn.Module, abc.ABC):
             of classes.
         """
         self.check(loss, classifier)
+        loss.check_weights()
         for name in ("trust_sum", "draws"):
             self.register_buffer(name, torch.zeros(utterances))
         self.register_buffer("trust", torch.ones(utterances))

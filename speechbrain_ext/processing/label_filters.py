@@ -31,11 +31,18 @@ class ORGate(LabelFilter):
     1,211 classes and a warm-up of 5 of 80 epochs. Difference: the code makes
     batches of the chosen utterances; here the others have weight 0.
 
+    The prediction is that of the released code: the outputs of AM-softmax, so
+    a margin of 0.2 is subtracted from the cosine of the given label before the
+    classes are ranked. It is so whatever loss is trained. With a loss on
+    logits, nothing is subtracted.
+
     Arguments
     ---------
     top_k : int
-        Number of classes with the highest cosines, below the number of
-        classes. With ``speeds`` each speed has classes of its own.
+        Number of classes with the highest outputs, below the number of
+        classes. If wrong labels can only be among some of the classes, choose
+        it for the number of these. With ``speeds`` each speed has classes of
+        its own.
     warm_up : float
         Epochs at the beginning in which all weights are 1.
 
@@ -50,6 +57,8 @@ class ORGate(LabelFilter):
     Traceback (most recent call last):
     ValueError: `top_k` of the label filter must be 1 or more, got 0.
     """
+
+    margin = 0.2
 
     def __init__(self, top_k=90, warm_up=5):
         super().__init__(warm_up)
@@ -74,10 +83,13 @@ class ORGate(LabelFilter):
                 f"classes, {classes}, got {self.top_k}; every label would "
                 "count."
             )
+        if loss.largest_cosine is None:  # logits
+            self.margin = 0.0
         self.register_buffer("counted", torch.zeros(utterances))
 
     def _judge(self, scores, rows):
-        return self.counted[rows], None, [scores.place < self.top_k]
+        among = scores.place(self.margin) < self.top_k
+        return self.counted[rows], None, [among]
 
     def _remember(self, rows, *values):
         self.counted.scatter_reduce_(0, rows, values[0].float(), "amax")

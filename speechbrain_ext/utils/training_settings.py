@@ -100,7 +100,7 @@ def _training(blocks):
             parts = str(blocks[key] or "").split(",")
             names = [pathlib.PurePath(part.strip()).name for part in parts]
             found[name] = _shortened(", ".join(names) or "none")
-    for key in ("label_noise", "dev_label_noise"):
+    for key in ("label_noise", "dev_label_noise", "label_filter"):
         if key in blocks:
             found[key.replace("_", " ")] = _words(blocks[key])
     return found

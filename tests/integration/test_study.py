@@ -160,13 +160,14 @@ def test_slopes_match_the_definition(study):
     both = np.array([eers, [2 * value for value in eers]]).T
     found = noise.slope(rates, both)
     assert found == pytest.approx([expected, 2 * expected])
-    for chosen, name in (
-        (None, "none"),
-        ("!new:a.b.ORGate {top: 3}", "ORGate"),
-        ("!name:a.b.LossGate", "LossGate"),
-        ({"kind": "or_gate"}, "or_gate"),
+    for chosen, name, options in (
+        (None, "none", {}),
+        ("!new:a.b.ORGate {top: 3}", "ORGate", {"given": "{top: 3}"}),
+        ("!name:a.b.LossGate", "LossGate", {}),
+        ({"kind": "ORGate", "top_k": 3}, "ORGate", {"top_k": 3}),
     ):
         assert noise.filter_name(chosen) == name
+        assert noise.filter_options(chosen) == options
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ from speechbrain_ext.utils.label_page import write_label_page
 from speechbrain_ext.utils.plots import histogram_plot
 
 # Files that not every report has
-OPTIONAL = ("cleaned.csv", "labels.html", "label_scores.png")
+OPTIONAL = ("labels.html", "label_scores.png")
 
 
 def scored(encoder, manifest, arguments):
@@ -163,7 +163,7 @@ def write(encoder, manifest, marks, arguments):
             "noisy_label_report.py as --marks.",
             marks,
         )
-    if arguments.drop or marks:
+    if arguments.drop or marks is not None:
         cleaned = clean_labels(manifest, order, arguments.drop, marks)
         report["dropped"] = len(manifest) - len(cleaned)
         write_manifest(cleaned, folder / "cleaned.csv")

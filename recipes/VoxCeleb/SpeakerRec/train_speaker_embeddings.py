@@ -169,6 +169,9 @@ class SpeakerBrain(LabelFilteringBrain):
         if stage == sb.Stage.TRAIN:
             self.train_ended = time.perf_counter()
             self.train_stats = self.train_figures(stage_loss)
+            if hasattr(self.trained["loss"], "bias"):  # of SphereFace2
+                bias = self.trained["loss"].bias.item()
+                self.train_stats["bias"] = bias
             if self.dev_trials is None:
                 self.end_epoch(epoch)
         elif stage == sb.Stage.VALID:

@@ -190,8 +190,14 @@ class ClassificationLoss(Loss):
         columns = targets[rows, 0]
         return self._shard_loss(cosines, targets, rows, columns, **shares)
 
-    def _shares(self, weights):
-        """Shares of the loss, whose mean over the processes sums to 1."""
+    def check_weights(self):
+        """Raises if the loss cannot weigh the utterances.
+
+        Raises
+        ------
+        ValueError
+            If the method that computes it has no argument ``shares``.
+        """
         name = "_loss" if self.shard is None else "_shard_loss"
         if "shares" not in inspect.signature(getattr(self, name)).parameters:
             raise ValueError(
@@ -199,6 +205,10 @@ class ClassificationLoss(Loss):
                 f"its `{name}` has no argument `shares`. Set `label_filter` "
                 "to null, or add the argument (Softmax has a short one)."
             )
+
+    def _shares(self, weights):
+        """Shares of the loss, whose mean over the processes sums to 1."""
+        self.check_weights()
         if self.shard is not None:
             weights = all_gather(weights)
             total = weights.sum()

@@ -38,7 +38,8 @@ def looked_up(split=False):
         "sub": head.sub_cosines.squeeze(1),
         "labels": scores.labels,
         "own": scores.own,
-        "place": scores.place,
+        "place": scores.place(),
+        "place with a margin": scores.place(0.2),
         "best": scores.best[0],
         "best class": scores.best[1],
         "loss": scores.cross_entropy(30.0, 0.2),
@@ -53,7 +54,11 @@ def test_scores_match_loops():
     for i, label in enumerate(found["labels"].tolist()):
         row = found["outputs"][i].tolist()
         assert found["own"][i] == row[label]
-        assert found["place"][i] == sum(other > row[label] for other in row)
+        others = row[:label] + row[label + 1 :]
+        assert found["place"][i] == sum(other > row[label] for other in others)
+        assert found["place with a margin"][i] == sum(
+            other > row[label] - 0.2 for other in others
+        )
         assert found["best"][i] == max(row)
         assert found["best class"][i] == row.index(max(row))
         angle = math.acos(row[label]) + 0.2

@@ -18,6 +18,7 @@ from filter_runs import (
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier
 from speechbrain_ext.nnet.losses import GE2E, Softmax
+from speechbrain_ext.nnet.losses.base import ClassificationLoss
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
 from speechbrain_ext.processing.filter_base import LabelFilter
 from speechbrain_ext.processing.label_filters import (
@@ -37,6 +38,7 @@ def test_or_gate_matches_its_definition():
         for row, label, own in zip(
             rows.tolist(), labels.flatten().tolist(), cosines, strict=True
         ):
+            own[label] -= 0.2
             if label in sorted(range(CLASSES), key=lambda c: -own[c])[:top_k]:
                 counted.add(row)
     said, state = filtered("ORGate")
@@ -132,6 +134,19 @@ def test_or_gate_rejects_a_k_that_keeps_all():
     made = make_label_filter({"kind": "ORGate", "top_k": CLASSES})
     with pytest.raises(ValueError, match="below the number of classes, 5"):
         made.start(UTTERANCES, CLASSES, Softmax(), head_of())
+
+
+class Plain(ClassificationLoss):
+    """A loss as a user writes it, without weights."""
+
+    def _loss(self, cosines, targets):
+        return -cosines.gather(1, targets).mean()
+
+
+def test_a_loss_without_weights_is_refused_before_the_warm_up():
+    made = make_label_filter({"kind": "LossGate"})
+    with pytest.raises(ValueError, match="Plain does not support weights"):
+        made.start(UTTERANCES, CLASSES, Plain(), head_of())
 
 
 def test_no_filter_and_one_of_ones_own_are_kept():

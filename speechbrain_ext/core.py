@@ -101,7 +101,7 @@ class ResumableBrain(sb.Brain):
         self.nonfinite_count = 0  # skipped updates in a row
         self.saved_steps = None
         split = any(hasattr(p, "shard") for p in self.modules.parameters())
-        if split and self.scaler.is_enabled():
+        if split and world_size() > 1 and self.scaler.is_enabled():
             # here, because it takes half a second to import
             from torch.distributed.fsdp.sharded_grad_scaler import (
                 ShardedGradScaler,

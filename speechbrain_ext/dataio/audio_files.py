@@ -95,7 +95,7 @@ def _read_source(source, root):
         files = read_csv_list(source, [root], ["ID", "wav"])
         return files.drop(columns="official_test")
     elif ending == "scp":
-        pairs = read_scp(source, root).items()
+        pairs = read_scp(source, [root]).items()
     elif ending in AUDIO_EXTENSIONS:
         require_regular(source)
         pairs = [(source, os.path.abspath(source))]

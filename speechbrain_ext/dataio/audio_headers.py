@@ -31,6 +31,7 @@ OGG_PAGE = 65307  # bytes; the longest page that the format allows
 OGG_LAST_PAGE = 0x04
 HEAD = 512  # bytes; reaches the samples of nearly every wav
 
+NOT_OPENED = "cannot be opened"
 CHUNK = 256  # files per task of a process
 FEW = 4096  # files that one process reads faster than others can start
 
@@ -82,7 +83,7 @@ def read_header(path):
         if header is None:
             header = _ask_soundfile(path)
     except OSError as error:
-        raise ValueError(f"cannot be opened: {error.strerror}") from error
+        raise ValueError(f"{NOT_OPENED}: {error.strerror}") from error
     except soundfile.LibsndfileError as error:
         raise ValueError(f"unreadable header: {error.error_string}") from error
     frames, rate, _ = header
@@ -126,7 +127,13 @@ def read_headers(paths, workers=None, journal=None):
     if len(paths) <= FEW:
         workers = 1
     results = ordered_map(_read_chunk, chunks, workers, journal)
-    return [tuple(header) for chunk in results for header in chunk]
+    headers = [tuple(header) for chunk in results for header in chunk]
+    for place, header in enumerate(headers):
+        # a disk or a network may have failed for a moment, in an earlier run
+        # with this journal too
+        if header[3].startswith(NOT_OPENED):
+            headers[place] = _read_chunk([paths[place]])[0]
+    return headers
 
 
 def _read_chunk(paths):

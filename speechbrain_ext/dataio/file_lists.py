@@ -13,6 +13,7 @@ from speechbrain_ext.dataio.corpus import (
 from speechbrain_ext.dataio.kaldi import read_kaldi
 from speechbrain_ext.dataio.text_files import (
     parse_numbers,
+    path_below,
     read_lines,
     read_table,
     shorten,
@@ -76,7 +77,7 @@ def list_named(source, folders):
     """
     source = os.fspath(source)
     if os.path.isdir(source):
-        files = read_kaldi(source, folders[0])
+        files = read_kaldi(source, folders)
     elif not os.path.exists(source):
         raise FileNotFoundError(
             f"`file_list` {source} does not exist; give a list of `speaker "
@@ -146,7 +147,9 @@ def list_utterances(folders, sources=(), test_ids=(), layout=None):
                 "with their speakers (the same paths), since the data folders "
                 f"do not give them: {error}"
             ) from error
-        files = pd.concat([files, others[others.ID.isin(tested)]])
+        added = others[others.ID.isin(tested)]
+        _check_same_names(files, others, added)
+        files = pd.concat([files, added])
     files = files.sort_values("ID", ignore_index=True)
     if "start" in files:
         files = files.fillna({"start": 0, "stop": -1})
@@ -156,6 +159,34 @@ def list_utterances(folders, sources=(), test_ids=(), layout=None):
         files["spk_id_clean"] = clean.fillna(files.spk_id)
     _check_ids(files, "Two files")
     return files, left_out
+
+
+def _check_same_names(files, others, added):
+    """Raises where a list names what is tested otherwise than the folders do.
+
+    ``others`` are the files of the data folders, ``added`` those of the trial
+    lists among them. Under two names a test speaker would stay in training.
+    """
+    paths = map(os.path.abspath, others.wav)
+    names = zip(others.ID, others.spk_id, strict=True)
+    known = dict(zip(paths, names, strict=True))
+    ids, speakers = set(added.ID), set(added.spk_id)
+    for row in files.itertuples():
+        its_id, its_speaker = known.get(os.path.abspath(row.wav), (None, None))
+        if its_id in ids:
+            raise ValueError(
+                f"{shorten(row.wav)} is {shorten(its_id)} in a trial list and "
+                f"{shorten(row.ID)} in `file_list`, so it would be trained on "
+                "and tested; use one ID in both."
+            )
+        if its_speaker in speakers and its_speaker != row.spk_id:
+            raise ValueError(
+                f"{shorten(row.wav)} is of speaker {shorten(row.spk_id)} in "
+                f"`file_list`, but its folder is that of {its_speaker}, a "
+                "speaker of the trial lists, who would stay in training; add "
+                "the files of the trial lists to `file_list`, with their "
+                "speakers."
+            )
 
 
 def _check_ids(files, what):
@@ -180,7 +211,7 @@ def _read_lines(source, folders):
                 "must be `speaker path`."
             )
         speaker, path = words
-        wav = _below(path, folders)
+        wav = path_below(path, folders)
         rows.append((utterance_id(path), wav, speaker, False))
     return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
@@ -234,7 +265,7 @@ def read_csv_list(source, folders, needed=("ID", "wav", "spk_id")):
     wavs = files.wav
     for root in ROOTS:
         wavs = wavs.str.replace(f"{root}/", "", regex=False)
-    files["wav"] = [_below(path, folders) for path in wavs]
+    files["wav"] = [path_below(path, folders) for path in wavs]
     files["official_test"] = False
     pieces = {"start", "stop"} & set(table.columns)
     if len(pieces) == 1:
@@ -255,13 +286,3 @@ def read_csv_list(source, folders, needed=("ID", "wav", "spk_id")):
                 )
             files[column] = numbers.astype(np.int64)
     return files
-
-
-def _below(path, folders):
-    """The absolute path of a file of a list."""
-    if os.path.isabs(path):
-        return path
-    places = [os.path.join(os.path.abspath(f), path) for f in folders]
-    if len(places) == 1:  # the disk need not be asked
-        return places[0]
-    return next(filter(os.path.exists, places), places[0])

@@ -5,11 +5,11 @@ import os
 import pandas as pd
 
 from speechbrain_ext.dataio.corpus import FILE_COLUMNS
-from speechbrain_ext.dataio.text_files import read_lines, shorten
+from speechbrain_ext.dataio.text_files import path_below, read_lines, shorten
 from speechbrain_ext.utils.files import atomic_write
 
 
-def read_kaldi(folder, root=""):
+def read_kaldi(folder, roots=("",)):
     """Lists the utterances of a Kaldi data folder, without opening any.
 
     Arguments
@@ -17,8 +17,9 @@ def read_kaldi(folder, root=""):
     folder : str
         Folder with ``wav.scp`` (utterance and file) and ``utt2spk``
         (utterance and speaker).
-    root : str
-        Folder from which relative paths in wav.scp start.
+    roots : list of str
+        Folders from which relative paths in wav.scp start; the first that has
+        the file is taken.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def read_kaldi(folder, root=""):
             f"{folder} has segments, which are not read; cut the recordings "
             "into one file an utterance, or give a CSV with start and stop."
         )
-    wavs = read_scp(os.path.join(folder, "wav.scp"), root)
+    wavs = read_scp(os.path.join(folder, "wav.scp"), roots)
     speakers = _read_pairs(os.path.join(folder, "utt2spk"))
     rows = []
     for name in sorted(wavs):
@@ -62,15 +63,16 @@ def read_kaldi(folder, root=""):
     return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
 
-def read_scp(path, root=""):
+def read_scp(path, roots=("",)):
     """Reads a ``wav.scp``, without opening its files.
 
     Arguments
     ---------
     path : str
         Lines of an utterance and its file.
-    root : str
-        Folder from which relative paths start.
+    roots : list of str
+        Folders from which relative paths start; the first that has the file
+        is taken.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def read_scp(path, root=""):
                 f"{shorten(wav)}; write the audio to files first "
                 "(Kaldi: wav-copy)."
             )
-        wavs[name] = os.path.abspath(os.path.join(root, wav))
+        wavs[name] = os.path.abspath(path_below(wav, roots))
     return wavs
 
 

@@ -369,3 +369,32 @@ def _line_of(raw, position):
     """The number of the line of a byte."""
     before = raw[:position].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return before.count(b"\n") + 1
+
+
+def path_below(path, folders):
+    """The absolute path of a file that a list names.
+
+    Arguments
+    ---------
+    path : str
+        Absolute, or below one of the folders.
+    folders : list of str
+        The folders; the first that has the file is taken, and if none has it,
+        the first of all.
+
+    Returns
+    -------
+    str
+        The path.
+
+    Example
+    -------
+    >>> path_below("id1/1.wav", ["/data"])
+    '/data/id1/1.wav'
+    """
+    if os.path.isabs(path):
+        return path
+    places = [os.path.join(os.path.abspath(f), path) for f in folders]
+    if len(places) == 1:  # the disk need not be asked
+        return places[0]
+    return next(filter(os.path.exists, places), places[0])

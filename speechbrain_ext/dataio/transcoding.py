@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -32,7 +33,7 @@ def convert_corpus(
     target,
     form="wav",
     workers=None,
-    most_bad=0.01,
+    max_unreadable=0.01,
     sample_rate=16000,
 ):
     """Converts every m4a (mp4, aac, mp3, ...) below a folder by ffmpeg.
@@ -52,7 +53,7 @@ def convert_corpus(
         ``wav``, or ``flac`` for half the space.
     workers : int or None
         Files at a time; None for one per core.
-    most_bad : float
+    max_unreadable : float
         Share of files that may fail, in [0, 1].
     sample_rate : int
         Samples per second of the converted files, as the model needs it.
@@ -84,8 +85,10 @@ def convert_corpus(
         raise FileNotFoundError(f"The folder {source} does not exist.")
     if form not in ("wav", "flac"):
         raise ValueError(f"`form` must be 'wav' or 'flac', got {form!r}.")
-    if not 0 <= most_bad <= 1:
-        raise ValueError(f"`most_bad` must be in [0, 1], got {most_bad}.")
+    if not 0 <= max_unreadable <= 1:
+        raise ValueError(
+            f"`max_unreadable` must be in [0, 1], got {max_unreadable}."
+        )
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise ValueError(
             f"`sample_rate` must be {RATES[0]} to {RATES[1]} samples per "
@@ -101,7 +104,10 @@ def convert_corpus(
     with locked_folder(target):
         missing = [pair for pair in pairs if not os.path.exists(pair[1])]
         _check_rates(sorted(set(pairs) - set(missing)), sample_rate)
-        convert = functools.partial(_convert, sample_rate=sample_rate)
+        stopped = threading.Event()
+        convert = functools.partial(
+            _convert, sample_rate=sample_rate, stopped=stopped
+        )
         with ThreadPoolExecutor(workers or cores()) as pool:
             try:
                 for start in range(0, len(missing), QUEUED):
@@ -114,17 +120,18 @@ def convert_corpus(
                         for path, reason in bad:
                             logger.warning("%s: %s", path, reason)
             except BaseException:
+                stopped.set()
                 pool.shutdown(cancel_futures=True)
                 raise
         path = os.path.join(target, REJECTED)
         with atomic_write(path) as stream:
             table = pd.DataFrame(failed, columns=["path", "reason"])
             table.to_csv(stream, index=False, lineterminator="\n")
-    if len(failed) > most_bad * len(pairs):
+    if len(failed) > max_unreadable * len(pairs):
         raise ValueError(
             f"{len(failed)} of {len(pairs)} files were not converted, more "
-            f"than a share of {most_bad}: see {path}; repair or remove them, "
-            "or allow more."
+            f"than a share of {max_unreadable}: see {path}; repair or remove "
+            "them, or allow more with --max_unreadable."
         )
     return {
         "converted": len(missing) - len(failed),
@@ -194,11 +201,14 @@ def _check_rates(pairs, sample_rate):
             )
 
 
-def _convert(pairs, sample_rate):
+def _convert(pairs, sample_rate, stopped):
     """Converts some files; returns path and reason of those that failed."""
+    if stopped.is_set():
+        return []
     held, reason = _decode([path for path, _ in pairs], sample_rate)
     if reason and len(pairs) > 1:  # one of them is bad: convert each alone
-        return [bad for pair in pairs for bad in _convert([pair], sample_rate)]
+        alone = [_convert([pair], sample_rate, stopped) for pair in pairs]
+        return [bad for one in alone for bad in one]
     if reason:
         return [(pairs[0][0], reason)]
     for (_, result), samples in zip(pairs, held, strict=True):

@@ -186,7 +186,8 @@ def can_stream(modules):
     -------
     bool
         True for this package's front ends, sentence normalisations and
-        encoders, if the pooling does not need the whole file.
+        encoders, if the pooling does not need the whole file and a second has
+        a whole number of frames.
 
     Example
     -------
@@ -202,10 +203,11 @@ def can_stream(modules):
     ... )
     False
     """
+    features, norm = modules["compute_features"], modules["mean_var_norm"]
     model = modules["embedding_model"]
-    norm = modules["mean_var_norm"]
     return (
-        isinstance(modules["compute_features"], SpeechFeatures)
+        isinstance(features, SpeechFeatures)
+        and features.sample_rate % getattr(features.front_end, "shift", 1) == 0
         and type(norm) in (SentenceMeanNorm, SentenceMeanVarNorm)
         and isinstance(model, Encoder)
         and all(map(is_running, _poolings(model)))

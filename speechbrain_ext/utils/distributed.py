@@ -92,16 +92,21 @@ def init_processes(run_opts):
     check_device(run_opts["device"] or "cpu")
     if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         return run_opts
+    # torchrun sets it; other launchers may not
+    started = int(os.getenv("LOCAL_WORLD_SIZE", "1"))
     if (run_opts["device"] or infer_device()) == "cpu":
         run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
-    elif int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
+    elif started > torch.cuda.device_count():
         raise ValueError(
-            f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a "
-            f"machine with {torch.cuda.device_count()} GPUs; lower "
+            f"torchrun started {started} processes on a machine with "
+            f" {torch.cuda.device_count()} GPUs; lower "
             "`--nproc_per_node`, or pass --device=cpu."
         )
     else:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        own = f"cuda:{int(os.environ['LOCAL_RANK'])}"
+        torch.cuda.set_device(own)
+        if run_opts["device"] == "cuda":  # SpeechBrain would take cuda:0
+            run_opts = dataclasses.replace(run_opts, device=own)
     try:
         _meet(run_opts["distributed_backend"])
     except (RuntimeError, ValueError) as error:

@@ -40,8 +40,7 @@ def atomic_path(path, record=True):
         The file to write. An existing file is replaced only if the block
         succeeds.
     record : bool
-        Whether to enter the file in the journal, so that a later run may
-        replace it.
+        Whether the journal gets it, so that a later run may replace it.
 
     Yields
     ------
@@ -406,8 +405,9 @@ def _acquire(folder, patience, deep=True):
             f"Another run ({_holder(lock.lock_file)}) is writing to {folder}; "
             "wait until it ends, or use another folder."
         ) from error
-    with open(lock.lock_file, "w", encoding="utf-8") as stream:
-        stream.write(f"process {os.getpid()} of {platform.node()}")
+    if not isinstance(lock, filelock.SoftFileLock):  # it needs its own text
+        with open(lock.lock_file, "w", encoding="utf-8") as stream:
+            stream.write(f"process {os.getpid()} of {platform.node()}")
     clear_temporaries(folder, deep)
     return lock
 
@@ -441,7 +441,7 @@ def _refuse_link(path, root):
 def _holder(path):
     """Describes the process that holds a lock."""
     with contextlib.suppress(OSError), open(path, encoding="utf-8") as stream:
-        return stream.read() or "an unknown process"
+        return " ".join(stream.read().split()) or "an unknown process"
     return "an unknown process"
 
 

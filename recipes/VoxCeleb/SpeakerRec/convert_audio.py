@@ -47,6 +47,9 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         print("error:", *str(error).split(), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        return 130
     print(
         f"{counts['converted']} files converted, {counts['there']} existed, "
         f"{counts['failed']} left out"

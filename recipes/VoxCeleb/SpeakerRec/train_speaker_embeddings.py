@@ -260,6 +260,8 @@ def train_loader(hparams, device, manifest, labels):
     in_batches = getattr(hparams["augment"], "in_batches", False)
     if in_batches is None:
         in_batches = torch.device(device).type == "cuda"
+    # without folders there is nothing to send to the device
+    in_batches = in_batches and bool(getattr(hparams["augment"], "choices", 1))
     dataset = CropDataset(
         manifest,
         labels,

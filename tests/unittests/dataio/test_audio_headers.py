@@ -143,3 +143,22 @@ def test_read_headers_is_the_same_with_any_workers(tmp_path, monkeypatch):
     assert [header[0] for header in serial[:3]] == [100, 101, 102]
     assert serial[7][:3] == (0, 0, 0)
     assert serial[11][3] == "cannot be opened: No such file or directory"
+
+
+def test_a_disk_that_failed_for_a_moment_is_asked_again(tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{number}.wav") for number in range(3)]
+    for path in paths:
+        soundfile.write(path, np.zeros(800), 8000)
+    journal, said = str(tmp_path / "headers.jsonl"), audio_headers.read_header
+    failing = f"{audio_headers.NOT_OPENED}: Input/output error"
+
+    def failed(path):
+        if path == paths[1]:
+            raise ValueError(failing)
+        return said(path)
+
+    monkeypatch.setattr(audio_headers, "read_header", failed)
+    found = read_headers(paths, journal=journal)
+    assert [header[3] for header in found] == ["", failing, ""]
+    monkeypatch.undo()
+    assert read_headers(paths, journal=journal) == [(800, 8000, 1, "")] * 3

@@ -76,3 +76,25 @@ def test_a_message_shows_little_of_a_long_name(tmp_path):
 def test_a_list_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         list_named(tmp_path / "nowhere", ["/d"])
+
+
+def test_one_file_under_two_ids_is_not_trained_on_and_tested(tmp_path):
+    """Both names would pass: the trial's ID is that of the folder."""
+    for name in ("anna/s/0", "anna/s/1", "ben/s/0"):
+        path = tmp_path / "data" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    folders, source = [tmp_path / "data"], tmp_path / "list.csv"
+    source.write_text("ID,wav,spk_id\nx,anna/s/0.wav,a\ny,ben/s/0.wav,b\n")
+    with pytest.raises(
+        ValueError, match="is anna/s/0 in a trial list and x in"
+    ):
+        list_utterances(folders, [source], ["anna/s/0", "ben/s/0"])
+    with pytest.raises(ValueError, match="of speaker a .* is that of anna, a"):
+        list_utterances(folders, [source], ["anna/s/1"])
+    files, _ = list_utterances(folders, [source], ["x", "y"])
+    assert files.spk_id.tolist() == ["a", "b"]
+    source.write_text("anna anna/s/0.wav\nben ben/s/0.wav\n")
+    source = source.rename(tmp_path / "list.txt")
+    files, _ = list_utterances(folders, [source], ["anna/s/1"])
+    assert files.spk_id.tolist() == ["anna", "anna", "ben"]

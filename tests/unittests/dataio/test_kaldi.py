@@ -56,7 +56,13 @@ def test_names_with_spaces_are_rejected(tmp_path):
 def test_relative_files_lie_below_the_root(tmp_path):
     (tmp_path / "wav.scp").write_text("u x/1.wav\n")
     (tmp_path / "utt2spk").write_text("u s\n")
-    assert read_kaldi(tmp_path, "/data").wav.tolist() == ["/data/x/1.wav"]
+    found = read_kaldi(tmp_path, ["/data"])
+    assert found.wav.tolist() == ["/data/x/1.wav"]
+    path = tmp_path / "b" / "x" / "1.wav"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    found = read_kaldi(tmp_path, ["/data", tmp_path / "b"])
+    assert found.wav.tolist() == [str(path)]
 
 
 def test_missing_files_are_named(tmp_path):

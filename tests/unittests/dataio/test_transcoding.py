@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ def test_broken_files_are_left_out_and_told_once(corpus, tmp_path, caplog):
     with pytest.raises(ValueError, match="2 of 6 files .* 0.01"):
         convert_corpus(corpus, target)
     assert len([r for r in caplog.records if "8.m4a" in r.message]) == 1
-    found = convert_corpus(corpus, target, most_bad=0.4)
+    found = convert_corpus(corpus, target, max_unreadable=0.4)
     assert found == {"converted": 0, "there": 4, "failed": 2}
     lines = (target / "not_converted.csv").read_text().splitlines()
     assert [line.split(",")[0][-5:] for line in lines] == [
@@ -90,7 +92,7 @@ def test_bad_arguments_are_rejected(corpus, tmp_path):
     with pytest.raises(ValueError, match="got 'mp3'"):
         convert_corpus(corpus, tmp_path, "mp3")
     with pytest.raises(ValueError, match="got 1.5"):
-        convert_corpus(corpus, tmp_path, most_bad=1.5)
+        convert_corpus(corpus, tmp_path, max_unreadable=1.5)
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="holds nothing to convert"):
         convert_corpus(tmp_path / "none", tmp_path)
@@ -159,3 +161,40 @@ def test_a_machine_without_ffmpeg_is_told_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="apt-get install ffmpeg"):
         convert_corpus(tmp_path, tmp_path)
+
+
+SLOW = """#!/bin/sh
+echo x >> "$COUNT"
+sleep 0.5
+exit 1
+"""
+
+
+def test_an_interrupt_ends_it_soon(tmp_path, recipe_folder):
+    (tmp_path / "in" / "id1" / "s").mkdir(parents=True)
+    for number in range(40):
+        (tmp_path / "in" / "id1" / "s" / f"{number}.m4a").touch()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ffmpeg").write_text(SLOW)
+    (tmp_path / "bin" / "ffmpeg").chmod(0o755)
+    count = tmp_path / "count"
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    run = subprocess.Popen(
+        [
+            sys.executable,
+            recipe_folder / "convert_audio.py",
+            tmp_path / "in",
+            tmp_path / "out",
+        ],
+        env=os.environ | {"PATH": path, "COUNT": str(count)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not count.exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=100)
+    assert run.returncode == 130 and "the same command goes on" in said
+    assert "Traceback" not in said
+    assert len(count.read_text().split()) < 10

@@ -224,6 +224,12 @@ def test_what_cannot_be_accumulated_is_known():
         (SpeechFeatures(mel()), torch.nn.BatchNorm1d(2), small()),
         (SpeechFeatures(mel()), norm, torch.nn.Identity()),
         (SpeechFeatures(mel()), norm, small(pooling=CONTEXT)),
+        # 100.2 frames per second
+        (
+            SpeechFeatures(KaldiFbank(8, sample_rate=22050), 22050),
+            norm,
+            small(),
+        ),
     ):
         names = ("compute_features", "mean_var_norm", "embedding_model")
         assert not can_stream(dict(zip(names, parts, strict=True)))

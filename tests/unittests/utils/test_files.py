@@ -172,6 +172,27 @@ def test_links_within_the_folder_are_fine(tmp_path):
     refuse_links(tmp_path / "nowhere")
 
 
+def test_without_flock_a_dead_holder_does_not_block(tmp_path):
+    """As on Lustre without `-o flock`: filelock then needs its own text."""
+    code = (
+        "import errno, fcntl, os, sys, warnings\n"
+        "def flock(*_):\n    raise OSError(errno.ENOSYS, 'no flock')\n"
+        "fcntl.flock = flock\n"
+        "warnings.simplefilter('ignore')\n"
+        "from speechbrain_ext.utils.files import lock_output_folder\n"
+        "lock_output_folder(sys.argv[1])\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "out"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == -9, done.stderr
+
+
 SLEEPER = """
 import os, sys, time
 from speechbrain_ext.dataio.parallel import ordered_map

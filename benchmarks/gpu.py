@@ -106,6 +106,7 @@ def checkout(wheels):
         return ROOT
     made = ROOT
     with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git
+        (source / "refs").mkdir(exist_ok=True)  # it may travel without it
         command = ["git", "-C", str(source), "rev-parse", "HEAD"]
         commit = subprocess.check_output(command, text=True).strip()
         made = ROOT / "build" / f"gpu_checkout_{commit[:12]}"
@@ -176,7 +177,7 @@ def read_record(path):
 
 
 def run_part(name, device, arguments, seconds):
-    """Runs a part in a process of its own; its rows, None if it was ended."""
+    """Runs a part in a process of its own; the rows that it wrote."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "rows.json")
         words = [f"--work_folder={arguments.work_folder}"]
@@ -194,10 +195,10 @@ def run_part(name, device, arguments, seconds):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_record(path)
 
 
-def write_rows(name, device, rows, path, record):
+def write_rows(name, device, rows, minutes, path, record):
     """Puts the rows of a part in the place of those that it had."""
     old = [
         row
@@ -205,7 +206,6 @@ def write_rows(name, device, rows, path, record):
         if not row["name"].startswith(f"{name}, {device}: ")
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    minutes = rows[-1]["value"] / 60
     source = record.provenance(0, minutes)
     record.write(old + [row | source for row in rows], path)
 
@@ -233,12 +233,14 @@ def run_all(arguments, parts, device, record):
             left.append(name)
             continue
         print(f"{name}, {device}", flush=True)
+        begun = time.monotonic()
         rows = run_part(name, device, arguments, seconds)
-        if rows is None:
+        minutes = (time.monotonic() - begun) / 60
+        if rows:
+            write_rows(name, device, rows, minutes, path, record)
+        if not rows or rows[-1]["name"] != f"{name}, {device}: finished":
             (left if time.monotonic() >= ends else failed).append(name)
-            continue
-        write_rows(name, device, rows, path, record)
-        if not all_hold(name, device, rows):
+        elif not all_hold(name, device, rows):
             failed.append(name)
     if left:
         print(f"Left: {', '.join(left)}. The same command goes on.")

@@ -109,11 +109,13 @@ class Report:
         Folder for files that later parts and calls use again.
     corpus : pathlib.Path
         MiniVox, or None.
+    path : pathlib.Path
+        The file to which each row is written at once, or None.
     """
 
-    def __init__(self, name, where, folder, corpus=None):
+    def __init__(self, name, where, folder, corpus=None, path=None):
         self.name, self.device, self.folder = name, where, folder
-        self.corpus, self.rows = corpus, []
+        self.corpus, self.rows, self.path = corpus, [], path
 
     @property
     def on_gpu(self):
@@ -127,6 +129,10 @@ class Report:
             made = record.row(made["name"], *figure, **options)
         self.rows.append(made)
         record.print_row(made)
+        if self.path is not None:  # the part may be ended before it ends
+            temporary = self.path.with_suffix(".new")
+            temporary.write_text(json.dumps(self.rows))
+            temporary.replace(self.path)
 
     def compare(self, name, got, wanted, bound):
         """Adds the relative difference of two tensors, in norm."""
@@ -158,11 +164,11 @@ def run(name, path, arguments):
     where = os.environ.get("GPU_CHECK_DEVICE", device())
     folder = arguments.work_folder / where
     folder.mkdir(parents=True, exist_ok=True)
-    report = Report(name, where, folder, arguments.minivox)
+    path = pathlib.Path(path)
+    report = Report(name, where, folder, arguments.minivox, path)
     module, function = PARTS[name].function.split(".")
     started = time.monotonic()
     with report.check("the part"):
         getattr(importlib.import_module(module), function)(report)
     report.note("finished", time.monotonic() - started, "s")
-    pathlib.Path(path).write_text(json.dumps(report.rows))
     return 0

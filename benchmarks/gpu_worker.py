@@ -11,6 +11,7 @@ and backends must agree closely.
 import os
 import sys
 
+import study_run
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,6 +78,7 @@ def train(device, split, padded=False):
 
 def main(device, path):
     """Trains, and lets the first process save what came out."""
+    study_run.die_with(os.getppid())  # torchrun gives it a session of its own
     number = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
         torch.cuda.set_device(number)

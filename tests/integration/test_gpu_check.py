@@ -115,6 +115,25 @@ def test_a_bound_that_does_not_hold_is_said_each_time(
         assert "Not as it must be: losses" in capsys.readouterr().out
 
 
+def test_rows_of_a_part_that_was_ended_are_kept(
+    check, tmp_path, monkeypatch, capsys
+):
+    gpu, parts = check
+    path = tmp_path / "rows.json"
+    report = parts.Report("losses", "cpu", tmp_path, path=path)
+    report.note("AAM", 0.5, "x", 1.0)
+    rows = json.loads(path.read_text())  # before the part ends
+    assert [row["name"] for row in rows] == ["losses, cpu: AAM"]
+    monkeypatch.setattr(gpu, "run_part", lambda *arguments: rows)
+    words = [f"--work_folder={tmp_path}", "--part=losses"]
+    assert gpu.main(words) == 1
+    assert "Not as it must be: losses" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "cpu.json").read_text())
+    assert row["name"] == "losses, cpu: AAM" and row["holds"]
+    gpu.main(words)
+    assert "done before" not in capsys.readouterr().out
+
+
 def test_when_the_minutes_are_over_the_rest_is_named(
     check, started, tmp_path, capsys
 ):

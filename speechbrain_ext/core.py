@@ -36,12 +36,13 @@ STATISTICS = {
 
 @register_checkpoint_hooks
 class ResumableBrain(sb.Brain):
-    """A Brain whose runs give the same weights however they are run.
+    """A Brain that can be interrupted and spread over processes.
 
-    Several processes train the weights that one process trains, and a resumed
-    run ends with the weights of an uninterrupted one. Batch statistics, loss
-    and gradient norm are those of all processes, on a CPU too. A module whose
-    parameters are split (``speechbrain_ext.nnet.sharded``) is not wrapped.
+    Several processes train the weights that one process trains, up to
+    rounding, and a resumed run ends with the weights of an uninterrupted one.
+    Batch statistics, loss and gradient norm are those of all processes, on a
+    CPU too. A module whose parameters are split
+    (``speechbrain_ext.nnet.sharded``) is not wrapped.
 
     If the loss or a gradient is not finite, all processes stop before the
     step, and the error names the batch. With SpeechBrain's

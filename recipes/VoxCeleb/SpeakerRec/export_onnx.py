@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Exports the encoder of a pretrained folder to an ONNX file.
 
-    python export_onnx.py results/resnet_csphereface2/pretrained encoder.onnx
+    python export_onnx.py results/resnet_csphereface2/42/pretrained encoder.onnx
 
 The file takes waveforms, or with --features Kaldi's filterbanks, as
 WeSpeaker's runtime, pyannote.audio and sherpa-onnx do. With --int8 the weights

@@ -8,7 +8,8 @@ files are read as in training: in any format, at any sample rate, with any
 number of channels. If verification has left a calibration in the folder, the
 threshold follows from the prior probability of the same speaker (--p_target).
 No code of the folder is run, unless --trust is given. `speechbrain-ext verify`
-does the same, and can do more. On an error the exit code is 1.
+decides by AS-norm if the folder has a calibrated cohort. On an error the exit
+code is 1.
 """
 
 import argparse

@@ -16,8 +16,8 @@ above the upper end of the 95 % interval of the EER without. And it may not be
 the greater one by more than chance: the interval of their difference, over
 speakers, may not lie above 0. The same is trained on the true labels, with each
 filter and without, and the interval of that difference may not lie above 0
-either. --filter=NAME measures one filter alone. With --quick the networks train for two epochs
-only, and no bound is checked.
+either. --filter=NAME measures one filter alone. With --quick the networks train
+for two epochs only, and no bound is checked.
 """
 
 import json

@@ -114,12 +114,17 @@ class SpeakerVerifier(SpeakerRecognition):
         ValueError
             If the calibration or the cohort is not valid.
         OSError
-            If a file cannot be read.
+            If the folder does not exist or a file cannot be read.
         """
         if isinstance(source, (str, os.PathLike)):
             source = os.fspath(source)
             if source.startswith(HUB):
                 source = os.fspath(pretrained_folder(source))
+            # a name on the Hub has one slash at most
+            elif source.count("/") > 1 and not os.path.isdir(source):
+                raise FileNotFoundError(
+                    f"The folder {source} does not exist; check its path."
+                )
         verifier = super().from_hparams(source, hparams_file, **kwargs)
         if verifier is None or not isinstance(source, str):
             return verifier

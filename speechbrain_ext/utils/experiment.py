@@ -235,6 +235,11 @@ def _warn_of_epochs(hparams, epochs, last):
                 f"`margin_fix_epoch` {schedule.fix_start_epoch}, but "
                 f"`number_of_epochs` is {epochs}. Lower them, or train longer."
             )
+    if hparams.frozen_epochs and not getattr(hparams, "start_from", None):
+        logger.warning(
+            f"`frozen_epochs` is {hparams.frozen_epochs}, but there is no "
+            "`start_from`: the frozen encoder has random weights."
+        )
     if 0 < epochs <= hparams.frozen_epochs:
         logger.warning(
             f"Only the head is trained: `frozen_epochs` is "

@@ -147,7 +147,8 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     for key in keys:
         if key not in recipe:
             raise ValueError(
-                f"{path} lacks the key '{key}', which the script reads."
+                f"{path} lacks the key '{key}', which the script reads; is it "
+                "a recipe of another script?"
             )
     for key in recipe:
         if key in RULES and not tag_of(recipe[key]):
@@ -159,6 +160,9 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     if run_opts is not None:
         for key in run_opts.overridden_args & recipe.keys():
             recipe[key] = run_opts[key]
+    for key, value in recipe.items():
+        if tag_of(value) == "!PLACEHOLDER":
+            raise ValueError(f"{path} needs `{key}`; pass --{key}=VALUE.")
     written = _dumped(recipe)
     check_references(written, path)
     for key in recipe:

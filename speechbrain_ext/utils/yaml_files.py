@@ -1,5 +1,6 @@
 """Reading of users' YAML files; errors name the file and the line."""
 
+import difflib
 import io
 import os
 import pathlib
@@ -98,7 +99,7 @@ def read_text(path):
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(
-            f"{path} does not exist; pass the path of a file."
+            f"{path} does not exist; {_suggestion(path)}"
         ) from error
     except OSError as error:
         raise ValueError(
@@ -111,6 +112,18 @@ def read_text(path):
         raise ValueError(
             f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8."
         ) from error
+
+
+def _suggestion(path):
+    """A file of a similar name, in the folder or in `hparams` below it."""
+    folders = path.parent, path.parent / "hparams"
+    found = {
+        one.name: one for folder in folders for one in folder.glob("*.yaml")
+    }
+    close = difflib.get_close_matches(path.name, found, 1, 0.8)
+    if close:
+        return f"did you mean {found[close[0]]}?"
+    return "pass the path of a file."
 
 
 def parse_yaml(text, source):

@@ -341,3 +341,9 @@ def test_a_folder_that_calls_a_function_is_refused(folder):
         file.write("more: !apply:os.getcwd []\n")
     with pytest.raises(ValueError, match="os.getcwd is refused"):
         SpeakerVerifier.from_folder(folder)
+
+
+def test_a_folder_that_does_not_exist_is_not_sought_on_the_hub(tmp_path):
+    source = tmp_path / "a" / "pretrained"
+    with pytest.raises(FileNotFoundError, match="pretrained does not exist; "):
+        SpeakerVerifier.from_hparams(source)

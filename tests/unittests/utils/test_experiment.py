@@ -127,17 +127,33 @@ def test_the_command_to_verify_fits_the_corpus(
 
 
 @pytest.mark.parametrize(
-    ("epochs", "frozen", "said"),
+    ("epochs", "frozen", "start", "said"),
     [
-        (15, 0, "The margin is 0 at the end, not `final_margin` 0.2: `marg"),
-        (30, 29.5, "`margin_fix_epoch` 40, but `number_of_epochs` is 30"),
-        (39, 0, "`margin_start_epoch` is 20"),  # it is fixed behind epoch 39
-        (40, 39, None),
-        (40, 40, "Only the head is trained: `frozen_epochs` is 40"),
+        (
+            15,
+            0,
+            None,
+            "The margin is 0 at the end, not `final_margin` 0.2: `marg",
+        ),
+        (
+            30,
+            29.5,
+            "folder",
+            "`margin_fix_epoch` 40, but `number_of_epochs` is 30",
+        ),
+        (
+            39,
+            0,
+            None,
+            "`margin_start_epoch` is 20",
+        ),  # it is fixed behind epoch 39
+        (40, 39, "folder", None),
+        (40, 40, "folder", "Only the head is trained: `frozen_epochs` is 40"),
+        (40, 2, None, "`frozen_epochs` is 2, but there is no `start_from`"),
     ],
 )
 def test_a_training_says_its_batches_and_what_it_is_too_short_for(
-    epochs, frozen, said, caplog
+    epochs, frozen, start, said, caplog
 ):
     hparams = SimpleNamespace(
         epoch_counter=EpochCounter(epochs),
@@ -145,6 +161,7 @@ def test_a_training_says_its_batches_and_what_it_is_too_short_for(
         margin_schedule=MarginSchedule(0.0, 0.2, 20, 40),
         modules={"loss": SphereFace2()},
         frozen_epochs=frozen,
+        start_from=start,
         train_dataloader_opts={},
     )
     brain = SimpleNamespace(

@@ -66,7 +66,7 @@ BROKEN = [
     ("a: !new:os.getcwd {}\n", "should be a class"),
     ("a: !module:os.path.nowhere\n", "nowhere"),
     ("a: !nonsense 5\n", "!nonsense"),
-    ("a: !PLACEHOLDER\n", "'a' is a !PLACEHOLDER"),
+    ("a: !PLACEHOLDER\n", "needs `a`; pass --a=VALUE"),
     (APPLY.format("math.sqrt [-1]"), "math domain error"),
     (APPLY.format("operator.truediv [1, 0]"), "division by zero"),
     (APPLY.format("os.remove [/no/such/file]"), "/no/such/file"),

@@ -126,7 +126,7 @@ def test_a_recipe_that_extends_another_is_told_what_to_do(write, parents):
         (BASE, "sice: 4", "command line has an unknown key 'sice'.*'size'"),
         (BASE.replace("log:", "lok:"), "", "lacks the key 'log'"),
         ("a: [", "", "is not valid YAML"),
-        (BASE.replace("3", "!PLACEHOLDER"), "", "'size' is a !PLACEHOLDER"),
+        (BASE.replace("3", "!PLACEHOLDER"), "", "needs `size`; pass --size="),
         (BASE.replace("Counter", "Counting"), "", "Counting"),
         (
             BASE.replace("collections.Counter", "fractions.Fraction"),

@@ -47,3 +47,13 @@ def test_references_are_followed_only_if_wanted():
     check_references(text, "x.yaml", follow=False)
     with pytest.raises(ValueError, match="x.yaml refers to <other_file>"):
         check_references(text, "x.yaml")
+
+
+def test_a_misspelt_yaml_is_suggested(tmp_path):
+    (tmp_path / "hparams").mkdir()
+    (tmp_path / "hparams" / "resnet_aam.yaml").touch()
+    for name in ("resnet_am.yaml", "hparams/resnet_aam.yml"):
+        with pytest.raises(ValueError, match="did you mean .*hparams/resnet_a"):
+            read_text(tmp_path / name)
+    with pytest.raises(ValueError, match="pass the path of a file"):
+        read_text(tmp_path / "other.yaml")

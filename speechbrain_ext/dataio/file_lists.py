@@ -105,9 +105,10 @@ def list_utterances(folders, sources=(), test_ids=(), layout=None):
     sources : list of str
         Lists of utterances, see ``list_named``; none for all utterances in
         the folders.
-    test_ids : collection of str
+    test_ids : collection of str, or a function
         IDs of the utterances of trial lists; those that no list has are added
-        to those of ``sources`` from the data folders.
+        to those of ``sources`` from the data folders. A function gets the IDs
+        of ``sources`` and returns them.
     layout : str or None
         Layout of the data folders, see ``corpus.list_corpus``.
 
@@ -135,6 +136,8 @@ def list_utterances(folders, sources=(), test_ids=(), layout=None):
     if not sources:
         return list_corpus(folders, layout=layout)
     files = pd.concat([list_named(s, folders) for s in sources])
+    if callable(test_ids):
+        test_ids = test_ids(files.ID)
     tested = set(test_ids).difference(files.ID)
     left_out = {"misplaced": 0, "other_formats": {}}
     if tested:  # a list of training files: find the others

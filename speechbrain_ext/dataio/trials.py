@@ -22,7 +22,7 @@ LIST_NAMES = ("veri_*.txt", "list_test_*.txt", "*trials*.txt")
 SHOWN = 20  # names that an error quotes
 
 
-def read_trials(path, labelled=True):
+def read_trials(path, labelled=True, literal=()):
     """Reads a trial list in VoxCeleb's or in Kaldi's form.
 
     A line is ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``
@@ -37,6 +37,8 @@ def read_trials(path, labelled=True):
         The list, UTF-8.
     labelled : bool
         Whether it must have target and nontarget trials, as error rates need.
+    literal : collection of str
+        IDs that are taken as they are, see ``utterance_ids.literal_ids``.
 
     Returns
     -------
@@ -94,7 +96,8 @@ def read_trials(path, labelled=True):
             f"The trial list {path} has only {kind} trials ({len(targets)}); "
             "error rates need both kinds: add the other."
         )
-    ids = utterance_ids(dict.fromkeys([*columns[0], *columns[1]]), path)
+    names = dict.fromkeys([*columns[0], *columns[1]])
+    ids = utterance_ids(names, path, literal)
     enrol, test = ([ids[name] for name in names] for names in columns)
     known = {"target": targets} if labels else {}
     return pd.DataFrame({"enrol": enrol, "test": test} | known)
@@ -290,7 +293,7 @@ def write_expanded_trials(path, models, written):
     >>> read_trials(folder / "written").enrol.tolist()
     ['a/a/1', 'a/b/1', 'a/a/1', 'a/b/1']
     """
-    trials = read_trials(path)
+    trials = read_trials(path, literal=models)
     unknown = sorted(set(trials["enrol"]) - set(models))
     if unknown:
         raise ValueError(

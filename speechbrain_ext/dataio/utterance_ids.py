@@ -30,7 +30,43 @@ def utterance_id(name):
     return stem if extension.lower() in AUDIO_EXTENSIONS else name
 
 
-def utterance_ids(names, path):
+def literal_ids(ids):
+    """Gives the IDs that ``utterance_id`` would change.
+
+    A CSV may have them, and files such as ``1.m4a.wav`` get them. In a list
+    they must be taken as they are.
+
+    Arguments
+    ---------
+    ids : iterable of str
+        IDs of a manifest.
+
+    Returns
+    -------
+    set of str
+        Those of more than three parts, with the ending of an audio file, with
+        ``./`` or a doubled slash, or that begin with a slash.
+
+    Example
+    -------
+    >>> literal_ids(["id1/s/1", "id1/s/1.m4a", "vox1/wav/id1/s/1"]) == {
+    ...     "id1/s/1.m4a",
+    ...     "vox1/wav/id1/s/1",
+    ... }
+    True
+    """
+    return {
+        name
+        for name in ids
+        if name.count("/") > 2
+        or name.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+        or "//" in name
+        or "./" in name
+        or name.startswith("/")
+    }
+
+
+def utterance_ids(names, path, literal=()):
     """Gives the IDs of all files that a list names.
 
     Arguments
@@ -39,6 +75,8 @@ def utterance_ids(names, path):
         Paths or IDs.
     path : str
         The list, for the error message.
+    literal : collection of str
+        IDs that are taken as they are, see ``literal_ids``.
 
     Returns
     -------
@@ -60,7 +98,9 @@ def utterance_ids(names, path):
     ValueError: The list veri.txt names `clean/id1/a/1.wav` and \
 `noisy/id1/a/1.wav`, which would be one utterance...
     """
-    ids = {name: utterance_id(name) for name in names}
+    ids = {
+        name: name if name in literal else utterance_id(name) for name in names
+    }
     if len(set(ids.values())) < len(ids):
         longest = {}
         for name, found in ids.items():

@@ -325,7 +325,7 @@ def development_data(
         path = path.with_name("dev_trials_noisy.txt")
         if if_main_process():
             write_trials(make_trials(manifest, trials, seed), path)
-    return manifest, read_trials(path)
+    return manifest, read_trials(path, literal=set(manifest.ID))
 
 
 def _corrupted(path, label_noise, seed, device, key, check=None):

@@ -6,6 +6,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.dataio.utterance_ids import literal_ids
 from speechbrain_ext.processing.cosine import enrolment_embeddings
 
 logger = get_logger(__name__)
@@ -138,7 +139,8 @@ class TrialEmbeddings:
         ValueError
             If a name has no embedding.
         """
-        trials = read_trials(path, labelled)
+        known = set(self.rows.index).union(self.enrol_rows.index)
+        trials = read_trials(path, labelled, literal_ids(known))
         doubled = int(trials[["enrol", "test"]].duplicated().sum())
         if doubled:
             logger.warning(

@@ -343,3 +343,25 @@ def test_prepare_finds_lists_in_the_working_directory(
     (tree / "mine.txt").write_text(TRIALS[:-1])
     with pytest.raises(ValueError, match="here/mine.txt or .*corpus/mine.txt"):
         prepare(str(tree), str(save), trial_lists="mine.txt")
+
+
+def test_prepare_takes_ids_that_look_like_paths(prepare, tree, tmp_path):
+    """A CSV has IDs of four parts, and ffmpeg's names have two endings."""
+    rows, trials = ["ID,wav,spk_id"], []
+    for speaker in range(4):
+        for number in range(2):
+            name = f"own/wav/id{speaker}/{number}.m4a"
+            path = tmp_path / "own" / f"{name}.wav"
+            write(path)
+            rows.append(f"{name},{path},id{speaker}")
+    trials = ["1 own/wav/id0/0.m4a own/wav/id0/1.m4a"]
+    trials += ["0 own/wav/id0/0.m4a own/wav/id1/1.m4a"]
+    source, pairs = tmp_path / "list.csv", tmp_path / "pairs.txt"
+    source.write_text("\n".join(rows))
+    pairs.write_text("\n".join(trials))
+    save = tmp_path / "save"
+    prepare(str(tree), str(save), file_list=str(source), trial_lists=str(pairs))
+    assert read_manifest(save / "test.csv").ID.tolist() == [
+        *("own/wav/id0/0.m4a", "own/wav/id0/1.m4a", "own/wav/id1/1.m4a")
+    ]
+    assert set(read_manifest(save / "train.csv").spk_id) == {"id2", "id3"}

@@ -54,6 +54,7 @@ from speechbrain_ext.dataio.trials import (
     resolve_trial_lists,
     write_trials,
 )
+from speechbrain_ext.dataio.utterance_ids import literal_ids
 from speechbrain_ext.utils.files import (
     atomic_write,
     clear_temporaries,
@@ -217,13 +218,22 @@ def _prepare(save_folder, options, workers):
     """Writes what the options ask for, unless it is there."""
     folders, lists = options["data_folder"], options["trial_lists"]
     trials = {path: read_trials(path) for path in lists}
-    test_ids = {}  # with a list that names each
-    for path, table in trials.items():
-        ids = table[["enrol", "test"]].to_numpy().flat
-        test_ids |= dict.fromkeys(ids, path)
+
+    def tested(ids):
+        """The utterances of the trials, with a list that names each."""
+        if literal := literal_ids(ids):
+            for path in lists:
+                trials[path] = read_trials(path, literal=literal)
+        return {
+            name: path
+            for path, table in trials.items()
+            for name in table[["enrol", "test"]].to_numpy().flat
+        }
+
     files, left_out = list_utterances(
-        folders, options["file_list"], test_ids, options["layout"]
+        folders, options["file_list"], tested, options["layout"]
     )
+    test_ids = tested(files.ID)
     options["fingerprint"] = corpus_fingerprint(files, lists)
     files_of = FingerprintedFiles(save_folder, options, list(OUTPUTS.values()))
     names = [OUTPUTS[name] for name in _wanted(options)]

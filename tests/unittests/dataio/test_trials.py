@@ -14,6 +14,7 @@ from speechbrain_ext.dataio.trials import (
     write_expanded_trials,
     write_trials,
 )
+from speechbrain_ext.dataio.utterance_ids import literal_ids
 
 VOXCELEB = (
     "1 id1/a.b/1.wav id1/c/1.wav\n\n0 id1/a.b/1.wav id2/c/1.wav\n"
@@ -234,3 +235,16 @@ def test_trials_of_models_become_trials_of_their_utterances(tmp_path):
     with pytest.raises(ValueError, match="1 models that are not enrolled: n;"):
         write_expanded_trials(path, models, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_ids_that_look_like_paths_are_taken_as_they_are(tmp_path):
+    """As from `0.m4a.wav`, or of a CSV with IDs of its own."""
+    names = ["s1/x/0.m4a", "a/wav/s1/x/1", "./s1/x/2", "/s1/3"]
+    path = tmp_path / "list"
+    path.write_text(
+        "".join(f"{i % 2} {n} s/x/1.wav\n" for i, n in enumerate(names))
+    )
+    literal = literal_ids([*names, "s/x/1"])
+    assert literal == set(names)
+    found = read_trials(path, literal=literal)
+    assert found.enrol.tolist() == names and set(found.test) == {"s/x/1"}

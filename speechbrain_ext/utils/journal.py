@@ -66,6 +66,7 @@ def record_file(folder, name, path):
     journal = os.open(os.path.join(folder, JOURNAL), flags, 0o644)
     try:
         os.write(journal, f"\n{line}\n".encode())
+        os.fsync(journal)  # its files are on the disk before they get a name
     finally:
         os.close(journal)
 

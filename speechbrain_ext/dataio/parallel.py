@@ -1,6 +1,7 @@
 """Work on many files by all cores; a killed run can resume."""
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import json
 import multiprocessing
@@ -61,6 +62,8 @@ def ordered_map(function, items, workers=None, journal=None):
     ------
     FileExistsError
         If the journal is a file that this project did not write.
+    OSError
+        If a process was killed.
 
     Example
     -------
@@ -71,7 +74,7 @@ def ordered_map(function, items, workers=None, journal=None):
     yield from kept
     items = items[len(kept) :]
     workers = min(workers or cores(), len(items))
-    with contextlib.ExitStack() as stack:
+    with _told_if_killed(), contextlib.ExitStack() as stack:
         if workers <= 1:
             results = map(function, items)
         else:
@@ -95,6 +98,17 @@ def ordered_map(function, items, workers=None, journal=None):
             stream.write(json.dumps(result) + "\n")
             stream.flush()
             yield result
+
+
+@contextlib.contextmanager
+def _told_if_killed():
+    try:
+        yield
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise OSError(
+            "A process that read files was killed, probably for lack of "
+            "memory; run the command again, with fewer `workers`."
+        ) from error
 
 
 def _resume(journal):

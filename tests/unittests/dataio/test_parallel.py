@@ -26,6 +26,16 @@ def test_results_come_in_order(workers):
     assert found == [[n * n] for n in range(20)]
 
 
+def killed(number):
+    """As by a machine without memory."""
+    os.kill(os.getpid(), 9)
+
+
+def test_a_killed_process_is_told():
+    with pytest.raises(OSError, match="was killed.*fewer `workers`"):
+        list(ordered_map(killed, [1, 2], 2))
+
+
 def test_a_journal_is_gone_on_with(tmp_path):
     journal = tmp_path / "journal"
     continue_file(journal)

@@ -47,7 +47,7 @@ LEAST_AUC = 0.9
 LOSSES = {"AAM": AAMSoftmax, "SphereFace2 C": SphereFace2}
 # Settings of each filter for 20 speakers and few epochs
 TOY = {
-    "ORGate": "{kind: ORGate, top_k: 1, warm_up: 5}",
+    "ORGate": "{kind: ORGate, top_k: 2, warm_up: 5}",
     "LossGate": "{kind: LossGate, warm_up: 6}",
     "LabelCorrection": "{kind: LabelCorrection, confidence: 0.8, warm_up: 6}",
     "SubCenterDrop": "{kind: SubCenterDrop, angle: 50, warm_up: 10}",

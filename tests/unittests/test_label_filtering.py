@@ -22,7 +22,7 @@ SPEAKERS, UTTERANCES, SIZE, BATCH, EPOCHS = 20, 24, 16, 16, 8
 RATE = 0.4
 CLOCK = ("utterances/s", "data wait")
 FILTERS = {
-    "ORGate": {"top_k": 1, "warm_up": 2},
+    "ORGate": {"top_k": 2, "warm_up": 2},
     "LossGate": {"warm_up": 2},
     "LabelCorrection": {"warm_up": 2},
     "SubCenterDrop": {"warm_up": 3, "angle": 66},

@@ -228,9 +228,12 @@ def make_brain(hparams, text, run_opts, train_set, dev, means, data):
     checkpointer.add_recoverable("label_map", label_map, optional_load=True)
     if not hparams["dev_speakers"]:
         logger.info("No development EER: `dev_speakers` is 0.")
-    for name in ("noises", "responses"):
+    for name, key, what in (
+        ("noises", "noise_folder", "noise"),
+        ("responses", "rir_folder", "reverberation"),
+    ):
         if not getattr(hparams["augment"], name, True):
-            logger.info(f"No augmentation with {name}: no folder is given.")
+            logger.info(f"No {what} is added: `{key}` is null.")
     loggers = []
     if not run_opts["debug"]:
         folder, train_logger = hparams["output_folder"], hparams["train_logger"]

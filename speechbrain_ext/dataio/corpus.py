@@ -318,8 +318,8 @@ def _find_layout(root, held):
     if not flat or loose:
         return SESSIONS
     logger.info(
-        f"The files below {root} lie as {FLAT}. If the first folder is not "
-        f"the speaker's, pass --layout={SESSIONS}."
+        f"The files below {root} lie as {FLAT}. If their folders are "
+        f"sessions, not speakers, pass --layout={SESSIONS}."
     )
     return FLAT
 

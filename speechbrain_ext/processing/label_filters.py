@@ -31,10 +31,10 @@ class ORGate(LabelFilter):
     1,211 classes and a warm-up of 5 of 80 epochs. Difference: the code makes
     batches of the chosen utterances; here the others have weight 0.
 
-    The prediction is that of the released code: the outputs of AM-softmax, so
-    a margin of 0.2 is subtracted from the cosine of the given label before the
-    classes are ranked. It is so whatever loss is trained. With a loss on
-    logits, nothing is subtracted.
+    The released code ranks the outputs of its loss, AM-softmax, which has
+    subtracted its margin from the cosine of the given label. So the present
+    margin of the trained loss is subtracted here, whatever the loss. A loss
+    without a margin subtracts nothing.
 
     Arguments
     ---------
@@ -57,8 +57,6 @@ class ORGate(LabelFilter):
     Traceback (most recent call last):
     ValueError: `top_k` of the label filter must be 1 or more, got 0.
     """
-
-    margin = 0.2
 
     def __init__(self, top_k=90, warm_up=5):
         super().__init__(warm_up)
@@ -83,12 +81,11 @@ class ORGate(LabelFilter):
                 f"classes, {classes}, got {self.top_k}; every label would "
                 "count."
             )
-        if loss.largest_cosine is None:  # logits
-            self.margin = 0.0
+        self.margin = lambda: float(getattr(loss, "margin", 0.0))
         self.register_buffer("counted", torch.zeros(utterances))
 
     def _judge(self, scores, rows):
-        among = scores.place(self.margin) < self.top_k
+        among = scores.place(self.margin()) < self.top_k
         return self.counted[rows], None, [among]
 
     def _remember(self, rows, *values):

@@ -1,6 +1,7 @@
 """Loading of pretrained encoders from disk or from the Hugging Face Hub."""
 
 import contextlib
+import os
 import pathlib
 import re
 
@@ -407,3 +408,37 @@ def _load_labels(labels, path):
 def _one_line(error):
     """The first line of an error message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def source_path(source):
+    """The folder of a source, or a name that SpeechBrain looks up on the Hub.
+
+    Arguments
+    ---------
+    source : str | pathlib.Path
+        A folder, ``hf:owner/name``, or ``owner/name``.
+
+    Returns
+    -------
+    str
+        The folder, downloaded if it begins with ``hf:``; a name as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it can only be a folder, and does not exist.
+
+    Example
+    -------
+    >>> source_path("/no/such/folder")
+    Traceback (most recent call last):
+    FileNotFoundError: The folder /no/such/folder does not exist; ...
+    """
+    source = os.fspath(source)
+    if source.startswith(HUB):
+        return os.fspath(pretrained_folder(source))
+    if source.count("/") > 1 and not os.path.isdir(source):
+        raise FileNotFoundError(
+            f"The folder {source} does not exist; check its path."
+        )
+    return source

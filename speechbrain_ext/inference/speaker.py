@@ -11,11 +11,10 @@ from speechbrain_ext.dataio.audio import (
     file_header,
     read_audio,
 )
-from speechbrain_ext.inference.downloads import HUB
 from speechbrain_ext.inference.embedding import encoder_rate
 from speechbrain_ext.inference.embedding_store import model_fingerprint
 from speechbrain_ext.inference.enrolments import Enrolments
-from speechbrain_ext.inference.loading import pretrained_folder
+from speechbrain_ext.inference.loading import pretrained_folder, source_path
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.inference.speech import require_speech
 from speechbrain_ext.inference.streaming import (
@@ -117,14 +116,7 @@ class SpeakerVerifier(SpeakerRecognition):
             If the folder does not exist or a file cannot be read.
         """
         if isinstance(source, (str, os.PathLike)):
-            source = os.fspath(source)
-            if source.startswith(HUB):
-                source = os.fspath(pretrained_folder(source))
-            # a name on the Hub has one slash at most
-            elif source.count("/") > 1 and not os.path.isdir(source):
-                raise FileNotFoundError(
-                    f"The folder {source} does not exist; check its path."
-                )
+            source = source_path(source)
         verifier = super().from_hparams(source, hparams_file, **kwargs)
         if verifier is None or not isinstance(source, str):
             return verifier

@@ -189,6 +189,8 @@ def test_an_interrupt_ends_it_soon(tmp_path, recipe_folder):
         env=os.environ | {"PATH": path, "COUNT": str(count)},
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts background jobs with SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not count.exists():
         assert run.poll() is None

@@ -121,7 +121,7 @@ venv:
 
 # make_venv FOLDER,PYTHON,REQUIREMENTS: reuses what it made for the same
 # requirements, and leaves alone what somebody else made. pip would compile all
-# files on one core; one that does not compile is none that is imported.
+# files on one core. A file that cannot be compiled cannot be imported either.
 define make_venv
 cat $(3) setup.py | cmp -s - $(1)/requirements.installed || { \
 	set -e; \

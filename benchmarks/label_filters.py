@@ -17,8 +17,8 @@ the greater one by more than chance: the interval of their difference, over
 speakers, may not lie above 0. The same is trained on the true labels, with each
 filter and without, and the interval of that difference may not lie above 0
 either. --filter=NAME measures one filter alone, and --labels=wrong or
---labels=true half of it. With --quick the networks train
-for two epochs only, and no bound is checked.
+--labels=true half of it. With --quick the networks train for two epochs only,
+and no bound is checked.
 """
 
 import json
@@ -70,8 +70,6 @@ TRAINING = {
     "average_checkpoints": 2,
     "train_dataloader_opts": "{num_workers: 0}",
 }
-
-
 NOISE = {"label_noise": "{kind: symmetric, rate: 0.4, exact: True}"}
 
 

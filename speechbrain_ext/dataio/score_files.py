@@ -194,8 +194,6 @@ def read_scores(path):
     enrol_names, test_names, scores, targets = [], [], [], []
     lines = io.StringIO(read_text(path, "score file"))
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         try:
             enrol, test, score, label = line.split()
             scores.append(float(score))

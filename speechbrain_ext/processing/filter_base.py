@@ -4,9 +4,12 @@ import abc
 import math
 
 import torch
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.nnet.losses.base import ClassificationLoss
 from speechbrain_ext.utils.distributed import all_gather
+
+logger = get_logger(__name__)
 
 
 class LabelFilter(torch.nn.Module, abc.ABC):
@@ -134,6 +137,11 @@ class LabelFilter(torch.nn.Module, abc.ABC):
         """
         mean = self.trust_sum / self.draws.clamp(min=1)
         self.trust.copy_(torch.where(self.draws > 0, mean, self.trust))
+        if not self.trust.any():
+            logger.warning(
+                f"{type(self).__name__} left out every label of this epoch, so "
+                "nothing was learned. Raise `warm_up`, or loosen the filter."
+            )
         self._end_epoch()
         self.trust_sum.zero_()
         self.draws.zero_()

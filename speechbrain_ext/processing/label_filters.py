@@ -33,8 +33,8 @@ class ORGate(LabelFilter):
 
     The released code ranks the outputs of its loss, AM-softmax, which has
     subtracted its margin from the cosine of the given label. So the present
-    margin of the trained loss is subtracted here, whatever the loss. A loss
-    without a margin subtracts nothing.
+    margin of the trained loss is subtracted here, whatever the loss. Nothing is
+    subtracted for softmax, or for type M of SphereFace2, which multiplies.
 
     Arguments
     ---------
@@ -81,7 +81,9 @@ class ORGate(LabelFilter):
                 f"classes, {classes}, got {self.top_k}; every label would "
                 "count."
             )
-        self.margin = lambda: float(getattr(loss, "margin", 0.0))
+        multiplies = getattr(loss, "margin_type", None) == "M"
+        subtracts = hasattr(loss, "margin") and not multiplies
+        self.margin = lambda: float(loss.margin) if subtracts else 0.0
         self.register_buffer("counted", torch.zeros(utterances))
 
     def _judge(self, scores, rows):

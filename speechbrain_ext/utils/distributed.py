@@ -99,7 +99,7 @@ def init_processes(run_opts):
     elif started > torch.cuda.device_count():
         raise ValueError(
             f"torchrun started {started} processes on a machine with "
-            f" {torch.cuda.device_count()} GPUs; lower "
+            f"{torch.cuda.device_count()} GPUs; lower "
             "`--nproc_per_node`, or pass --device=cpu."
         )
     else:

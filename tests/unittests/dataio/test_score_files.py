@@ -92,6 +92,7 @@ def test_write_scores_rejects_bad_columns(tmp_path, change, match):
         "a b c target",
         "a b 1 yes",
         "a b nan target",
+        "",
     ],
 )
 def test_read_scores_rejects_bad_lines(tmp_path, line):
@@ -99,12 +100,6 @@ def test_read_scores_rejects_bad_lines(tmp_path, line):
     path.write_text(f"a b 0.5 target\n{line}\na b 0.5 target\n")
     with pytest.raises(ValueError, match=rf"got '{line}\\n' .*score, line 2\."):
         read_scores(path)
-
-
-def test_empty_lines_of_a_score_file_are_skipped(tmp_path):
-    path = tmp_path / "trials.score"
-    path.write_text("\na b 0.5 target\n\nc d 0.25 nontarget\n \n")
-    assert read_scores(path)[2].tolist() == [0.5, 0.25]
 
 
 def test_kaldis_form_has_no_label(tmp_path):

@@ -17,9 +17,10 @@ from filter_runs import (
 )
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier
-from speechbrain_ext.nnet.losses import GE2E, Softmax
+from speechbrain_ext.nnet.losses import GE2E, AMSoftmax, Softmax, SphereFace2
 from speechbrain_ext.nnet.losses.base import ClassificationLoss
 from speechbrain_ext.nnet.sharded import ShardedCosineClassifier
+from speechbrain_ext.processing.class_scores import ClassScores
 from speechbrain_ext.processing.filter_base import LabelFilter
 from speechbrain_ext.processing.label_filters import (
     FILTERS,
@@ -134,6 +135,31 @@ def test_or_gate_rejects_a_k_that_keeps_all():
     made = make_label_filter({"kind": "ORGate", "top_k": CLASSES})
     with pytest.raises(ValueError, match="below the number of classes, 5"):
         made.start(UTTERANCES, CLASSES, Softmax(), head_of())
+
+
+def test_or_gate_subtracts_what_the_loss_subtracts():
+    for loss, margin in (
+        (AMSoftmax(0.3), 0.3),
+        (SphereFace2("C", 0.1), 0.1),
+        (SphereFace2("M", 1.7, form="face", out_neurons=CLASSES), 0.0),
+        (Softmax(), 0.0),
+    ):
+        made = make_label_filter({"kind": "ORGate", "top_k": 2})
+        made.start(UTTERANCES, CLASSES, loss, head_of())
+        assert made.margin() == margin
+        if margin:  # as its schedule changes it
+            loss.margin = 0.05
+            assert made.margin() == 0.05
+
+
+def test_a_filter_that_leaves_out_everything_warns(caplog):
+    made = make_label_filter({"kind": "LossGate", "gate": 1e-9, "warm_up": 0})
+    loss, head = AMSoftmax(), head_of()
+    made.start(UTTERANCES, CLASSES, loss, head)
+    for _, _, x, labels, rows in drawn(1):
+        made(ClassScores(head(x), labels), rows, 0.0)
+    made.end_epoch()
+    assert "LossGate left out every label of this epoch" in caplog.text
 
 
 class Plain(ClassificationLoss):

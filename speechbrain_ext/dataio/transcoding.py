@@ -42,6 +42,8 @@ def convert_corpus(
     channel of 16 bits. Each file is written whole or not at all; a second run
     converts the files that are missing. A file that ffmpeg cannot read without
     an error is left out, with a warning and a row in ``not_converted.csv``.
+    Files that need no conversion (wav, flac, ogg) are not copied; the log says
+    how many there are.
 
     Arguments
     ---------
@@ -99,7 +101,13 @@ def convert_corpus(
             "ffmpeg, which converts m4a, is not installed; install it "
             "(Debian: apt-get install ffmpeg)."
         )
-    pairs = _pairs(source, target, form)
+    pairs, ready = _pairs(source, target, form)
+    if ready:
+        logger.warning(
+            f"{len(ready)} files below {source} need no conversion and are not "
+            f"copied, among them {min(ready)}; to train on them too, pass both "
+            f"folders: --data_folder={source},{target}"
+        )
     failed = []
     with locked_folder(target):
         missing = [pair for pair in pairs if not os.path.exists(pair[1])]
@@ -163,15 +171,17 @@ def _leads_back(link, way):
 
 
 def _pairs(source, target, form):
-    """Pairs of an input and its output, sorted."""
-    made = {}
+    """Pairs of an input and its output, sorted; files that need none."""
+    made, ready = {}, set()
     for folder, names in _folders(source):
         place = os.path.join(target, os.path.relpath(folder, source))
         for name in names:
             stem, _, ending = name.rpartition(".")
+            path = os.path.join(folder, name)
+            if ending.lower() in EXTENSIONS and stem:
+                ready.add(path)
             if ending.lower() not in CONVERTED or not stem:
                 continue
-            path = os.path.join(folder, name)
             result = os.path.normpath(os.path.join(place, f"{stem}.{form}"))
             if result in made:
                 raise ValueError(
@@ -184,7 +194,8 @@ def _pairs(source, target, form):
             f"{source} holds nothing to convert "
             f"({', '.join(sorted(CONVERTED))})."
         )
-    return sorted((path, result) for result, path in made.items())
+    pairs = sorted((path, result) for result, path in made.items())
+    return pairs, ready - set(made)
 
 
 def _check_rates(pairs, sample_rate):

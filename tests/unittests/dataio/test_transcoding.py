@@ -152,9 +152,26 @@ def test_links_that_lead_back_are_not_followed(tmp_path):
     for name, goal in (("a", "."), ("b", "."), ("id1/c", "../../in/id1")):
         (tmp_path / "in" / name).symlink_to(goal)
     (tmp_path / "in" / "id3").symlink_to(tmp_path / "in" / "id1")
-    found = _pairs(str(tmp_path / "in"), str(tmp_path / "out"), "wav")
+    found, _ = _pairs(str(tmp_path / "in"), str(tmp_path / "out"), "wav")
     results = [os.path.relpath(made, tmp_path / "out") for _, made in found]
     assert results == ["id1/s/1.wav", "id2/s/1.wav", "id3/s/1.wav"]
+
+
+def test_files_that_need_no_conversion_are_found(tmp_path):
+    for name in ("1.m4a", "2.WAV", "3.flac", "1.wav", ".ogg", "4.txt"):
+        (tmp_path / name).touch()
+    found, ready = _pairs(str(tmp_path), str(tmp_path), "wav")
+    assert [made for _, made in found] == [str(tmp_path / "1.wav")]
+    # 1.wav is the result of an earlier run in the same folder
+    assert ready == {str(tmp_path / "2.WAV"), str(tmp_path / "3.flac")}
+
+
+@needs_ffmpeg
+def test_files_that_are_not_copied_are_told(corpus, tmp_path, caplog):
+    soundfile.write(corpus / "dev/aac/id0/s/7.wav", np.zeros(160), 16000)
+    convert_corpus(corpus, tmp_path / "made")
+    assert "1 files below" in caplog.text and "7.wav" in caplog.text
+    assert f"--data_folder={corpus},{tmp_path / 'made'}" in caplog.text
 
 
 def test_a_machine_without_ffmpeg_is_told_what_to_do(tmp_path, monkeypatch):

@@ -229,6 +229,8 @@ def _find(name, known, key, listed, more):
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
+        if str(name).lower() in ("none", "no", "off", "false"):
+            hint = "; for none, pass []."
         raise ValueError(
             f"{key} must be one of {', '.join(listed)}{more}, got "
             f"{name!r}{hint}"

@@ -151,6 +151,8 @@ def check_known(key, known, source):
 def _similar(key, known, of_command_line):
     """Up to three keys, in quotes, that another one may stand for."""
     names = [*map(str, known)]
+    if of_command_line and key.lower() in ("gpu", "gpus", "cuda"):
+        return ["--device=cuda:0"]
     words = re.split("[-_]", key.lower())
     initials = "".join(word[:1] for word in words)
     for wanted in (set(words), {initials}):  # epochs; learning_rate: lr

@@ -253,6 +253,7 @@ OBJECT = Rule(
     "a block {key: value} that changes it, one with a tag (!new:...) that "
     "replaces it, or null",
     _object,
+    remedy="the recipes in hparams/ show the tags",
 )
 FRACTION = _number(above=0, below=1)._replace(
     words="a fraction in (0, 1)", remedy="pass fractions, not percent"

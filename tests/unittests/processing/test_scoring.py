@@ -74,6 +74,8 @@ def test_unknown_scoring_lists_the_names_and_suggests_one(name, nearest):
     match = "`calibrate` .*_qmf.* got 'asnorm_qfm'; did you mean 'asnorm_qmf'?"
     with pytest.raises(ValueError, match=match):
         find_calibrated_scoring("asnorm_qfm")
+    with pytest.raises(ValueError, match=r"got 'none'; for none, pass \[\]\."):
+        find_calibrated_scoring("none")
 
 
 def test_distances_of_crops_are_not_calibrated():

@@ -47,6 +47,7 @@ def test_run_options_are_suggested_for_the_command_line_alone():
         ("- 5", "must have --key=value"),
         ("sead: 5", "unknown key 'sead'; did you mean 'seed'"),
         ("opts: {c: 5}", "unknown key 'c'"),
+        ("gpu: 0", "unknown key 'gpu'; did you mean --device=cuda:0"),
         ("seed:", "--seed has no value; write --seed=value"),
         ("seed: five", "`seed` must be"),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_ext.dataio.corpus import (
+    AUDIO_EXTENSIONS,
     FILE_COLUMNS,
     list_corpus,
     require_plain_names,
@@ -208,7 +209,11 @@ def _read_lines(source, folders):
     rows = []
     for number, line in read_lines(source, "file list"):
         words = line.split(maxsplit=1)
-        if len(words) != 2:
+        audio = [
+            word.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+            for word in words
+        ]
+        if len(words) != 2 or audio == [True, False]:  # the path is first
             raise ValueError(
                 f"Line {number} of {source} is broken: `{shorten(line)}` "
                 "must be `speaker path`."

@@ -78,6 +78,14 @@ def test_a_list_that_is_not_there_is_an_error(tmp_path):
         list_named(tmp_path / "nowhere", ["/d"])
 
 
+@pytest.mark.parametrize("line", ["anna", "/data/anna/s/1.WAV anna"])
+def test_a_line_that_is_not_speaker_and_path_is_named(line, tmp_path):
+    source = tmp_path / "list.txt"
+    source.write_text(f"ben ben/s/0.wav\n{line}\n")
+    with pytest.raises(ValueError, match="Line 2 of .* must be `speaker path`"):
+        list_utterances([str(tmp_path)], [str(source)])
+
+
 def test_one_file_under_two_ids_is_not_trained_on_and_tested(tmp_path):
     """Both names would pass: the trial's ID is that of the folder."""
     for name in ("anna/s/0", "anna/s/1", "ben/s/0"):

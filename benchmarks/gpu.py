@@ -128,6 +128,11 @@ def get_ready(arguments):
         install(wheels, target)
         paths.append(str(target))
     if arguments.commit:
+        if (root / ".git").exists():
+            raise ValueError(
+                f"`--commit` is for a copy without .git, but {root} is a git "
+                "checkout; leave out `--commit`."
+            )
         environment["RECORD_COMMIT"] = arguments.commit
     elif not (root / ".git").exists() and "RECORD_COMMIT" not in environment:
         raise ValueError(

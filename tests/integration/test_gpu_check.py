@@ -187,13 +187,14 @@ def test_a_batch_that_does_not_fit_is_halved(check, capsys):
     [
         (["--part=loses"], "`--part` must be one of losses, "),
         (["--wheels=nothing"], "`--wheels` must be a folder with wheels"),
+        (["--commit=" + "1" * 40], "`--commit` is for a copy without .git"),
     ],
 )
 def test_bad_input_is_a_sentence(
     check, monkeypatch, tmp_path, capsys, words, said
 ):
     gpu, _ = check
-    if "--wheels" in words[0]:
+    if "--part" not in words[0]:
         monkeypatch.delenv(gpu.READY)
     with pytest.raises(SystemExit) as ended:
         gpu.main([*words, f"--work_folder={tmp_path}"])

@@ -132,7 +132,7 @@ got 1.
         return embeddings
 
     def start_from_means(self, loader, labels):
-        """Sets the head to the mean embeddings of the classes.
+        """Sets the classifier to the mean embeddings of the classes.
 
         Arguments
         ---------
@@ -145,7 +145,7 @@ got 1.
         Raises
         ------
         ValueError
-            If the head is not a cosine classifier with one vector per class.
+            If the classifier is not on cosines with one vector per class.
         """
         head = self.modules["classifier"]
         head = getattr(head, "module", head)  # without DDP

@@ -37,7 +37,7 @@ def speaker_classes(speakers, encoder, path, start_from=None, speeds=(1.0,)):
         Where the run keeps its label map.
     start_from : str
         A pretrained folder, such as training exports. Its map is used, so
-        that its head fits, also if it has more speakers; new speakers are
+        that its classifier fits, also if it has more speakers; new speakers are
         added. A map that has none of the speakers is ignored.
     speeds : list of float
         The speeds; 1 is the original one.

@@ -184,7 +184,7 @@ def model_fingerprint(folder):
     ---------
     folder : str | pathlib.Path
         The pretrained folder. Only weights, YAMLs and Python files count, and
-        of these neither the head nor the label map nor a ``.ckpt`` beside
+        of these neither the classifier nor the label map nor a ``.ckpt`` beside
         safetensors, if the checksums of the export say that it is unchanged.
 
     Returns

@@ -98,7 +98,7 @@ def export_pretrained(
         ``embedding_model``, ``classifier`` and other modules that fine-tuning
         needs (``loss``). Each is saved to its own file.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        The label map of the head.
+        The label map of the classifier.
     embedding_size : int
         Size of the embeddings.
     card : str

@@ -35,10 +35,10 @@ SCORES = {
 def label_scores(encoder, embeddings, manifest):
     """Scores the label of each utterance in every way that the encoder allows.
 
-    The sub-center scores need a head with sub-centers, and ``session`` needs
-    a label with two sessions. The session of an utterance is the part of its
-    ID before the last slash. If the encoder has no head that gives cosines,
-    the mean embeddings of the labels are the classes.
+    The sub-center scores need a classifier with sub-centers, and ``session``
+    needs a label with two sessions. The session of an utterance is the part of
+    its ID before the last slash. If the encoder has no classifier that gives
+    cosines, the mean embeddings of the labels are the classes.
 
     Arguments
     ---------
@@ -63,8 +63,8 @@ def label_scores(encoder, embeddings, manifest):
     Raises
     ------
     ValueError
-        If the encoder's head does not know a label, or its label map does not
-        fit the head.
+        If the encoder's classifier does not know a label, or its label map
+        does not fit the classifier.
     """
     head, classes, names = _head(encoder, embeddings, manifest["spk_id"])
     scores = pd.DataFrame(index=manifest.index)
@@ -157,7 +157,7 @@ def suspicion_order(name, values):
 
 
 def _head(encoder, embeddings, labels):
-    """A head, the class of each utterance, and the names of the classes."""
+    """A classifier, each utterance's class, and the names of the classes."""
     labels, head = labels.tolist(), encoder.mods.classifier
     if isinstance(head, CosineClassifier):
         head, names = _at_normal_speed(encoder, head)
@@ -175,7 +175,7 @@ def _head(encoder, embeddings, labels):
 
 
 def _at_normal_speed(encoder, head):
-    """The head's classes without those of speed perturbation, on the CPU."""
+    """A classifier without the classes of other speeds, on the CPU."""
     known = getattr(encoder.hparams, "label_encoder", None)
     known = getattr(known, "lab2ind", {})
     size = head.weight.shape[0] // head.sub_centers
@@ -188,8 +188,8 @@ def _at_normal_speed(encoder, head):
     names = sorted(name for name in known if not SPEED.search(name))
     if not names:
         raise ValueError(
-            "The encoder has a head but no speakers in its label map; export "
-            "it again."
+            "The encoder has a classifier but no speakers in its label map; "
+            "export it again."
         )
     weight = head.weight.detach().cpu().unflatten(0, (size, -1))
     plain = CosineClassifier(weight.shape[2], len(names), head.sub_centers)

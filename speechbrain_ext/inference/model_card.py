@@ -59,7 +59,7 @@ A speaker encoder for SpeechBrain: it turns speech into an embedding of
 | network | {network} |
 | front end | {front_end} |
 | sample rate | {sample_rate} Hz |
-| head | {classifier}, {classes} classes |
+| classifier | {classifier}, {classes} classes |
 | loss | {loss} |
 | epochs | {epochs} |
 | seed | {seed} |
@@ -192,7 +192,7 @@ def model_card(
     recipe : str
         The resolved recipe as YAML.
     classes : int
-        Number of classes of the head.
+        Number of classes of the classifier.
     embedding_size : int
         Size of the embeddings.
     data : str

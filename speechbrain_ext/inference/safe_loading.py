@@ -59,7 +59,7 @@ class LoadedFolder:
     hparams : dict
         All values and objects of hyperparams.yaml, by key.
     label_names : list of str
-        Labels of the head in the order of their numbers.
+        Labels of the classifier in the order of their numbers.
     calibrations : dict
         ``Calibration`` by the name of its scoring.
     fingerprint : str
@@ -378,7 +378,7 @@ def _label_names(file, encoder):
 
 
 def _check_labels(file, labels, modules):
-    """Raises if the head has a row for something else than the labels."""
+    """Raises if the classifier has a row for something else than the labels."""
     head = modules.get("classifier")
     weight = getattr(head, "weight", None)
     if isinstance(weight, torch.Tensor) and labels:

@@ -418,7 +418,7 @@ def _match_speakers(name, module, state, known, label_encoder):
 
 
 def _by_speaker(old, own, known, label_encoder, shard=None):
-    """Rows of a new head, with the old rows of known speakers."""
+    """Rows of a new classifier, with the old rows of known speakers."""
     if old.shape[1:] != own.shape[1:]:
         return old  # loading it raises an error
     first, stop = 0, len(label_encoder)

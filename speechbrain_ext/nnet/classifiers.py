@@ -125,6 +125,6 @@ class LinearClassifier(torch.nn.Linear):
 def _check_size(embeddings, weight):
     if embeddings.shape[-1] != weight.shape[1]:
         raise ValueError(
-            f"`embeddings` must be of size {weight.shape[1]} (the head's "
+            f"`embeddings` must be of size {weight.shape[1]} (the classifier's "
             f"`input_size`), got {embeddings.shape[-1]}."
         )

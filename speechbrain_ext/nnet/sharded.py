@@ -17,7 +17,7 @@ from speechbrain_ext.utils.distributed import all_gather, rank, world_size
 
 
 class Shard:
-    """The classes of a head that this process has.
+    """The classes of a classifier that this process has.
 
     If the classes cannot be divided evenly, the first processes have one class
     more.
@@ -25,7 +25,7 @@ class Shard:
     Arguments
     ---------
     classes : int
-        Number of classes of the whole head.
+        Number of classes of the whole classifier.
     rows_per_class : int
         Rows of the weight per class.
 
@@ -44,7 +44,7 @@ class Shard:
     def __init__(self, classes, rows_per_class=1):
         if classes < world_size():
             raise ValueError(
-                f"A head of {classes} classes cannot be split over "
+                f"A classifier of {classes} classes cannot be split over "
                 f"{world_size()} processes; start fewer, or set "
                 "`shard_classifier` to False."
             )
@@ -114,13 +114,13 @@ class Shard:
 
 
 class _ShardedHead(torch.nn.Module):
-    """The base class of sharded heads."""
+    """The base class of sharded classifiers."""
 
     def _own_parameter(self, draw, *row):
         """The rows of this process of a randomly initialized parameter.
 
         The rows of all processes are drawn, in blocks, so that the weights and
-        the random state afterwards are those of the whole head.
+        the random state afterwards are those of the whole classifier.
         """
         per_class = self.shard.rows_per_class
         first, stop = self.shard.first * per_class, self.shard.stop * per_class
@@ -143,7 +143,7 @@ class _ShardedHead(torch.nn.Module):
             parameter.shard = self.shard
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
-        """Loads the rows of this process from the state of a whole head."""
+        """Loads this process's rows from the state of a whole classifier."""
         state_dict = dict(state_dict)
         rows = self.shard.classes * self.shard.rows_per_class
         for name, _ in self.named_parameters(recurse=False):
@@ -287,13 +287,13 @@ SHARDED = {
 
 
 def sharded(classifier):
-    """Turns a head into a sharded head.
+    """Turns a classifier into a sharded classifier.
 
     Arguments
     ---------
     classifier : type
-        The class of a head, or a functools.partial of it, which ``!name:`` in
-        a YAML makes.
+        The class of a classifier, or a functools.partial of it, which
+        ``!name:`` in a YAML makes.
 
     Returns
     -------
@@ -356,6 +356,6 @@ class _Cosines(torch.autograd.Function):
 def _check_size(embeddings, weight):
     if embeddings.shape[-1] != weight.shape[1]:
         raise ValueError(
-            f"`embeddings` must be of size {weight.shape[1]} (the head's "
+            f"`embeddings` must be of size {weight.shape[1]} (the classifier's "
             f"`input_size`), got {embeddings.shape[-1]}."
         )

@@ -16,8 +16,8 @@ from speechbrain_ext.utils.distributed import (
 class ClassScores:
     """The cosines of a batch with all classes, and the given labels.
 
-    With a split head (``speechbrain_ext.nnet.sharded``) each process has the
-    cosines of the utterances of all processes with its own classes. The
+    With a split classifier (``speechbrain_ext.nnet.sharded``) each process has
+    the cosines of the utterances of all processes with its own classes. The
     processes then share a few numbers per utterance, and every method answers
     for the utterances of all processes. Otherwise it answers for those of this
     process. No method has a gradient, and none makes a GPU wait.
@@ -67,7 +67,7 @@ class ClassScores:
         Returns
         -------
         torch.Tensor
-            Those of all processes with a split head, else the same.
+            Those of all processes with a split classifier, else the same.
         """
         return values if self.shard is None else all_gather(values)
 

@@ -1,8 +1,8 @@
 """Detects wrong labels by how well each utterance fits its label.
 
-Every score is a function of its own. A head gives cosines [batch, 1, classes]
-(``speechbrain_ext.nnet.classifiers.CosineClassifier``); ``mean_classifier``
-makes one from the embeddings of an encoder that has no such head.
+Every score is a function of its own. A classifier gives cosines
+[batch, 1, classes] (``speechbrain_ext.nnet.classifiers.CosineClassifier``);
+``mean_classifier`` makes one from the embeddings of an encoder that has none.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ BLOCK = 1024  # utterances at a time
 
 
 def mean_classifier(embeddings, labels):
-    """Makes a head whose class vectors are the mean embeddings of the labels.
+    """Makes a classifier of which each class is the mean of its embeddings.
 
     Each embedding is brought to length 1 first.
 
@@ -30,7 +30,7 @@ def mean_classifier(embeddings, labels):
     Returns
     -------
     classifier : speechbrain_ext.nnet.classifiers.CosineClassifier
-        The head.
+        The classifier.
     names : list
         The label of each class, sorted, [classes].
 
@@ -57,7 +57,7 @@ def label_cosines(embeddings, labels, classifier=None):
     labels : list
         Class numbers if there is a classifier, else any speaker names.
     classifier : torch.nn.Module
-        A head that gives cosines [batch, 1, classes]. None: that of
+        A classifier that gives cosines [batch, 1, classes]. None: that of
         ``mean_classifier``, whose means include the utterance's own.
 
     Returns
@@ -95,7 +95,7 @@ def label_margins(embeddings, labels, classifier):
     labels : list of int
         Class numbers, [utterances].
     classifier : torch.nn.Module
-        A head that gives cosines [batch, 1, classes].
+        A classifier that gives cosines [batch, 1, classes].
 
     Returns
     -------
@@ -142,7 +142,7 @@ def label_losses(embeddings, labels, classifier, scale=32.0):
     labels : list of int
         Class numbers, [utterances].
     classifier : torch.nn.Module
-        A head that gives cosines [batch, 1, classes].
+        A classifier that gives cosines [batch, 1, classes].
     scale : float
         The cosines are multiplied by it. It is the same for every training
         loss, so that losses of different recipes can be compared.
@@ -243,7 +243,7 @@ def sub_center_scores(embeddings, labels, classifier):
     labels : list of int
         Class numbers, [utterances].
     classifier : speechbrain_ext.nnet.classifiers.CosineClassifier
-        A head with two or more sub-centers per class.
+        A classifier with two or more sub-centers per class.
 
     Returns
     -------
@@ -256,8 +256,8 @@ def sub_center_scores(embeddings, labels, classifier):
     Raises
     ------
     ValueError
-        If the numbers of labels and of embeddings differ, or the head has no
-        sub-centers.
+        If the numbers of labels and of embeddings differ, or the classifier
+        has no sub-centers.
 
     Example
     -------

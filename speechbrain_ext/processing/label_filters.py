@@ -189,7 +189,7 @@ class SubCenterDrop(LabelFilter):
 
 
 def _sub_centers(classifier):
-    """Sub-centers of a head, or of one that ``!name:`` will make."""
+    """Sub-centers of a classifier, or of one that ``!name:`` will make."""
     arguments = getattr(classifier, "keywords", {})
     shard = getattr(classifier, "shard", None)
     if shard is not None:

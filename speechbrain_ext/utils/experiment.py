@@ -242,7 +242,7 @@ def _warn_of_epochs(hparams, epochs, last):
         )
     if 0 < epochs <= hparams.frozen_epochs:
         logger.warning(
-            f"Only the head is trained: `frozen_epochs` is "
+            f"Only the classifier is trained: `frozen_epochs` is "
             f"{hparams.frozen_epochs}, and `number_of_epochs` {epochs}."
         )
 

@@ -94,7 +94,7 @@ def require_score(name, scores, arguments):
             + remedy
         )
     elif name.startswith("sub_center"):
-        remedy = "the encoder's head has no sub-centers: " + remedy
+        remedy = "the encoder's classifier has no sub-centers: " + remedy
     raise ValueError(
         f"{arguments.manifest} has no score `{name}` with this encoder; "
         f"{remedy}."

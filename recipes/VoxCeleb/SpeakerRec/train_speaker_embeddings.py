@@ -110,7 +110,7 @@ class SpeakerBrain(LabelFilteringBrain):
         super().__init__(**brain_arguments)
         self.train_loggers = train_loggers
         self.dev_set, self.dev_trials = dev or (None, None)
-        self.means = means  # what a head from mean embeddings is made of
+        self.means = means  # what a classifier from mean embeddings is made of
         # not wrapped for several processes, as those in self.modules will be
         self.trained = {name: self.modules[name] for name in TRAINED}
 
@@ -144,7 +144,7 @@ class SpeakerBrain(LabelFilteringBrain):
         return torch.zeros(1)
 
     def on_fit_start(self):
-        """Sets a new head and logs the EER of an encoder started from."""
+        """Sets a new classifier and logs the EER of an encoder started from."""
         super().on_fit_start()
         if self.optimizer_step or not self.hparams.start_from:
             return

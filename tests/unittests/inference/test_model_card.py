@@ -57,7 +57,7 @@ def test_a_card_has_the_settings_of_the_recipe(folder):
     for line in (
         "# ResNet",
         "| front end | KaldiFbank |",
-        "| head | CosineClassifier, 2 classes |",
+        "| classifier | CosineClassifier, 2 classes |",
         "| loss | AAMSoftmax |",
         "| epochs | 3 |",
         "| seed | 7 |",

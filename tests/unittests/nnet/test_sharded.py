@@ -145,7 +145,7 @@ def moved(kind, state):
     drawn = {k: head.shard.whole(v) for k, v in head.state_dict().items()}
     head.load_state_dict(state)
     loaded = {k: head.shard.whole(v) for k, v in head.state_dict().items()}
-    with pytest.raises(ValueError, match="A head of 1 classes"):
+    with pytest.raises(ValueError, match="A classifier of 1 classes"):
         Shard(1)
     return drawn, loaded, after
 

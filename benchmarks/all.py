@@ -72,6 +72,7 @@ OTHERS = {
     "study_differences": "a part of study",
     "study_file": "a part of study",
     "study_keep": "a part of study",
+    "study_names": "a part of study",
     "study_noise": "a part of study",
     "study_rows": "a part of study",
     "study_run": "a part of study",

@@ -11,15 +11,18 @@ seeds.
 """
 
 import argparse
+import io
 import json
 import pathlib
 import sys
 
 import numpy as np
+import record
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from study_names import in_order, named
 
-from speechbrain_ext.utils.plots import COLOURS, LINES, save_figure
+from speechbrain_ext.utils.plots import COLOURS, LINES
 
 SPREAD = 0.05  # of the axis: bars of one rate stand beside each other
 
@@ -65,7 +68,8 @@ def draw(rows, folder, stem="noise"):
     for name, found in chosen(rows, stem).items():
         every = (c for one in found.values() for c in one)
         conditions = list(dict.fromkeys(every))
-        functions[name](found, conditions, pathlib.Path(folder, name))
+        path = pathlib.Path(folder, name)
+        functions[name](found, in_order(conditions), path)
 
 
 def _panels(counts, width, heights, more, **options):
@@ -133,12 +137,12 @@ def _draw_curves(curves, conditions, path):
         axes.set_xlabel("labels corrupted (%)")
     figure.legend(
         [handles[name] for name in names],
-        names,
+        [named(name) for name in names],
         loc="outside lower center",
         ncols=min(4, len(names)),
         fontsize=9,
     )
-    save_figure(figure, path)
+    _write(figure, path)
 
 
 def _draw_points(points, conditions, path):
@@ -176,10 +180,18 @@ def _draw_points(points, conditions, path):
             axes.set_yticks(range(len(names[where])), [])
             axes.set_ylim(len(names[where]) - 0.5, -0.5)
             axes.grid(color="0.9")
-        axes_row[0].set_yticklabels(names[where], fontsize=9)
+        labels = [named(name) for name in names[where]]
+        axes_row[0].set_yticklabels(labels, fontsize=9)
     for axes in every[-1]:
         axes.set_xlabel("EER (%)")
-    save_figure(figure, path)
+    _write(figure, path)
+
+
+def _write(figure, path):
+    """Writes a plot; one that came with a clone is replaced."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    record.write_bytes(path, stream.getvalue())
 
 
 def main(argv=None):

@@ -21,6 +21,7 @@ import noise_plot
 import numpy as np
 import record
 import scale
+import study_names
 import study_noise
 
 # The records of label noise, and what their pictures are called
@@ -176,6 +177,9 @@ def rendered(name):
         "seeds": seeds,
         "cells": cells,
         "noise_pictures": noise_pictures,
+        "names": study_names.NAMES,
+        "named": study_names.named,
+        "conditions": study_names.CONDITIONS,
         "corpora": list(scale.CORPORA),
         "scaling": lambda: scale.scaling(lambda *of: row(*of)["value"]),
     }

@@ -23,7 +23,7 @@ NOT_MEASURED = (
 def tables(monkeypatch):
     """The program that writes the tables."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    modules = ("record", "tables", "noise_plot", "scale", "study_noise")
+    modules = ("record", "tables", "noise_plot", "scale", "study_names")
     for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module("tables")
@@ -214,7 +214,9 @@ class TestTables:
         assert row in made
         assert "| `c` - `c_0` | `a` - `a_0` | 2 | -0.50 [-1.00," in made
         assert "| `aam_40` | 42 | 0.912 |" in made
+        (tmp_path / "noise.png").write_text("as a clone has it")
         tables.noise_plot.draw(rows.values(), tmp_path)
+        assert (tmp_path / "noise.png").read_bytes()[1:4] == b"PNG"
         drawn = sorted(path.name for path in tmp_path.glob("*.png"))
         assert drawn == ["noise.png", "noise_points.png"]
         assert all(f"]({name})" in made for name in drawn)

@@ -12,8 +12,9 @@ from conftest import ROOT
 
 MODULES = (
     *("record", "minivox_published", "noise_plot", "study"),
-    *("study_differences", "study_file", "study_keep", "study_noise"),
-    *("study_rows", "study_run", "study_summary", "study_tree"),
+    *("study_differences", "study_file", "study_keep", "study_names"),
+    *("study_noise", "study_rows", "study_run", "study_summary"),
+    *("study_tree",),
 )
 
 STUDY = {

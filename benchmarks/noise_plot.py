@@ -22,7 +22,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from study_names import in_order, named
 
-from speechbrain_ext.utils.plots import COLOURS, LINES
+from speechbrain_ext.utils.plots import COLOURS, LINES, save_figure
 
 SPREAD = 0.05  # of the axis: bars of one rate stand beside each other
 
@@ -61,15 +61,20 @@ def chosen(rows, stem="noise"):
     return {name: one for name, one in files.items() if one}
 
 
-def draw(rows, folder, stem="noise"):
-    """Draws STEM.png and STEM_points.png, each if it has content."""
+def draw(rows, folder, stem="noise", replace=False):
+    """Draws STEM.png and STEM_points.png, each if it has content.
+
+    Files that this project did not write are kept unless `replace` is True: a
+    clone does not know who wrote those of its `docs/`.
+    """
+    write = _replace if replace else save_figure
     functions = {f"{stem}.png": _draw_curves}
     functions[f"{stem}_points.png"] = _draw_points
     for name, found in chosen(rows, stem).items():
         every = (c for one in found.values() for c in one)
         conditions = list(dict.fromkeys(every))
         path = pathlib.Path(folder, name)
-        functions[name](found, in_order(conditions), path)
+        write(functions[name](found, in_order(conditions)), path)
 
 
 def _panels(counts, width, heights, more, **options):
@@ -91,7 +96,7 @@ def _bar(row):
     return [max(0, row["value"] - low), max(0, high - row["value"])]
 
 
-def _draw_curves(curves, conditions, path):
+def _draw_curves(curves, conditions):
     """EER against the rate, one line for each loss."""
     names = list(
         dict.fromkeys(
@@ -134,7 +139,7 @@ def _draw_curves(curves, conditions, path):
                     elinewidth=1.0,
                 )
     for axes in every[-1]:
-        axes.set_xlabel("labels corrupted (%)")
+        axes.set_xlabel("rate (%)")
     figure.legend(
         [handles[name] for name in names],
         [named(name) for name in names],
@@ -142,10 +147,10 @@ def _draw_curves(curves, conditions, path):
         ncols=min(4, len(names)),
         fontsize=9,
     )
-    _write(figure, path)
+    return figure
 
 
-def _draw_points(points, conditions, path):
+def _draw_points(points, conditions):
     """EER of all systems at one rate, a line of the picture each."""
     names = {
         where: list(dict.fromkeys(n for c in one.values() for n in c))
@@ -160,9 +165,9 @@ def _draw_points(points, conditions, path):
     for axes_row, (where, one) in zip(every, points.items(), strict=True):
         for axes, condition in zip(axes_row, conditions, strict=True):
             corruption, rate = where
+            at = "" if rate is None else f"{100 * rate:g} %, "
             axes.set_title(
-                f"{corruption}\n{100 * rate:g} %, {' '.join(condition)}",
-                fontsize=9,
+                f"{corruption}\n{at}{' '.join(condition)}", fontsize=9
             )
             for place, name in enumerate(names[where]):
                 row = one.get(condition, {}).get(name)
@@ -184,11 +189,11 @@ def _draw_points(points, conditions, path):
         axes_row[0].set_yticklabels(labels, fontsize=9)
     for axes in every[-1]:
         axes.set_xlabel("EER (%)")
-    _write(figure, path)
+    return figure
 
 
-def _write(figure, path):
-    """Writes a plot; one that came with a clone is replaced."""
+def _replace(figure, path):
+    """Writes a plot, whoever wrote the one that is there."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     record.write_bytes(path, stream.getvalue())

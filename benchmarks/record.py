@@ -179,7 +179,13 @@ def derived(name, value, unit, ends, rows, about, replicates):
     made["minutes"] = round(sum(one["minutes"] for one in rows), 2)
     made["seed"] = sorted({one["seed"] for one in rows})
     made["setting"] = {"replicates": replicates}
+    made["derived_by"] = state()[0]
     return made | about
+
+
+def is_derived(row):
+    """Whether a row follows from those of several runs."""
+    return "derived_by" in row
 
 
 def print_row(row):

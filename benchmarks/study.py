@@ -296,6 +296,8 @@ class Runner:
         path = self.arguments.json
         if path:
             held = json.loads(path.read_text()) if path.exists() else []
+            # they may not follow from the rows any more
+            held = [row for row in held if not record.is_derived(row)]
             record.write(record.merged(held, rows), path)
 
 

@@ -124,6 +124,7 @@ def _rows(name, about, pair, both, bound, replicates):
         "replicates": replicates,
         "systems": [one[0]["setting"] for one in pair],
     }
+    about["derived_by"] = record.state()[0]
     row = record.row(name, float(means[0] - means[1]), "points", digits=4)
     row["interval"] = [round(end, 4) for end in ends]
     row["values"] = [[row["value"] for row in one] for one in pair]

@@ -88,6 +88,11 @@ def read_study(path):
             )
         for key in system:
             check_known(key, SYSTEM_KEYS, f"{path}: system {name}")
+        if not isinstance(system.setdefault("options", {}) or {}, dict):
+            raise ValueError(
+                f"{path}: `options` of the system {name} must be a dict."
+            )
+        system["options"] = system["options"] or {}
         if ("recipe" in system) == ("published" in system):
             raise ValueError(
                 f"{path}: the system {name} must have either `recipe` or "
@@ -96,29 +101,46 @@ def read_study(path):
         named = system.get("start_from", name)
         check_known(named, study["systems"], f"{path}: start_from of {name}")
     for pair in study["compare"]:
-        for name in pair[:2]:
-            check_known(name, study["systems"], f"{path}: compare")
-        if len(pair) < 2 or pair[2:] not in ([], ["bound"]):
+        if not _is_names(pair, 2) or pair[2:] not in ([], ["bound"]):
             raise ValueError(
                 f"{path}: `compare` must have lines [system, system] or "
                 f"[system, system, bound], got {pair}."
             )
+        for name in pair[:2]:
+            check_known(name, study["systems"], f"{path}: compare")
     for four in study["compare_increases"]:
-        for name in four:
-            check_known(name, study["systems"], f"{path}: compare_increases")
-        if len(four) != 4:
+        if not _is_names(four, 4) or len(four) != 4:
             raise ValueError(
                 f"{path}: `compare_increases` must have lines [noisy, clean, "
                 f"other noisy, other clean], got {four}."
             )
+        for name in four:
+            check_known(name, study["systems"], f"{path}: compare_increases")
     return study
 
 
+def _is_names(line, least):
+    """Whether a line of a YAML is a list of names."""
+    return (
+        isinstance(line, list)
+        and len(line) >= least
+        and all(isinstance(name, str) for name in line)
+    )
+
+
 def _plain(path):
-    """The keys of a file, all known, with plain values."""
+    """The keys of a file, all known, with plain values; none are empty."""
     found = json.loads(json.dumps(read_yaml(str(path))))
     for key in found:
         check_known(key, KEYS, str(path))
+    found = {key: value for key, value in found.items() if value is not None}
+    for key, kind in (
+        ("options", dict),
+        ("compare", list),
+        ("compare_increases", list),
+    ):
+        if not isinstance(found.get(key, kind()), kind):
+            raise ValueError(f"{path}: `{key}` must be a {kind.__name__}.")
     return found
 
 
@@ -126,18 +148,21 @@ def runs_of(study):
     """The runs in their order: a dict of settings by name."""
     runs = {}
     for line in study["queue"]:
-        seeds, systems = line.get("seeds"), line.get("systems")
-        if not seeds or not systems or set(line) != {"seeds", "systems"}:
+        whole = isinstance(line, dict) and set(line) == {"seeds", "systems"}
+        if not whole or not all(
+            isinstance(one, list) and one for one in line.values()
+        ):
             raise ValueError(
-                "A line of `queue` must have `systems` and `seeds`, got "
-                f"{line}."
+                "A line of `queue` must have the lists `systems` and `seeds`, "
+                f"got {line}."
             )
+        seeds, systems = line["seeds"], line["systems"]
         for seed in seeds:
             if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
                 raise ValueError(
                     f"`seeds` must be whole numbers of 0 or more, got {seed!r}."
                 )
-            for name in systems:
+            for name in map(str, systems):
                 check_known(name, study["systems"], "queue")
                 run = _run(study, name, seed)
                 if f"{name}_{seed}" in runs:

@@ -1,7 +1,7 @@
 """Label noise in a study: error rates by rate of noise, and the leaderboard.
 
 The runs of one line differ only in the rate of their noise and in the seed.
-Runs without noise are the rate 0 of every kind.
+Runs without noise are the rate 0 of every kind that has a rate.
 """
 
 import json
@@ -10,9 +10,10 @@ import re
 import numpy as np
 import record
 
+from speechbrain_ext.dataio.label_noise import RATELESS
 from speechbrain_ext.utils.bootstrap import interval
 
-STEP = 0.1  # a slope is for 10 % of noise
+STEP = 0.1  # a slope is for a rate that rises by 0.1
 FAMILY = ("encoder", "loss", "filter", "filter options", "options")
 LINE = (*FAMILY, "kind", "noise")
 
@@ -27,14 +28,19 @@ def setting_of(row):
         options["start_from"] = setting["start_from"].rpartition("_")[0]
     stem = setting["recipe"].removesuffix(".yaml").removesuffix("_small")
     encoder, _, loss = stem.partition("_")
+    kind = noise.pop("kind", "none")
     rate, _ = noise.pop("rate", 0.0), noise.pop("seed", None)
+    if kind in RATELESS:
+        rate = None
+    elif not rate:
+        kind, noise = "none", {}
     return {
         "encoder": encoder,
         "loss": loss,
         "filter": filter_name(chosen),
         "filter options": filter_options(chosen),
         "options": options,
-        "kind": noise.pop("kind", "none"),
+        "kind": kind,
         "noise": noise,
         "rate": rate,
         "seed": row["seed"],
@@ -92,6 +98,7 @@ def lines(rows):
     """EER rows by line and then by rate; the line as (key, value) pairs.
 
     A kind that has only one rate, without runs at 0 %, is a line of a point.
+    So is a kind without a rate, whose rate is None.
     """
     clean, noisy, own = {}, {}, own_options(rows)
     for row in rows:
@@ -112,7 +119,7 @@ def lines(rows):
         line = json.loads(text)
         family = {key: line[key] for key in (*FAMILY, "trials", "scoring")}
         base = clean.get(_text(family))
-        points = {0.0: base} if base else {}
+        points = {0.0: base} if base and None not in rates else {}
         yield line, points | dict(sorted(rates.items()))
 
 
@@ -121,7 +128,7 @@ def _text(values):
 
 
 def slope(rates, eers):
-    """Points by which a least-squares line rises for 10 % of noise.
+    """Points by which a least-squares line rises for 0.1 of the rate.
 
     rates: [rates]; eers: [rates] or [rates, draws], in percent.
     """
@@ -133,8 +140,14 @@ def figures(rows, draws, folder):
     """Rows: the mean EER over seeds at each rate, and the slope of each line.
 
     A slope is that of the seeds which all rates have. The intervals are over
-    speakers.
+    speakers. A rate is a share of utterances, sessions or speakers, as the kind
+    says; `wrong labels` is the percentage of all labels, the mean of the seeds.
     """
+    wrong = {
+        (row["system"], row["seed"]): row["value"]
+        for row in rows
+        if row.get("figure") == "wrong labels"
+    }
     for line, points in lines(rows):
         held = {
             rate: {
@@ -148,13 +161,19 @@ def figures(rows, draws, folder):
         words += f"{line['trials']} {line['scoring']}"
         for rate, one in held.items():
             mean, drawn = _means(one, one)
+            about = {"figure": "mean EER", "rate": rate, "wrong labels": 0.0}
+            if rate != 0:
+                runs = [(row["system"], row["seed"]) for row in points[rate]]
+                shares = [wrong[run] for run in runs if run in wrong]
+                about["wrong labels"] = np.mean(shares) if shares else None
+            at = "" if rate is None else f" at {100 * rate:g} %"
             yield record.derived(
-                f"{words} at {100 * rate:g} % mean EER",
+                f"{words}{at} mean EER",
                 mean,
                 "%",
                 interval(drawn),
                 points[rate],
-                {"figure": "mean EER", "rate": rate} | line,
+                about | line,
                 draws.replicates,
             )
         seeds = set.intersection(*map(set, held.values()))
@@ -165,7 +184,7 @@ def figures(rows, draws, folder):
             yield record.derived(
                 f"{words} EER slope",
                 slope(rates, means),
-                "points for 10 %",
+                "points for 0.1 of the rate",
                 interval(slope(rates, drawn)),
                 [
                     one
@@ -259,7 +278,7 @@ def suite(rows):
             where = slopes.setdefault(_text(line), {})
             cells = where.setdefault(row["trials"], {})
             cells[row["scoring"]] = {
-                "points for 10 %": row["value"],
+                "points for 0.1 of the rate": row["value"],
                 "interval": row["interval"],
             }
         if isinstance(row["setting"], dict) and "recipe" in row["setting"]:

@@ -202,7 +202,7 @@ def write_noise():
     entries = []
     for study, stem in NOISE.items():
         held = list(rows(study).values())
-        noise_plot.draw(held, record.ROOT / "docs", stem)
+        noise_plot.draw(held, record.ROOT / "docs", stem, replace=True)
         entries += study_noise.suite(held)
     if entries:
         suite = json.dumps(entries, indent=1)

@@ -385,7 +385,7 @@ def _check_labels(file, labels, modules):
         if len(weight) % len(labels):
             raise ValueError(
                 f"The label map {file} has {len(labels)} speakers, but its "
-                f"head has {len(weight)} classes; they do not belong "
+                f"classifier has {len(weight)} classes; they do not belong "
                 "together. Export the folder again."
             )
 

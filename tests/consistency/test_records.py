@@ -208,14 +208,16 @@ class TestTables:
         text = "<!-- table: noise -->\n<!-- end: noise -->"
         made = tables.filled(text)
         cell = "12.00 [11.00, 14.00]"
-        assert f"| symmetric exact | AAM | 40 % | 2 | {cell} |" in made
-        assert "| C-SphereFace2 with ORGate | 40 % | 2 |" in made
+        assert f"| symmetric exact | AAM | 40 % | 35.2 % | 2 | {cell} |" in made
+        assert "| C-SphereFace2 with ORGate | 40 % |  | 2 |" in made
         row = "| symmetric exact | AAM | 0 40 | 2 | +0.50 [-1.00, +1.00] |"
         assert row in made
         assert "| `c` - `c_0` | `a` - `a_0` | 2 | -0.50 [-1.00," in made
         assert "| `aam_40` | 42 | 0.912 |" in made
         (tmp_path / "noise.png").write_text("as a clone has it")
-        tables.noise_plot.draw(rows.values(), tmp_path)
+        with pytest.raises(FileExistsError, match="was not written by"):
+            tables.noise_plot.draw(rows.values(), tmp_path)
+        tables.noise_plot.draw(rows.values(), tmp_path, replace=True)
         assert (tmp_path / "noise.png").read_bytes()[1:4] == b"PNG"
         drawn = sorted(path.name for path in tmp_path.glob("*.png"))
         assert drawn == ["noise.png", "noise_points.png"]
@@ -271,9 +273,9 @@ def noise_rows():
     gate = {**aam, "line": "csphereface2 with ORGate"}
     small = {"interval": [-1.0, 1.0]}
     rows = [
-        {**aam, **ends, "rate": 0.0, "value": 12.0},
-        {**aam, **ends, "rate": 0.4, "value": 12.0},
-        {**gate, **ends, "rate": 0.4, "value": 13.0},
+        {**aam, **ends, "rate": 0.0, "value": 12.0, "wrong labels": 0.0},
+        {**aam, **ends, "rate": 0.4, "value": 12.0, "wrong labels": 35.25},
+        {**gate, **ends, "rate": 0.4, "value": 13.0, "wrong labels": None},
         {**aam, **small, "figure": "EER slope", "rates": [0.0, 0.4]},
         {**small, "figure": "EER increase difference"},
     ]

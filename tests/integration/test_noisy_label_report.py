@@ -144,7 +144,7 @@ def test_faults_are_said(main, exported, written, corpus, tmp_path):
     assert "`device` cuda:77" in said
     assert not out.exists()
     for flag, words in (
-        ("--score=sub_center", "the encoder's head has no sub-centers"),
+        ("--score=sub_center", "the encoder's classifier has no sub-centers"),
         (f"--checkpoints={tmp_path}", "no checkpoint of a whole epoch"),
     ):
         assert words in error_of(main, exported, written, out, flag)
@@ -178,4 +178,4 @@ def test_encoders_of_other_speakers_are_said(
         yaml.replace(f"out_neurons: {len(train)}", "out_neurons: 2")
     )
     said = error_of(main, mixed, written, tmp_path / "out")
-    assert "has 6 speakers, but its head has 2 classes" in said
+    assert "has 6 speakers, but its classifier has 2 classes" in said

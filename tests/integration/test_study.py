@@ -82,7 +82,14 @@ def test_what_has_ended_is_collected(call, tmp_path):
     assert not (tmp_path / "out" / "runs" / "aam_2").exists()
     _, rows = records(tmp_path / "out")
     seeds = {row["name"]: row["seed"] for row in rows}
-    assert seeds["am minus aam veri_O cosine EER"] == [[1], [1]]
+    name = "am minus aam veri_O cosine EER"
+    assert seeds[name] == [[1], [1]]
+    # what followed from rows that are no more
+    old = [row | {"name": "old"} for row in rows if row["name"] == name]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(rows + old))
+    assert call(STUDY, "--collect", f"--json={path}") == 1
+    assert {row["name"] for row in json.loads(path.read_text())} == set(seeds)
 
 
 def noisy(seeds=(1, 2)):
@@ -127,6 +134,7 @@ def test_a_study_of_noise_has_a_leaderboard(call, study, tmp_path):
     expected = (means[2]["value"] - means[0]["value"]) / 4
     assert slope["value"] == pytest.approx(expected, abs=1e-3)
     assert slope["rates"] == [0.0, 0.2, 0.4] and slope["seed"] == [1, 2]
+    assert [row["wrong labels"] for row in means] == [0.0, 25.0, 25.0]
     low, high = means[1]["interval"]
     assert low <= means[1]["value"] <= high
     name = "(c_40 minus c) minus (aam_40 minus aam) veri_O cosine EER"
@@ -142,10 +150,47 @@ def test_a_study_of_noise_has_a_leaderboard(call, study, tmp_path):
     assert entry["lists"]["veri_O"]["cosine"]["EER %"] == 20.0
     assert entry["lists"]["veri_O"]["cosine"]["minDCF 0.01"] == 0.5
     found = entry["slope"]["veri_O"]["cosine"]
-    assert found["points for 10 %"] == slope["value"]
+    assert found["points for 0.1 of the rate"] == slope["value"]
     clean = next(e for e in suite if e["system"] == "c")
     assert clean["kind"] == "none" and clean["rate"] == 0.0
     assert (out / "noise.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_empty_in_a_study_is_left_out(study, tmp_path):
+    path = tmp_path / "study.yaml"
+    empty = {"compare": None, "options": None, "systems__am__options": None}
+    path.write_text(json.dumps(changed(**empty)))
+    found = study.study_file.read_study(path)
+    assert found["options"] == {} and found["compare"] == []
+    run = study.study_file.runs_of(found)["am_1"]
+    assert run["options"] == {}
+
+
+def test_a_kind_without_a_rate_stands_alone(study):
+    noise = importlib.import_module("study_noise")
+    parts = [{"kind": "symmetric", "rate": 0.1}]
+    rows = [
+        {
+            **{"figure": "EER", "trials": "O", "scoring": "cosine", "seed": 1},
+            "value": value,
+            "setting": {"recipe": "resnet_aam_small.yaml", "options": options},
+        }
+        for value, options in (
+            (10.0, {}),
+            (11.0, {"label_noise": {"kind": "symmetric", "rate": 0}}),
+            (25.0, {"label_noise": {"kind": "mixture", "kinds": parts}}),
+            (15.0, {"label_noise": {"kind": "symmetric", "rate": 0.2}}),
+        )
+    ]
+    found = {line["kind"]: points for line, points in noise.lines(rows)}
+    values = {
+        kind: {rate: [row["value"] for row in one] for rate, one in p.items()}
+        for kind, p in found.items()
+    }
+    assert values == {
+        "mixture": {None: [25.0]},
+        "symmetric": {0.0: [10.0, 11.0], 0.2: [15.0]},
+    }
 
 
 def test_slopes_match_the_definition(study):
@@ -356,6 +401,12 @@ def changed(**changes):
         (changed(options__label_filter={"kind": "ORGat"}), "ORGat"),
         (changed(compare_increases=[["am", "aam"]]), "other clean"),
         (changed(compare_increases=[["am", "aam", "a", "b"]]), "'a'"),
+        (changed(compare=[{"am": "aam"}]), "`compare` must have lines"),
+        (changed(compare={"am": "aam"}), "`compare` must be a list"),
+        (changed(options=[1]), "`options` must be a dict"),
+        (changed(systems__am__options=[1]), "system am must be a dict"),
+        (changed(queue=["am"]), "A line of `queue` must have the lists"),
+        (changed(queue=[{"systems": ["am"], "seeds": 4}]), "`queue` must have"),
     ],
 )
 def test_a_study_that_cannot_run_is_refused(call, tmp_path, content, words):

@@ -8,7 +8,7 @@
 # make tables   writes the tables of the documents from benchmarks/records/
 # make bench   every benchmark, shortened, in half an hour: one Markdown table;
 #              BENCH="--data_folder=MINIVOX ..." for those that need options
-# make gpu-check   every way on a GPU beside the CPU, and its speed; resumable.
+# make gpu-check   each part on a GPU beside the CPU, and its speed; resumable.
 #     GPU_OPTIONS="--minivox=FOLDER" adds options of benchmarks/gpu.py
 # make wheels   for `gpu.py --wheels=build/wheels` on a machine without network
 # The first of them creates .venv. It is created again when the requirements

@@ -188,6 +188,10 @@ def header(name, kind, recipe):
         command.append(f"      {option}")
     lines = [*_wrapped(recipe["title"]), ""]
     lines += [f"{line} \\" for line in command[:-1]] + command[-1:] + [""]
+    nothing = recipe.get("published", "").startswith("nothing")
+    if nothing and "held_out" in recipe:
+        held_out = recipe["held_out"].replace(", as published,", ",")
+        recipe = recipe | {"held_out": held_out}
     for label in ("data", "held_out", "published", "hardware", "note"):
         if label in recipe:
             name = label.capitalize().replace("_", " ")

@@ -229,8 +229,8 @@ def require_trial_lists(prepared, data_folder):
         )
     if not prepared.trial_lists:
         raise ValueError(
-            f"{data_folder} has no trial lists (veri_*.txt, list_test_*.txt); "
-            "name them in `trial_lists`."
+            f"{data_folder} has no trial lists (veri_*.txt, list_test_*.txt, "
+            "*trials*.txt); name them in `trial_lists`."
         )
     require_distinct_names(prepared.trial_lists)
 

@@ -15,7 +15,12 @@ import pandas as pd
 from speechbrain_ext.dataio.label_noise import corrupt_labels
 from speechbrain_ext.dataio.parallel import ordered_map, removed_on_error
 from speechbrain_ext.dataio.text_files import shorten
-from speechbrain_ext.utils.files import atomic_write, locked_folder
+from speechbrain_ext.utils.files import (
+    atomic_write,
+    locked_folder,
+    remove_own,
+)
+from speechbrain_ext.utils.journal import is_own
 
 SEEDS = (42, 43, 44)
 HASHES = "SHA256SUMS"
@@ -83,7 +88,8 @@ def write_suite(
 
     The folder gets ``NAME.txt`` for each list, ``SHA256SUMS`` (which
     ``sha256sum -c`` reads) and ``suite.json``. A list that this manifest
-    cannot have is left out, and ``suite.json`` says why.
+    cannot have is left out, and ``suite.json`` says why. If an earlier suite in
+    the folder had it, its file is deleted.
 
     Arguments
     ---------
@@ -169,6 +175,10 @@ def write_suite(
                 **found,
                 "sha256": digest,
             }
+        for name in suite["left_out"]:
+            old = pathlib.Path(folder, f"{name}.txt")
+            if is_own(old):
+                remove_own(old)
         lines = [
             f"{one['sha256']}  {name}.txt\n"
             for name, one in suite["lists"].items()

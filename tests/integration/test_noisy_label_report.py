@@ -37,6 +37,7 @@ def written(manifest, tmp_path):
     noisy = manifest.assign(spk_id_clean=manifest["spk_id"])
     names = noisy["spk_id"].tolist()
     noisy["spk_id"] = [*names[1:], names[0]]
+    noisy["session"] = "a column of the user, named as a score"
     path = tmp_path / "train_noisy.csv"
     noisy.to_csv(path, index=False)
     return path

@@ -115,6 +115,8 @@ def check_target(source, target):
         reason = "is the clean manifest itself"
     elif path.name in OUTPUTS.values() and prepared:
         reason = "is a file of a preparation, which would write it again"
+    elif path.name in ("train_noisy.csv", "dev_noisy.csv") and prepared:
+        reason = "is a list that a training has used or will write"
     elif report.exists() and not path.exists():
         reason = f"would replace {report}, the report of another list"
         remedy = "name one in another folder"

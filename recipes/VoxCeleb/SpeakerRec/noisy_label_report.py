@@ -20,7 +20,11 @@ import sys
 import pandas as pd
 
 from speechbrain_ext.dataio.label_marks import clean_labels, read_marks
-from speechbrain_ext.dataio.manifests import read_manifest, write_manifest
+from speechbrain_ext.dataio.manifests import (
+    COLUMNS,
+    read_manifest,
+    write_manifest,
+)
 from speechbrain_ext.inference.embedding_store import (
     EmbeddingStore,
     model_fingerprint,
@@ -154,7 +158,7 @@ def write(encoder, manifest, marks, arguments):
         most = order.sort_values(kind="stable").index[: arguments.listen]
         write_label_page(
             folder / "labels.html",
-            manifest.join(scores).loc[most],
+            manifest[COLUMNS].join(scores).loc[most],
             [one for one in SCORES if one in scores],
             "Suspicious labels",
             f"The {len(most)} most suspicious of {len(manifest)} utterances, "

@@ -127,7 +127,11 @@ def test_lists_that_a_manifest_cannot_have_are_left_out(tmp_path):
     assert kinds == {"nearest", "open_set"}
     assert "pass --outside" in told["left_out"]["open_set-20-seed43"]
     assert len(told["lists"]) == 36
-    told = write_suite(table(6), tmp_path / "b", workers=1)  # two sessions each
+    (tmp_path / "a" / "open_set-20-seed42.txt").write_text("the user's")
+    # two sessions each; the lists of the suite before are not its lists
+    told = write_suite(table(6), tmp_path / "a", workers=1)
+    written = {path.stem for path in (tmp_path / "a").glob("*-*.txt")}
+    assert written == {*told["lists"], "open_set-20-seed42"}
     assert "half a session" in told["left_out"]["session-20-seed42"]
     assert "session-40-seed42" in told["lists"]
     told = write_suite(
@@ -242,6 +246,7 @@ def test_the_command_replaces_no_file_of_another(command, tmp_path):
         ("train.csv", "is the clean manifest itself; name another one"),
         ("link.csv", "is the clean manifest itself; name another one"),
         ("dev.csv", "is a file of a preparation, .*; name another one"),
+        ("train_noisy.csv", "a list that a training has used .*; name another"),
         (
             "new/folder/other.csv",
             "label_noise.json, the report of another list; name one in another "

@@ -51,6 +51,20 @@ def test_a_record_says_where_it_comes_from(tables, path):
     assert tables.record.faults(json.loads(path.read_text())) == []
 
 
+def test_differences_of_label_filters_follow_from_their_rows():
+    """A filter measured alone replaces the row of no filter, for all."""
+    path = ROOT / "benchmarks" / "records" / "label_filters.json"
+    rows = {r["name"]: r["value"] for r in json.loads(path.read_text())}
+    names = [name for name in rows if name.endswith(" less that without")]
+    assert len(names) >= 4
+    for name in names:
+        words = name.removesuffix(" less that without")
+        eer, _, own = words.partition(" with ")
+        loss = "sub-centers" if own == "SubCenterDrop" else "AAM"
+        without = rows[f"{eer} without a filter, {loss}"]
+        assert rows[words] - without == pytest.approx(rows[name], abs=0.11)
+
+
 def test_rows_of_another_setting_are_never_replaced(tables):
     rows = [{"name": "a", "value": 1, "setting": {"epochs": 1}}]
     same = [{"name": "a", "value": 2, "setting": {"epochs": 1}}]

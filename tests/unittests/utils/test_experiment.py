@@ -148,7 +148,12 @@ def test_the_command_to_verify_fits_the_corpus(
             "`margin_start_epoch` is 20",
         ),  # it is fixed behind epoch 39
         (40, 39, "folder", None),
-        (40, 40, "folder", "Only the head is trained: `frozen_epochs` is 40"),
+        (
+            40,
+            40,
+            "folder",
+            "Only the classifier is trained: `frozen_epochs` is 40",
+        ),
         (40, 2, None, "`frozen_epochs` is 2, but there is no `start_from`"),
     ],
 )

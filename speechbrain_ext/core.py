@@ -12,6 +12,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.logger import get_logger
 from torch.nn.parallel import DistributedDataParallel
 
@@ -87,6 +88,9 @@ class ResumableBrain(sb.Brain):
     ):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.train_sampler = train_sampler
+        if self.debug and checkpointer is not None:
+            folder = ddp_broadcast(checkpointer.checkpoints_dir)
+            checkpointer.checkpoints_dir = folder  # one temporary folder
         wanted = {self.precision, self.eval_precision}
         if self.device_type == "cuda" and "bf16" in wanted:
             if not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -16,6 +16,13 @@ from speechbrain_ext.utils.yaml_files import parse_yaml, yaml_leaves
 # Keys whose values blocks refer to
 GLOBAL = ("batch_size", "seed", "sample_rate")
 
+# Options of SpeechBrain's that this project does not support
+REFUSED = {
+    "jit": "use --compile --compile_module_keys embedding_model",
+    "jit_module_keys": "use --compile --compile_module_keys embedding_model",
+    "data_parallel_backend": "use torchrun for several GPUs",
+}
+
 
 def check_training(hparams, text, run_opts):
     """Raises if a training recipe asks for what cannot work.
@@ -51,6 +58,9 @@ def check_training(hparams, text, run_opts):
     )
     _check_warm_up(hparams["label_filter"], hparams["epoch_counter"].limit)
     _check_nested(parse_yaml(text, "The recipe"))
+    for name, remedy in REFUSED.items():
+        if run_opts[name]:
+            raise ValueError(f"--{name} does not work here; {remedy}.")
     if run_opts["optimizer_step_limit"] is not None:
         raise ValueError(
             "--optimizer_step_limit would end the run within an epoch and save "

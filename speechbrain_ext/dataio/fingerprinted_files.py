@@ -113,6 +113,26 @@ class FingerprintedFiles:
             json.dump({**self.options, "summary": summary}, stream, indent=2)
             stream.write("\n")
 
+    def are_linked(self, names):
+        """Whether ``link`` has nothing to do.
+
+        Arguments
+        ---------
+        names : list of str
+            The plain names that this setting makes.
+
+        Returns
+        -------
+        bool
+            True if each of them is a link to its file, and there is no other.
+        """
+        links = {name: os.path.join(self.folder, name) for name in self.names}
+        there = {n: p for n, p in links.items() if os.path.lexists(p)}
+        return there.keys() == set(names) and all(
+            os.path.islink(path) and os.readlink(path) == self._stamped(name)
+            for name, path in there.items()
+        )
+
     def link(self, names):
         """Links plain names to these files, and removes the others.
 

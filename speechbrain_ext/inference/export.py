@@ -128,7 +128,10 @@ def export_pretrained(
     texts = {"hyperparams.yaml": HEADER + blocks + interface}
     if card is not None:
         texts["README.md"] = card
-    tensors = {name: module.state_dict() for name, module in modules.items()}
+    tensors = {
+        name: {k: v.detach().cpu() for k, v in module.state_dict().items()}
+        for name, module in modules.items()
+    }
     tensors["mean_var_norm_emb"] = {"mean": torch.zeros(embedding_size)}
     texts["recipe.yaml"] = _without_paths(recipe)
     with new_folder(folder) as made:
@@ -167,7 +170,7 @@ def _save_safetensors(path, state):
     from safetensors.torch import save
 
     # tensors that share memory cannot be written
-    state = {key: value.detach().cpu().clone() for key, value in state.items()}
+    state = {key: value.clone() for key, value in state.items()}
     with atomic_write(path, "wb") as stream:
         stream.write(save({k: v.contiguous() for k, v in state.items()}))
 

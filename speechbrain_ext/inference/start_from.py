@@ -424,6 +424,13 @@ def _by_speaker(old, own, known, label_encoder, shard=None):
     first, stop = 0, len(label_encoder)
     if shard is not None:
         first, stop = shard.first, shard.stop
+    there, here = len(old) / len(known), len(own) / (stop - first)
+    if there != here:
+        raise ValueError(
+            f"The classifier to start from has {there:g} vectors per class, "
+            f"but the recipe's has {here:g}; use its number of sub-centers, "
+            "or pass --head_from=means or --head_from=random."
+        )
     pairs = [
         (number - first, known[label_encoder.ind2lab[number]])
         for number in range(first, stop)

@@ -5,6 +5,8 @@ which may be a fraction and is 0.0 at the first batch. So a curve does not
 depend on the batch size or the number of processes.
 """
 
+import functools
+import inspect
 import math
 
 
@@ -285,6 +287,30 @@ class MarginSchedule:
         )
 
 
+def initial_margin(loss):
+    """The margin of a loss before training.
+
+    Arguments
+    ---------
+    loss : object
+        A loss, or what a YAML's ``!name:`` makes of one.
+
+    Returns
+    -------
+    float | None
+        None if the loss has no margin.
+
+    Example
+    -------
+    >>> initial_margin(functools.partial(lambda s, margin=0.2: s, 32.0))
+    0.2
+    """
+    if isinstance(loss, functools.partial):
+        found = inspect.signature(loss).parameters.get("margin")
+        return found and found.default
+    return getattr(loss, "margin", None)
+
+
 def check_schedules(loss, margin_schedule, opt_class, lr_schedule):
     """Raises if a schedule would overwrite a value that somebody has set.
 
@@ -315,7 +341,7 @@ def check_schedules(loss, margin_schedule, opt_class, lr_schedule):
     Traceback (most recent call last):
     ValueError: `opt_class` has the learning rate 0.5, but `lr_schedule` ...
     """
-    margin = getattr(loss, "margin", None)
+    margin = initial_margin(loss)
     if margin is not None and margin_schedule is None:
         raise ValueError(
             "`loss` has a margin, so `margin_schedule` must not be null; set "

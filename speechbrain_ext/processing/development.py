@@ -87,3 +87,35 @@ class DevelopmentTrials:
             The EER, a fraction.
         """
         return self.eer(all_reduce_sum(self.embeddings.to(device)).cpu())
+
+
+def few_trials(manifest, trials):
+    """A target and a non-target trial, and their utterances.
+
+    Arguments
+    ---------
+    manifest : pandas.DataFrame
+        Column ID.
+    trials : pandas.DataFrame
+        Columns enrol, test and target.
+
+    Returns
+    -------
+    manifest : pandas.DataFrame
+        Its rows of these trials.
+    trials : pandas.DataFrame
+        The first trial of each kind.
+
+    Example
+    -------
+    >>> manifest = pd.DataFrame({"ID": ["a/1", "a/2", "b/1", "b/2"]})
+    >>> rows = [("a/1", "a/2", True), ("a/1", "b/1", False)]
+    >>> columns = ["enrol", "test", "target"]
+    >>> trials = pd.DataFrame([*rows, ("b/1", "b/2", True)], columns=columns)
+    >>> manifest, trials = few_trials(manifest, trials)
+    >>> manifest["ID"].tolist(), len(trials)
+    (['a/1', 'a/2', 'b/1'], 2)
+    """
+    trials = trials.groupby("target").head(1)
+    heard = {*trials["enrol"], *trials["test"]}
+    return manifest[manifest["ID"].isin(heard)], trials

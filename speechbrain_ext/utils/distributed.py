@@ -90,6 +90,9 @@ def init_processes(run_opts):
     'cpu'
     """
     check_device(run_opts["device"] or "cpu")
+    if run_opts["device"] is None and infer_device().startswith("mps"):
+        logger.info("The device is the CPU, because mps has no float64.")
+        run_opts = dataclasses.replace(run_opts, device="cpu")
     if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         return run_opts
     # torchrun sets it; other launchers may not
@@ -99,8 +102,13 @@ def init_processes(run_opts):
     elif started > torch.cuda.device_count():
         raise ValueError(
             f"torchrun started {started} processes on a machine with "
-            f"{torch.cuda.device_count()} GPUs; lower "
-            "`--nproc_per_node`, or pass --device=cpu."
+            f"{torch.cuda.device_count()} GPUs; lower `--nproc_per_node`, or "
+            "pass --device=cpu."
+        )
+    elif started > 1 and run_opts["device"] not in (None, "cuda"):
+        raise ValueError(
+            f"`device` is {run_opts['device']}, but torchrun started {started} "
+            "processes, which need a GPU each; leave --device out."
         )
     else:
         own = f"cuda:{int(os.environ['LOCAL_RANK'])}"

@@ -26,7 +26,7 @@ def seal(folder):
     >>> seal_flaw(folder) is None
     True
     """
-    names = sorted(file.name for file in folder.iterdir())
+    names = _visible_names(folder)
     sums = checksums(folder, names)
     for name in names:
         to_disk(folder / name)
@@ -114,7 +114,8 @@ def seal_flaw(folder, names=None):
     -------
     str
         The first problem found, or None. If there are no checksums, it is only
-        checked that all files are regular files.
+        checked that all files are regular files. Hidden files do not count,
+        unless they are named.
 
     Example
     -------
@@ -127,6 +128,7 @@ def seal_flaw(folder, names=None):
     """
     held_names = sorted(file.name for file in folder.iterdir())
     if names is None:
+        held_names = _visible_names(folder)
         for name in held_names:
             if not stat.S_ISREG((folder / name).lstat().st_mode):
                 return f"{name} is not a regular file"
@@ -150,6 +152,12 @@ def seal_flaw(folder, names=None):
         if _checksum(folder / name) != known:
             return f"{name} has another checksum"
     return None
+
+
+def _visible_names(folder):
+    """Names of what a folder has, without what file managers hide there."""
+    names = sorted(file.name for file in folder.iterdir())
+    return [name for name in names if not name.startswith(".")]
 
 
 def to_disk(path):

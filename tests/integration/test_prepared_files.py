@@ -7,9 +7,10 @@ import sys
 
 import pytest
 from hostile import snapshot
+from processes import run_script
 
 from speechbrain_ext.dataio.manifests import read_manifest
-from speechbrain_ext.utils.files import LOCK
+from speechbrain_ext.utils.files import LOCK, locked_folder
 from speechbrain_ext.utils.journal import JOURNAL
 
 
@@ -82,6 +83,23 @@ def test_other_files_of_the_user_stay(prepare, tree, tmp_path):
     for seed in (1, 2):
         prepare(str(tree), str(save), kaldi=True, seed=seed)
         assert {(save / name).read_text() for name in mine} == {"mine"}
+
+
+def test_links_are_not_changed_under_a_run_that_uses_them(
+    prepare, recipe_folder, tree, tmp_path
+):
+    save = tmp_path / "save"
+    for seed in (1, 2):
+        prepare(str(tree), str(save), seed=seed)
+    before = snapshot(save)
+    with locked_folder(save):
+        for seed, ends in (("1", 1), ("2", 0)):  # 2: nothing would change
+            words = ["--data_folder", str(tree), "--save_folder", str(save)]
+            words = ["voxceleb_prepare.py", *words, "--seed", seed]
+            done = run_script(words, recipe_folder)
+            assert done.returncode == ends, done.stderr
+            assert ("Another" in done.stderr) == bool(ends)
+    assert snapshot(save) == before
 
 
 def test_a_changed_manifest_is_the_users(prepare, tree, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import tempfile
 
 import pytest
 import torch
@@ -290,6 +291,21 @@ def test_all_processes_stop_where_one_gradient_is_not_finite(split):
     said, stayed = found[0]
     assert stayed
     assert "The batch: p0-0 p0-1 p1-0 p1-1." in said
+
+
+def debug_folder():
+    """The folder of the checkpoints of a run with --debug."""
+    with tempfile.TemporaryDirectory() as save:
+        brain = tiny(save=save, debug=True)
+        checkpointer = brain.checkpointer
+        checkpointer.save_checkpoint()
+        checkpointer.recover_if_possible()
+        return checkpointer.checkpoints_dir
+
+
+def test_all_processes_find_the_checkpoints_of_a_debug_run():
+    one, other = on_processes(debug_folder, 2)
+    assert one == other
 
 
 def test_resuming_with_other_batches_goes_on_at_the_same_share(

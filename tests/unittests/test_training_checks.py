@@ -8,7 +8,7 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier
-from speechbrain_ext.nnet.losses import SphereFace2
+from speechbrain_ext.nnet.losses import AngularPrototypical, SphereFace2
 from speechbrain_ext.nnet.schedulers import MarginSchedule, StepSchedule
 from speechbrain_ext.training_checks import check_training
 
@@ -61,6 +61,28 @@ def test_every_check_of_a_recipe_is_made(changed, said, hparams):
     check_training(hparams, TEXT, RunOptions())
     with pytest.raises(ValueError, match=said):
         check_training({**hparams, **changed}, TEXT, RunOptions())
+
+
+def test_options_of_speechbrains_that_cannot_work_are_refused(hparams):
+    for options in (
+        {"jit": True},
+        {"jit_module_keys": ["embedding_model"]},
+        {"data_parallel_backend": True},
+    ):
+        with pytest.raises(ValueError, match=f"--{next(iter(options))} does"):
+            check_training(hparams, TEXT, RunOptions(**options))
+
+
+def test_the_margin_of_a_loss_that_is_built_later_is_checked(hparams):
+    for loss in (
+        functools.partial(SphereFace2, margin=0.0),
+        functools.partial(AngularPrototypical),  # has no margin
+    ):
+        hparams["modules"]["loss"] = loss
+        check_training(hparams, TEXT, RunOptions())
+    hparams["modules"]["loss"] = functools.partial(SphereFace2)  # 0.2
+    with pytest.raises(ValueError, match="the margin 0.2, but `margin_sch"):
+        check_training(hparams, TEXT, RunOptions())
 
 
 def test_a_filter_that_begins_in_the_last_epoch_is_one(hparams):

@@ -50,7 +50,10 @@ from speechbrain_ext.inference.noisy_labels import (
 from speechbrain_ext.inference.start_from import head_folder, load_pretrained
 from speechbrain_ext.label_filtering import LabelFilteringBrain
 from speechbrain_ext.nnet.sharded import sharded
-from speechbrain_ext.processing.development import DevelopmentTrials
+from speechbrain_ext.processing.development import (
+    DevelopmentTrials,
+    few_trials,
+)
 from speechbrain_ext.training_checks import check_training, require_untrained
 from speechbrain_ext.utils.command_line import parse_command_line
 from speechbrain_ext.utils.distributed import (
@@ -71,11 +74,7 @@ from speechbrain_ext.utils.files import explain_disk_full, refuse_links
 from speechbrain_ext.utils.label_plots import label_noise_curves
 from speechbrain_ext.utils.model_selection import load_selected
 from speechbrain_ext.utils.plots import training_curves
-from speechbrain_ext.utils.recipe import (
-    RecipeText,
-    claim_folders,
-    load_recipe,
-)
+from speechbrain_ext.utils.recipe import RecipeText, claim_folders, load_recipe
 from speechbrain_ext.utils.train_logger import (
     open_loggers,
     quiet_libraries,
@@ -244,7 +243,7 @@ def make_brain(hparams, text, run_opts, train_set, dev, means, data):
         means,
         modules=modules,
         opt_class=hparams["opt_class"],
-        hparams=hparams,
+        hparams={**hparams, "modules": modules},
         run_opts=run_opts,
         checkpointer=checkpointer,
         train_sampler=train_set.batch_sampler,
@@ -292,13 +291,15 @@ def whole_utterances(hparams, manifest):
     )
 
 
-def dev_loader(hparams, data):
+def dev_loader(hparams, data, debug):
     """Whole utterances of the held-out speakers, and their trials."""
     if data is None:
         return None
-    manifest, trials = data
-    trials = DevelopmentTrials(manifest, trials, hparams["embedding_size"])
-    return whole_utterances(hparams, manifest), trials
+    if debug:  # a few utterances, in one batch
+        data = few_trials(*data)
+        hparams = {**hparams, "dev_batch_seconds": 1e9}
+    trials = DevelopmentTrials(*data, hparams["embedding_size"])
+    return whole_utterances(hparams, data[0]), trials
 
 
 def finish(hparams, brain):
@@ -360,7 +361,9 @@ def read_data(hparams, device):
         device,
     )
     if hparams["shards"]:  # written once, for any labels
-        manifest = main_process_first(write_shards, manifest, hparams["shards"])
+        manifest = main_process_first(
+            write_shards, manifest, hparams["shards"], once_per_node=True
+        )
     labels = main_process_first(
         speaker_classes,
         manifest["spk_id"],
@@ -390,7 +393,8 @@ def train(recipe, run_opts, hparams, text):
             )
     main_process_first(require_exportable, output_folder / "pretrained")
     train_set = raise_on_all(train_loader, hparams, device, manifest, labels)
-    dev, means = raise_on_all(dev_loader, hparams, dev_data), None
+    debug, means = run_opts["debug"], None
+    dev = raise_on_all(dev_loader, hparams, dev_data, debug)
     if hparams["head_from"] == "means":
         means = whole_utterances(hparams, manifest), labels
     data = manifest, labels

@@ -239,7 +239,9 @@ def _prepare(save_folder, options, workers):
     names = [OUTPUTS[name] for name in _wanted(options)]
     files_of.require_free()
     if files_of.are_done(names, OUTPUTS["done"]):
-        files_of.link([*names, OUTPUTS["done"]])
+        if not files_of.are_linked([*names, OUTPUTS["done"]]):
+            with locked_folder(save_folder, deep=False):
+                files_of.link([*names, OUTPUTS["done"]])
         logger.info(f"{save_folder} is up to date: nothing to prepare")
         return
     known = set(files.ID.to_numpy())

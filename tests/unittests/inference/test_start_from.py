@@ -201,6 +201,23 @@ def test_a_folder_of_speechbrains_is_read_but_not_run(
     assert torch.equal(rows[:2], drawn[:2])
 
 
+@pytest.mark.parametrize(("old", "new"), [(1, 3), (3, 1)])
+def test_rows_of_another_number_of_sub_centers_are_refused(
+    old, new, speechbrain_folder, labels
+):
+    folder, _, head = speechbrain_folder
+    head["weight"] = head["weight"].repeat_interleave(old, dim=0)
+    torch.save(head, folder / "classifier.ckpt")
+    modules = {
+        "embedding_model": ECAPA_TDNN(8, channels=[8] * 5, lin_neurons=6),
+        "classifier": CosineClassifier(6, 3, sub_centers=new),
+        "loss": AAMSoftmax(),
+    }
+    said = f"has {old} vectors per class, but the recipe's has {new};"
+    with pytest.raises(ValueError, match=said):
+        load_pretrained(folder, modules, labels)
+
+
 def test_counters_of_batches_may_be_missing(speechbrain_folder, labels):
     folder, encoder, _ = speechbrain_folder
     old = {k: v for k, v in encoder.items() if "batches_tracked" not in k}

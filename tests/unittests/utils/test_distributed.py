@@ -141,6 +141,18 @@ def test_device_that_is_not_there_is_a_sentence(monkeypatch):
     assert "nvidia-smi" in said("cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert "got 'cuda:2', but PyTorch finds 2 GPUs" in said("cuda:2")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "2 processes, which need a GPU each" in said("cuda:0")
+
+
+def test_a_device_without_float64_is_not_taken_by_itself(monkeypatch):
+    mps = torch.device("mps")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: mps)
+    assert init_processes(RunOptions())["device"] == "cpu"
+    assert init_processes(RunOptions(device="mps"))["device"] == "mps"
 
 
 def fail_one_after_the_other():

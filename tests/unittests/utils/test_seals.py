@@ -47,6 +47,16 @@ def test_every_change_is_found(sealed):
     assert seal_flaw(sealed) == "a has another checksum"
 
 
+def test_hidden_files_of_file_managers_do_not_count(sealed):
+    (sealed / ".DS_Store").write_text("theirs")
+    (sealed / ".nfs0001").symlink_to("a")
+    assert seal_flaw(sealed) is None
+    (sealed / SUMS).unlink()
+    seal(sealed)
+    (sealed / ".DS_Store").unlink()
+    assert seal_flaw(sealed) is None
+
+
 def test_no_file_of_another_folder_is_named(sealed):
     sums = json.loads((sealed / SUMS).read_text())
     (sealed / SUMS).write_text(json.dumps(sums | {"../mine": [0, 0]}))

@@ -9,8 +9,8 @@ import pytest
 from hostile import snapshot
 
 from speechbrain_ext.dataio.manifests import read_manifest
-from speechbrain_ext.utils.files import LOCK
 from speechbrain_ext.utils.journal import JOURNAL
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 def command(recipe_folder, tree, save, *more):

@@ -57,13 +57,13 @@ from speechbrain_ext.dataio.trials import (
 from speechbrain_ext.dataio.utterance_ids import literal_ids
 from speechbrain_ext.utils.files import (
     atomic_write,
-    clear_temporaries,
     locked_folder,
     refuse_links,
     require_own,
 )
 from speechbrain_ext.utils.home import expand_home
 from speechbrain_ext.utils.journal import has_grown
+from speechbrain_ext.utils.temporaries import clear_temporaries
 
 logger = get_logger(__name__)
 

@@ -6,9 +6,9 @@ import pytest
 
 from speechbrain_ext.inference import embedding_store
 from speechbrain_ext.inference.embedding_store import model_fingerprint
-from speechbrain_ext.utils.files import LOCK
 from speechbrain_ext.utils.journal import JOURNAL
 from speechbrain_ext.utils.seals import checksums
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 def test_fingerprint_follows_what_makes_embeddings(tmp_path):

@@ -21,10 +21,10 @@ from speechbrain_ext.processing.calibration import (
 )
 from speechbrain_ext.processing.cohort_file import load_cohort
 from speechbrain_ext.utils.files import (
-    LOCK,
     atomic_write,
     lock_output_folder,
 )
+from speechbrain_ext.utils.temporaries import LOCK
 
 CALIBRATION = {"cosine": Calibration([2.0], 0.5, ["score"])}
 ROW = {"trials": "O", "scoring": "cosine", "EER %": 1.5}
@@ -107,7 +107,7 @@ def test_a_folder_that_this_process_has_locked_is_no_other_runs(
 
 
 def test_what_a_killed_run_left_is_cleared(folder, back_end):
-    left = folder / ".speechbrain_ext-17-calibration.json"
+    left = folder / ".speechbrain_ext-99999999-calibration.json"
     left.touch()
     keep_calibrations(folder, CALIBRATION, back_end, "speaker")
     assert not left.exists()

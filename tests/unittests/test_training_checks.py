@@ -14,9 +14,10 @@ from speechbrain_ext.training_checks import check_training
 
 
 @pytest.fixture
-def hparams():
+def hparams(tmp_path):
     """The objects of a recipe that can be trained."""
     return {
+        "output_folder": tmp_path,
         "modules": {"loss": SphereFace2(margin=0.0)},
         "classifier": CosineClassifier,
         "select": "average",
@@ -61,6 +62,12 @@ def test_every_check_of_a_recipe_is_made(changed, said, hparams):
     check_training(hparams, TEXT, RunOptions())
     with pytest.raises(ValueError, match=said):
         check_training({**hparams, **changed}, TEXT, RunOptions())
+
+
+def test_a_training_does_not_replace_a_verification(hparams, tmp_path):
+    (tmp_path / "hyperparams.yaml").write_text("pretrained_folder: a")
+    with pytest.raises(ValueError, match="of a verification, which would be"):
+        check_training(hparams, TEXT, RunOptions())
 
 
 def test_a_filter_that_begins_in_the_last_epoch_is_one(hparams):

@@ -141,6 +141,24 @@ def test_a_cohort_of_old_weights_does_not_stay_on_the_hub(hub, folder):
     assert "paper.pdf" in files_of(hub)
 
 
+def test_a_calibration_is_not_put_beside_another_cohort(hub, folder, tmp_path):
+    target = tmp_path / "target"
+    push(folder, NAME, token=TOKEN)
+    pull(NAME, target)
+    with atomic_write(target / "calibration.json") as stream:
+        json.dump({}, stream)
+    pull(NAME, target)  # the Hub has a cohort, without a calibration
+    assert not (target / "calibration.json").exists()
+    assert (target / "normalization.npz").exists()
+    (folder / "normalization.npz").unlink()
+    push(folder, NAME, token=TOKEN)
+    with atomic_write(target / "calibration.json") as stream:
+        json.dump({}, stream)
+    pull(NAME, target)  # now it has neither
+    assert (target / "calibration.json").exists()
+    assert (target / "normalization.npz").exists()
+
+
 def test_a_branch_is_created_and_pulled(hub, folder, tmp_path):
     push(folder, NAME, token=TOKEN, revision="small")
     assert set(files_of(hub)) == {".gitattributes"}
@@ -300,12 +318,8 @@ def test_the_users_files_are_kept(hub, folder, tmp_path):
     (target / "notes.txt").write_text("mine")
     pull(NAME, target)
     assert (target / "notes.txt").read_text() == "mine"
-    # a calibration for the same weights is kept, as by a new export
-    with atomic_write(target / "calibration.json") as stream:
-        json.dump({}, stream)
     before = model_fingerprint(target)
     pull(NAME, target)
-    assert (target / "calibration.json").is_file()
     assert model_fingerprint(target) == before
     (target / "hyperparams.yaml").write_text("mine")
     asked = len(hub.asked)

@@ -255,7 +255,8 @@ def require_device(device):
         ):
             raise RuntimeError("torch finds no GPU")
         torch.zeros(1, device=device) + 1
-    except RuntimeError as error:
+    # without support for a device torch raises any of these
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
             f"`device` {device} cannot be used ({_one_line(error)}); pass "
             "--device=cpu, or a device of this machine."

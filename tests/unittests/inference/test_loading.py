@@ -274,12 +274,20 @@ def test_label_map_that_is_damaged_is_said(folder):
     assert training_speakers(load_encoder(folder)) is None
 
 
-def test_device_that_is_not_there_is_said(exported):
+def test_device_that_is_not_there_is_said(exported, monkeypatch):
     with pytest.raises(ValueError, match="`device` cuda:99 cannot be used"):
         load_encoder(exported, {"device": "cuda:99"})
     with pytest.raises(ValueError, match="`device` gpu cannot be used"):
         require_device("gpu")
     require_device(None)
+    for fault in (AssertionError, ImportError):  # of devices torch lacks
+
+        def lacking(*_, kind=fault, **__):
+            raise kind("not compiled")
+
+        monkeypatch.setattr(torch, "zeros", lacking)
+        with pytest.raises(ValueError, match="cannot be used .not compiled"):
+            require_device("cpu")
 
 
 def test_training_does_not_start_from_nan(exported, folder):

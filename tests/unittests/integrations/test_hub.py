@@ -141,6 +141,37 @@ def test_a_cohort_of_old_weights_does_not_stay_on_the_hub(hub, folder):
     assert "paper.pdf" in files_of(hub)
 
 
+@pytest.mark.parametrize("sums", [None, b"[1"])
+def test_old_weights_do_not_stay_on_the_hub(hub, folder, tmp_path, sums):
+    files = contents(folder)
+    paper = {"paper.pdf": b"%PDF", "thesis.ckpt": b"mine"}
+    listed = {**json.loads(files["sums.json"]), "old.ckpt": [1, 2]}
+    listed["paper.pdf"] = [1, 2]
+    twins = {"embedding_model.safetensors": b"old", "old.ckpt": b"old"}
+    twins["sums.json"] = sums or json.dumps(listed).encode()
+    hub.add(NAME, files | paper | twins)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    (folder / "recipe.yaml").unlink()
+    (folder / "sums.json").unlink()
+    push(folder, NAME, token=TOKEN)
+    unknown = {"old.ckpt", *(n for n in files if n.startswith("loss."))}
+    unknown = unknown if sums else set()  # whose are they?
+    assert set(files_of(hub)) == {*folder_names(folder), *paper, *unknown}
+    assert load_folder(pull(NAME, tmp_path / "pulled"))
+
+
+def test_a_users_files_do_not_part_cohort_and_encoder(hub, folder, tmp_path):
+    for name in ("thesis.ckpt", "run.py", "notes.yaml"):
+        (folder / name).write_text("mine")
+    keep_cohort(folder, BackEnd(torch.randn(4, 8), list("cdef")), "speaker")
+    push(folder, NAME, token=TOKEN)
+    pulled = SpeakerVerifier.from_folder(pull(NAME, tmp_path / "pulled"))
+    assert pulled.decisions.back_end.cohort is not None
+    mine = SpeakerVerifier.from_folder(folder)
+    assert mine.fingerprint == pulled.fingerprint
+
+
 def test_a_calibration_is_not_put_beside_another_cohort(hub, folder, tmp_path):
     target = tmp_path / "target"
     push(folder, NAME, token=TOKEN)

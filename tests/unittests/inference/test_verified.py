@@ -72,6 +72,20 @@ def test_a_models_card_gets_the_figures(folder, report):
     assert "| cosine | 1.50 |" in text and "veri_o: by gender" in text
 
 
+def test_a_card_of_the_users_is_left_alone_with_a_warning(
+    folder, report, caplog
+):
+    report.tables = ()
+    keep_figures(folder, [report])
+    assert not caplog.text
+    (folder / "README.md").write_text("mine")
+    keep_figures(folder, [report])
+    assert (folder / "README.md").read_text() == "mine"
+    assert (
+        "README.md was changed, or is your own, so the figures" in caplog.text
+    )
+
+
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_beside_a_users_file_nothing_is_written(folder, back_end, caplog, name):
     (folder / name).write_text("mine")

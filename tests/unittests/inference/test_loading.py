@@ -12,6 +12,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 
+from speechbrain_ext.inference import safe_weights
 from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.inference.folder_checks import check_files
 from speechbrain_ext.inference.loading import (
@@ -301,6 +302,27 @@ def test_training_does_not_start_from_nan(exported, folder):
         ValueError, match="classifier.ckpt contains NaN in weight"
     ):
         load_pretrained(folder, {"classifier": head}, labels)
+
+
+def test_trust_reads_a_folder_with_safetensors_only(
+    folder, exported, monkeypatch
+):
+    torch_form = pytest.importorskip("safetensors.torch")
+    for path in folder.glob("*.ckpt"):
+        if path.name != "label_encoder.ckpt":
+            twin = path.with_suffix(".safetensors")
+            torch_form.save_file(torch.load(path), twin)
+            path.unlink()
+    (folder / "sums.json").unlink(missing_ok=True)
+    wav = torch.randn(1, 16000)
+    found, known = (
+        load_encoder(one, trust=True).encode_batch(wav)
+        for one in (folder, exported)
+    )
+    assert torch.equal(found, known)
+    monkeypatch.setattr(safe_weights, "has_safetensors", lambda: False)
+    with pytest.raises(ValueError, match="pip install safetensors"):
+        load_encoder(folder, trust=True)
 
 
 def test_code_of_a_folder_runs_only_with_trust(folder, tmp_path):

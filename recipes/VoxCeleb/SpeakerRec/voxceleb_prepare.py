@@ -358,7 +358,8 @@ def _write(files_of, tables, summary):
             refuse_links(path)
             clear_temporaries(path)
             for part, manifest in table.items():
-                write_kaldi(manifest, os.path.join(path, part))
+                pieces = summary["pieces"] > 0
+                write_kaldi(manifest, os.path.join(path, part), pieces)
         else:
             # the true speakers of a noisy list stay beside the given ones
             columns = [*COLUMNS, "spk_id_clean"]

@@ -112,7 +112,7 @@ def test_no_calibration_stays_beside_another_cohort(
 def test_a_folder_that_this_process_has_locked_is_no_other_runs(
     folder, back_end, caplog
 ):
-    lock_output_folder(folder)  # the output folder may be the encoder's
+    lock_output_folder(folder)
     keep_calibrations(folder, CALIBRATION, back_end, "speaker")
     keep_calibrations(folder, CALIBRATION, back_end, "speaker")
     assert "gets no" not in caplog.text

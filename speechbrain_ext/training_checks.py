@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from speechbrain_ext.inference.folder_checks import refuse_other_run
 from speechbrain_ext.inference.noisy_labels import check_label_noise
 from speechbrain_ext.nnet.schedulers import check_schedules
 from speechbrain_ext.processing.label_filters import (
@@ -39,8 +40,10 @@ def check_training(hparams, text, run_opts):
     Raises
     ------
     ValueError
-        If values do not fit each other.
+        If values do not fit each other, or the output folder is that of an
+        encoder or of a verification.
     """
+    refuse_other_run(hparams["output_folder"], hparams)
     loss = hparams["modules"]["loss"]
     check_select(hparams["select"], hparams["dev_speakers"])
     check_label_filter(hparams["label_filter"], loss, hparams["classifier"])

@@ -23,6 +23,7 @@ from speechbrain_ext.utils.files import (
     atomic_path,
     atomic_write,
     explain_disk_full,
+    remove_own,
     require_own,
 )
 
@@ -338,6 +339,8 @@ def _write_ark(path, ids, embeddings):
             lines = index.read_text(encoding="utf-8")
         finally:
             index.unlink(missing_ok=True)
+        # an old index would have the places of the new vectors wrong
+        remove_own(path.with_suffix(".scp"))
     with atomic_write(path.with_suffix(".scp")) as stream:
         stream.write(lines.replace(str(temporary), str(path.absolute())))
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
 
 from speechbrain_ext.cli.arguments import ERROR, INTERRUPTED, make_parser
@@ -58,9 +59,12 @@ def main(argv=None):
     except KeyboardInterrupt:
         sys.stderr.write("error: Interrupted.\n")
         return INTERRUPTED
+    except Exception as error:  # Python's own exit code would mean "no"
+        traceback.print_exc()
+        code, values, text = ERROR, {"error": repr(error)}, None
     if arguments.json:
         values = {"command": arguments.function, **values, "exit_code": code}
-        text = json.dumps(values, ensure_ascii=False, default=_plain)
+        text = json.dumps(values, default=_plain)  # ASCII
     if text is not None:
         _write(text)
     return code
@@ -77,7 +81,12 @@ def _with_dashes(word):
 def _write(text):
     """Writes to the standard output, which may be closed already."""
     try:
-        sys.stdout.write(f"{text}\n")
+        try:
+            sys.stdout.write(f"{text}\n")
+        except UnicodeEncodeError:  # such as a file name under LANG=C
+            encoding = sys.stdout.encoding
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+            sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:  # for example of `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

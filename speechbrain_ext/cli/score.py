@@ -91,8 +91,8 @@ def score(arguments):
     Raises
     ------
     ValueError
-        If ``--llr`` is given, and there is no calibration for it, or labels
-        are asked for that the list does not have.
+        If ``--llr`` is given, and there is no calibration for it, labels are
+        asked for that the list does not have, or a model is missing.
     """
     require_batches(arguments)
     require_own(arguments.out)
@@ -104,12 +104,18 @@ def score(arguments):
             "leave --form out."
         )
     models = arguments.models and read_enrolment(arguments.models)
-    named = set(trials["test"])
+    named, enrolled = set(trials["test"]), set(trials["enrol"])
     if models:
-        known = set(trials["enrol"]) & set(models)
-        named |= {name for model in known for name in models[model]}
+        unknown = sorted(enrolled.difference(models))
+        if unknown:
+            raise ValueError(
+                f"{arguments.trials} names {len(unknown)} "
+                f"model{'s' * (len(unknown) > 1)} that {arguments.models} "
+                f"lacks, for example {shorten(unknown[0])}; add it there."
+            )
+        named |= {name for model in enrolled for name in models[model]}
     else:
-        named |= set(trials["enrol"])
+        named |= enrolled
     files = list_audio(arguments.audio, arguments.root)
     files = files_of_trials(named, files, arguments.trials)
     verifier = open_verifier(

@@ -107,18 +107,24 @@ def _read_source(source, root):
 
 
 def _files_below(folder):
-    """Path in the folder and absolute path of each audio file."""
-    seen = set()
-    for path, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(path))
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and os.path.realpath(os.path.join(path, name)) not in seen
-        ]
-        for name in names:
-            ending = name.rpartition(".")[2].lower()
-            if ending in AUDIO_EXTENSIONS and not name.startswith("."):
-                place = os.path.join(path, name)
-                yield os.path.relpath(place, folder), os.path.abspath(place)
+    """Path in the folder and absolute path of each audio file.
+
+    A folder that links lead to is read once, and by a link only if no other
+    way leads there.
+    """
+    seen, starts = set(), [folder]
+    for start in starts:  # links, which are added below, come last
+        for path, folders, names in os.walk(start):
+            real = os.path.realpath(path)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(x for x in folders if not x.startswith("."))
+            below = (os.path.join(path, name) for name in folders)
+            starts += filter(os.path.islink, below)
+            for name in names:
+                ending = name.rpartition(".")[2].lower()
+                if ending in AUDIO_EXTENSIONS and not name.startswith("."):
+                    place = os.path.join(path, name)
+                    yield os.path.relpath(place, folder), os.path.abspath(place)

@@ -132,7 +132,7 @@ def _read_pairs(path):
     return pairs
 
 
-def write_kaldi(manifest, folder):
+def write_kaldi(manifest, folder, pieces=False):
     """Writes a manifest as a Kaldi data folder.
 
     Lines are sorted by bytes, as Kaldi requires. ``segments`` is written if
@@ -144,6 +144,9 @@ def write_kaldi(manifest, folder):
         Columns ID, duration, wav, start, stop and spk_id.
     folder : str
         The folder, which is created. Each file is written whole or not at all.
+    pieces : bool
+        Whether rows may be pieces that start at 0, which the manifest does not
+        show.
 
     Raises
     ------
@@ -169,7 +172,7 @@ def write_kaldi(manifest, folder):
     os.makedirs(folder, exist_ok=True)
     table = manifest.assign(key=manifest.ID.str.encode("utf-8"))
     table = table.sort_values("key")
-    pieces = table.wav.duplicated().any() or (table.start > 0).any()
+    pieces |= table.wav.duplicated().any() or (table.start > 0).any()
     tables = {
         "utt2spk": zip(table.ID, table.spk_id, strict=True),
         "spk2utt": (

@@ -128,9 +128,9 @@ def scan_corpus(folders, extensions=EXTENSIONS, workers=None):
         wav and reason of each file that cannot be used.
     summary : dict
         Counts of the manifest's ``files``, ``speakers``, ``sessions``,
-        ``seconds``, ``stereo`` (more than one channel) and ``sample_rates``
-        (files by their rate); and of files that are left out, ``rejected``,
-        ``misplaced`` and ``other_formats``.
+        ``seconds``, ``stereo`` (more than one channel), ``pieces`` (parts of
+        files) and ``sample_rates`` (files by their rate); and of files that
+        are left out, ``rejected``, ``misplaced`` and ``other_formats``.
 
     Raises
     ------
@@ -230,6 +230,7 @@ def scan_files(files, left_out, workers=None, journal=None):
         ),
         "seconds": float(manifest.duration.sum()),
         "stereo": int((channels > 1).sum()),
+        "pieces": int(((starts > 0) | (stops < headers[good, 0])).sum()),
         "sample_rates": {
             str(rate): int(count)
             for rate, count in zip(

@@ -9,13 +9,13 @@ import os
 import threading
 import time
 
-from speechbrain_ext.utils.files import LOCK
 from speechbrain_ext.utils.journal import (
     JOURNAL,
     continue_file,
     foreign_words,
     has_grown,
 )
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 def cores():

@@ -20,7 +20,7 @@ from speechbrain_ext.inference.embedding import embed_batches
 from speechbrain_ext.inference.speech import NoSpeechError
 from speechbrain_ext.utils.devices import log_slow_bf16
 from speechbrain_ext.utils.files import atomic_write, lock_output_folder
-from speechbrain_ext.utils.seals import SUMS, seal_flaw
+from speechbrain_ext.utils.seals import SUMS, seal_flaw, sealed_names
 
 logger = get_logger(__name__)
 
@@ -186,6 +186,7 @@ def model_fingerprint(folder):
         The pretrained folder. Only weights, YAMLs and Python files count, and
         of these neither the classifier nor the label map nor a ``.ckpt`` beside
         safetensors, if the checksums of the export say that it is unchanged.
+        If they say so of hyperparams.yaml, files of your own do not count.
 
     Returns
     -------
@@ -209,9 +210,13 @@ def model_fingerprint(folder):
         raise FileNotFoundError(
             f"{folder} has no hyperparams.yaml; pass a pretrained folder."
         )
-    digest = hashlib.sha256()
+    digest, modules = hashlib.sha256(), None
+    if seal_flaw(folder, ["hyperparams.yaml"]) is None:
+        modules = {name.rpartition(".")[0] for name in sealed_names(folder)}
     for path in sorted(folder.iterdir()):
         if path.suffix not in SUFFIXES or path.name in APART:
+            continue
+        if modules and path.stem not in modules:  # no encoder reads it
             continue
         if path.name[0] != "." and path.is_file() and not _is_twin(path):
             digest.update(f"{path.name}\n".encode())

@@ -25,7 +25,8 @@ from speechbrain_ext.utils.seals import SUMS, checksums
 logger = get_logger(__name__)
 
 # Files that belong to the weights; they are kept if the weights are the same
-KEPT = ("calibration.json", "normalization.npz", "README.md")
+MEASURED = ("calibration.json", "normalization.npz")  # one goes with the other
+KEPT = (*MEASURED, "README.md")
 
 HEADER = """\
 # A speaker encoder. This folder may be moved. Load it with
@@ -241,7 +242,8 @@ def keep_measured(folder, made):
     """Keeps calibration, cohort and card of a folder with the same weights.
 
     Files that this project did not write, and those that the new folder has
-    already, are left alone.
+    already, are left alone. Calibration and cohort belong together: if the new
+    folder has one of them, it gets neither.
 
     Arguments
     ---------
@@ -255,11 +257,10 @@ def keep_measured(folder, made):
     >>> folder = getfixture("tmp_path")
     >>> keep_measured(folder / "missing", folder)
     """
-    names = [
-        name
-        for name in KEPT
-        if is_own(folder / name) and not os.path.lexists(f"{made}/{name}")
-    ]
+    there = {name for name in KEPT if os.path.lexists(f"{made}/{name}")}
+    if there.intersection(MEASURED):
+        there.update(MEASURED)
+    names = [n for n in KEPT if n not in there and is_own(folder / n)]
     if not names:
         return
     known = (folder / "hyperparams.yaml").is_file()

@@ -6,7 +6,10 @@ import re
 import stat
 
 from speechbrain_ext.utils.seals import SUMS, seal_flaw
+from speechbrain_ext.utils.yaml_files import read_yaml
 
+# Keys that only these folders have in their hyperparams.yaml
+OWNERS = {"pretrainer": "an encoder", "pretrained_folder": "a verification"}
 LARGEST_FOLDER = 2**32  # bytes
 MOST_FILES = 1000
 LARGEST_TEXT = 2**23  # bytes of a label map, a calibration or checksums
@@ -43,6 +46,40 @@ def refuse_run_folder(folder):
             f"{folder} is the output folder of a training; pass "
             f"{folder / 'pretrained'}, which it has at its end."
         )
+
+
+def refuse_other_run(folder, keys):
+    """Raises if an output folder has the YAML of an encoder or another run.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        The output folder; it may be missing.
+    keys : collection of str
+        The keys of the recipe that is to be written there.
+
+    Raises
+    ------
+    ValueError
+        If its hyperparams.yaml is an encoder's, or a verification's and the
+        recipe is none.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "hyperparams.yaml").write_text("pretrainer: 1")
+    >>> refuse_other_run(folder, ["seed"])
+    Traceback (most recent call last):
+    ValueError: ...has the hyperparams.yaml of an encoder, which would be...
+    """
+    path = pathlib.Path(folder, "hyperparams.yaml")
+    held = read_yaml(path) if path.is_file() else {}
+    for key, owner in OWNERS.items():
+        if key in held and key not in keys:
+            raise ValueError(
+                f"{folder} has the hyperparams.yaml of {owner}, which would "
+                "be replaced; choose another `output_folder`."
+            )
 
 
 def check_files(folder):

@@ -24,6 +24,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from speechbrain_ext.inference.downloads import HUB, download_pretrained
 from speechbrain_ext.inference.folder_checks import refuse_run_folder
 from speechbrain_ext.inference.safe_loading import load_folder
+from speechbrain_ext.inference.safe_weights import read_untrusted_tensors
 from speechbrain_ext.utils.tensors import read_tensors
 
 logger = get_logger(__name__)
@@ -207,7 +208,8 @@ def read_weights(path):
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"The file of weights {path} does not exist.")
-    state = read_tensors(path)
+    safe = path.suffix == ".safetensors"
+    state = (read_untrusted_tensors if safe else read_tensors)(path)
     if not isinstance(state, dict):
         raise ValueError(
             f"{path} must be a state dict, got a {type(state).__name__}; "
@@ -255,7 +257,8 @@ def require_device(device):
         ):
             raise RuntimeError("torch finds no GPU")
         torch.zeros(1, device=device) + 1
-    except RuntimeError as error:
+    # without support for a device torch raises any of these
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
             f"`device` {device} cannot be used ({_one_line(error)}); pass "
             "--device=cpu, or a device of this machine."
@@ -342,7 +345,7 @@ def _hparams(path):
 
 def _file_of(name, named, folder):
     """The file of a module: beside the YAML, or at the path in the YAML."""
-    places = [folder / f"{name}.ckpt"]
+    places = [folder / f"{name}.ckpt", folder / f"{name}.safetensors"]
     if named is not None:
         named = str(getattr(named, "path", named))
         places += [folder / pathlib.PurePosixPath(named).name, named]

@@ -245,7 +245,7 @@ def add_figures(folder, results, tables=()):
     """Writes the figures of a verification into the card of a folder.
 
     A card that this project did not write, or that has been changed, is left
-    alone.
+    alone, with a warning.
 
     Arguments
     ---------
@@ -272,6 +272,11 @@ def add_figures(folder, results, tables=()):
     """
     path = pathlib.Path(folder, "README.md")
     if not is_own(path):
+        if path.is_file():
+            logger.warning(
+                f"{path} was changed, or is your own, so the figures in it "
+                "are left as they are; results.json has the new ones."
+            )
         return
     text = path.read_text(encoding="utf-8")
     before, begun, rest = text.partition(FIGURES[0])

@@ -336,6 +336,8 @@ def _read_safetensors(path):
         raise ValueError(
             f"{path} declares {most} values in a tensor, but has {size} bytes."
         )
+    if not has_safetensors():
+        raise ValueError(f"{path} needs a package: pip install safetensors.")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

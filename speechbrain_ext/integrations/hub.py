@@ -1,5 +1,6 @@
 """Sharing of pretrained folders on the Hugging Face Hub."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -23,14 +24,12 @@ from speechbrain_ext.inference.model_card import card_license
 from speechbrain_ext.inference.safe_loading import load_folder
 from speechbrain_ext.utils.files import atomic_path
 from speechbrain_ext.utils.folders import new_folder
-from speechbrain_ext.utils.seals import seal_flaw, sealed_names
+from speechbrain_ext.utils.seals import SUMS, seal_flaw, sealed_names
 from speechbrain_ext.utils.yaml_files import read_yaml
 
 logger = get_logger(__name__)
 
 CARD = "README.md"
-# Files of old weights, which would be used with the new ones
-MEASURED = ("calibration.json", COHORT)
 
 
 def push(
@@ -40,9 +39,9 @@ def push(
 
     The folder is loaded without trust before, so that only a folder that
     everybody can load is uploaded. Only the files of a pretrained folder are
-    uploaded: no other files of yours, no hidden files and no subfolders. A
-    calibration or cohort on the Hub that the folder does not have is deleted
-    there, because it may belong to other weights.
+    uploaded: no other files of yours, no hidden files and no subfolders. Files
+    of an older push that the folder does not have are deleted on the Hub,
+    because they belong to other weights.
 
     Arguments
     ---------
@@ -101,9 +100,9 @@ def push(
             )
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        there = set(api.list_repo_files(repo_id, revision=revision))
+            info = api.model_info(repo_id, revision=revision)
         adds = [CommitOperationAdd(name, folder / name) for name in names]
-        old = sorted(there & {*MEASURED} - {*names})
+        old = sorted(_pushed_before(api, info, names).difference(names))
         api.create_commit(
             repo_id,
             adds + [CommitOperationDelete(name) for name in old],
@@ -117,6 +116,21 @@ def push(
         ) from error
     logger.info(f"{folder}: {len(names)} files were pushed to {url}.")
     return str(url)
+
+
+def _pushed_before(api, info, names):
+    """Names of files on the Hub that are of a pretrained folder."""
+    there = {one.rfilename for one in info.siblings or ()}
+    known = {*TEXTS, COHORT}
+    for name in filter(WEIGHTS.fullmatch, names):  # their other form
+        stem = name.rpartition(".")[0]
+        known |= {f"{stem}.ckpt", f"{stem}.safetensors"}
+    if SUMS in there:
+        path = api.hf_hub_download(info.id, SUMS, revision=info.sha)
+        with contextlib.suppress(ValueError):  # damaged; it is replaced
+            sealed = there & sealed_names(pathlib.Path(path).parent)
+            known.update(filter(WEIGHTS.fullmatch, sealed))
+    return there & known
 
 
 def pull(repo_id, folder=None, *, revision=None, token=None, offline=False):

@@ -24,7 +24,8 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.inference.speech import SpeechFeatures
 from speechbrain_ext.lobes.features import KaldiFbank
-from speechbrain_ext.utils.files import TEMPORARY, atomic_path, require_own
+from speechbrain_ext.utils.files import atomic_path, require_own
+from speechbrain_ext.utils.temporaries import TEMPORARY
 
 logger = get_logger(__name__)
 

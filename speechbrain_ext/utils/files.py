@@ -9,8 +9,6 @@ import contextlib
 import errno
 import os
 import platform
-import re
-import shutil
 
 import filelock
 
@@ -21,9 +19,8 @@ from speechbrain_ext.utils.journal import (
     record_file,
 )
 from speechbrain_ext.utils.seals import to_disk
+from speechbrain_ext.utils.temporaries import LOCK, clear_temporaries
 
-LOCK = ".speechbrain_ext.lock"
-TEMPORARY = re.compile(r"\.speechbrain_ext-\d+-")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HELD = {}  # folder: the process that has locked it, and its lock
 
@@ -199,41 +196,6 @@ def remove_own(path):
     require_own(path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def clear_temporaries(folder, deep=True):
-    """Deletes temporary files that killed runs of this project left behind.
-
-    The caller must hold the lock of the folder; otherwise the files may be in
-    use.
-
-    Arguments
-    ---------
-    folder : str | pathlib.Path
-        The folder.
-    deep : bool
-        Whether to clear its subfolders too, unless another run locks them.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / ".speechbrain_ext-17-note.txt").touch()
-    >>> (folder / "mine.tmp").touch()
-    >>> clear_temporaries(folder)
-    >>> os.listdir(folder)
-    ['mine.tmp']
-    """
-    for path, folders, names in os.walk(folder):
-        if path != os.fspath(folder) and LOCK in names and _is_locked(path):
-            folders.clear()
-            continue
-        for name in filter(TEMPORARY.match, [*folders, *names]):
-            place = os.path.join(path, name)
-            if name in names or os.path.islink(place):
-                os.unlink(place)
-            else:
-                shutil.rmtree(place)
-        folders[:] = [n for n in folders if deep and not TEMPORARY.match(n)]
 
 
 def refuse_links(folder):
@@ -416,15 +378,6 @@ def _is_held(folder):
     """Whether this process, and not its parent, has locked a folder."""
     holder, lock = _HELD.get(os.path.realpath(folder), (None, None))
     return holder == os.getpid() and os.path.exists(lock.lock_file)
-
-
-def _is_locked(folder):
-    """Whether a run writes to a folder; if not, its temporaries are old."""
-    try:
-        with filelock.FileLock(os.path.join(folder, LOCK), timeout=0):
-            return False
-    except OSError:
-        return True
 
 
 def _refuse_link(path, root):

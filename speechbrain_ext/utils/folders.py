@@ -13,13 +13,12 @@ import tempfile
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.files import (
-    LOCK,
-    TEMPORARY,
     atomic_path,
     locked_folder,
     require_own,
 )
 from speechbrain_ext.utils.journal import JOURNAL, is_own
+from speechbrain_ext.utils.temporaries import LOCK, TEMPORARY
 
 logger = get_logger(__name__)
 

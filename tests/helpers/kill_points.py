@@ -32,7 +32,7 @@ from recipe_runs import TINY
 import speechbrain_ext.lobes.models.ResNet
 import speechbrain_ext.nnet.losses  # noqa: F401
 from speechbrain_ext.utils import experiment
-from speechbrain_ext.utils.files import TEMPORARY
+from speechbrain_ext.utils.temporaries import TEMPORARY
 
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes/VoxCeleb/SpeakerRec"
 sys.path.insert(0, str(RECIPE))

@@ -13,8 +13,8 @@ import soundfile
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.shards import write_shards
 from speechbrain_ext.dataio.transcoding import convert_corpus
-from speechbrain_ext.utils.files import LOCK, TEMPORARY
 from speechbrain_ext.utils.journal import JOURNAL
+from speechbrain_ext.utils.temporaries import LOCK, TEMPORARY
 
 KILLS = 3
 

@@ -110,6 +110,13 @@ def test_prepare_takes_pieces_of_files(prepare, tree, tmp_path):
     assert train.duration.tolist() == [0.125, 0.375]
     segments = (save / "kaldi" / "train" / "segments").read_text()
     assert segments.splitlines()[1] == "b rec00000000 0.125000 0.500000"
+    # a piece that starts at 0 is no whole file
+    first = rows.replace("id0/s0/0.wav,2000", "id0/s1/0.wav,0")
+    path.write_text("ID,wav,start,stop,spk_id\n" + first)
+    prepare(str(tree), str(tmp_path / "first"), **options)
+    segments = tmp_path / "first" / "kaldi" / "train" / "segments"
+    line = segments.read_text().splitlines()[0]
+    assert line == "a rec00000000 0.000000 0.125000"
     path.write_text("ID,wav,start,stop,spk_id\n" + rows.replace("-1", "9000"))
     with pytest.raises(ValueError, match="shorter than its list says"):
         prepare(str(tree), str(save), **options)

@@ -10,8 +10,9 @@ from hostile import snapshot
 from processes import run_script
 
 from speechbrain_ext.dataio.manifests import read_manifest
-from speechbrain_ext.utils.files import LOCK, locked_folder
+from speechbrain_ext.utils.files import locked_folder
 from speechbrain_ext.utils.journal import JOURNAL
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 def command(recipe_folder, tree, save, *more):

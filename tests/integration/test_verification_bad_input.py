@@ -265,6 +265,15 @@ def test_device_that_is_not_there_is_said(module, options):
     assert "cuda:77" in error_of(module.main, *line)
 
 
+def test_the_encoder_is_not_replaced(module, options, exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "pretrained")
+    before = contents(folder)
+    changes = {"output_folder": folder, "pretrained_folder": folder}
+    said = error_of(module.main, *options(**changes))
+    assert f"{folder} has the hyperparams.yaml of an encoder" in said
+    assert contents(folder) == before
+
+
 def test_lists_of_one_name_are_refused(module, options, corpus, tmp_path):
     first = corpus / "meta" / "veri_toy.txt"
     other = tmp_path / "veri_toy.txt"

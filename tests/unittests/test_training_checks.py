@@ -14,9 +14,10 @@ from speechbrain_ext.training_checks import check_training
 
 
 @pytest.fixture
-def hparams():
+def hparams(tmp_path):
     """The objects of a recipe that can be trained."""
     return {
+        "output_folder": tmp_path,
         "modules": {"loss": SphereFace2(margin=0.0)},
         "classifier": CosineClassifier,
         "select": "average",
@@ -82,6 +83,12 @@ def test_the_margin_of_a_loss_that_is_built_later_is_checked(hparams):
         check_training(hparams, TEXT, RunOptions())
     hparams["modules"]["loss"] = functools.partial(SphereFace2)  # 0.2
     with pytest.raises(ValueError, match="the margin 0.2, but `margin_sch"):
+        check_training(hparams, TEXT, RunOptions())
+
+
+def test_a_training_does_not_replace_a_verification(hparams, tmp_path):
+    (tmp_path / "hyperparams.yaml").write_text("pretrained_folder: a")
+    with pytest.raises(ValueError, match="of a verification, which would be"):
         check_training(hparams, TEXT, RunOptions())
 
 

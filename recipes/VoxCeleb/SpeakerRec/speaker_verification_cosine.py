@@ -45,6 +45,7 @@ from speechbrain_ext.inference.embedding_store import (
     model_fingerprint,
     stored_embeddings,
 )
+from speechbrain_ext.inference.folder_checks import refuse_other_run
 from speechbrain_ext.inference.loading import (
     explain_torch_errors,
     load_encoder,
@@ -52,10 +53,7 @@ from speechbrain_ext.inference.loading import (
     training_speakers,
 )
 from speechbrain_ext.inference.speech import NoSpeechError
-from speechbrain_ext.inference.verified import (
-    keep_calibrations,
-    keep_figures,
-)
+from speechbrain_ext.inference.verified import keep_calibrations, keep_figures
 from speechbrain_ext.processing.back_end import (
     BackEnd,
     fit_calibrations,
@@ -143,6 +141,7 @@ def check(hparams):
         hparams["enrolment"], hparams["scorings"], hparams["conditions"]
     )
     pretrained_folder(hparams["pretrained_folder"])
+    refuse_other_run(hparams["output_folder"], hparams)
 
 
 def wants_cohort(hparams):

@@ -57,13 +57,13 @@ from speechbrain_ext.dataio.trials import (
 from speechbrain_ext.dataio.utterance_ids import literal_ids
 from speechbrain_ext.utils.files import (
     atomic_write,
-    clear_temporaries,
     locked_folder,
     refuse_links,
     require_own,
 )
 from speechbrain_ext.utils.home import expand_home
 from speechbrain_ext.utils.journal import has_grown
+from speechbrain_ext.utils.temporaries import clear_temporaries
 
 logger = get_logger(__name__)
 
@@ -360,7 +360,8 @@ def _write(files_of, tables, summary):
             refuse_links(path)
             clear_temporaries(path)
             for part, manifest in table.items():
-                write_kaldi(manifest, os.path.join(path, part))
+                pieces = summary["pieces"] > 0
+                write_kaldi(manifest, os.path.join(path, part), pieces)
         else:
             # the true speakers of a noisy list stay beside the given ones
             columns = [*COLUMNS, "spk_id_clean"]

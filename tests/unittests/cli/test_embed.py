@@ -1,5 +1,6 @@
 """embed: the embeddings of SpeakerVerifier, and files that fail."""
 
+import os
 import shutil
 
 import numpy as np
@@ -157,6 +158,23 @@ def test_ark_is_read_by_kaldiio(tmp_path):
     with pytest.raises(FileExistsError, match="other.scp was not written"):
         write_embeddings(tmp_path / "other.ark", ["a"], rows[:1], "0f")
     assert not (tmp_path / "other.ark").exists()
+
+
+def test_an_old_index_does_not_name_new_vectors(tmp_path, monkeypatch):
+    pytest.importorskip("kaldiio", reason="it is not installed")
+    path = tmp_path / "made.ark"
+    write_embeddings(path, ["a", "b"], np.ones((2, 4), np.float32), "0f")
+
+    def killed(source, target):
+        assert not (tmp_path / "made.scp").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_embeddings(path, ["longer"], np.zeros((1, 4), np.float32), "0f")
+    monkeypatch.undo()
+    write_embeddings(path, ["longer"], np.zeros((1, 4), np.float32), "0f")
+    assert (tmp_path / "made.scp").read_text().startswith("longer ")
 
 
 @pytest.mark.parametrize("name", ["pyarrow", "kaldiio"])

@@ -1,5 +1,6 @@
 """Exit codes, JSON, errors and interrupts of the command."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from command_runs import answer, refusal, run
 from conftest import ROOT
 
 from speechbrain_ext.cli import pretrained
+from speechbrain_ext.cli.answer import Answer
 from speechbrain_ext.cli.main import main
 
 
@@ -42,13 +44,31 @@ def test_an_interrupt_is_one_line(capsys, monkeypatch):
     assert run(capsys, "info", "f") == (130, "", "error: Interrupted.\n")
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+def test_a_fault_of_the_program_is_no_answer(capsys, monkeypatch):
     def wrong(arguments):
         raise KeyError("a")
 
     monkeypatch.setattr(pretrained, "info", wrong)
-    with pytest.raises(KeyError):
-        main(["info", "f"])
+    code, out, said = run(capsys, "info", "f")
+    assert (code, out) == (2, "") and "Traceback" in said
+    assert answer(capsys, "info", "f")[1]["error"] == "KeyError('a')"
+
+
+@pytest.mark.parametrize("name", ["Zoë", "Zo\udceb"])
+def test_any_file_name_is_written_to_any_terminal(name, monkeypatch):
+    def named(arguments):
+        return Answer(name, {"name": name})
+
+    monkeypatch.setattr(pretrained, "info", named)
+    said = []
+    for option in ([], ["--json"]):
+        buffer = io.BytesIO()
+        terminal = io.TextIOWrapper(buffer, encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert main(["info", "f", *option]) == 0
+        said.append(buffer.getvalue().decode("ascii"))
+    assert said[0].startswith("Zo\\")
+    assert json.loads(said[1])["name"] == name
 
 
 def test_a_process_prints_json_alone(exported, corpus, tmp_path):

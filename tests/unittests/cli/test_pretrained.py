@@ -1,5 +1,6 @@
 """convert, export and info."""
 
+import json
 import shutil
 
 import pytest
@@ -44,6 +45,11 @@ def test_info_tells_what_a_folder_has(exported, tmp_path, capsys):
     _, text, _ = run(capsys, "info", folder)
     assert "thresholds          cosine: 0.5000 at 0.5" in text
     assert "cc-by-4.0" in text and "22,068" in text
+    sums = json.loads((folder / "sums.json").read_text())
+    sums["classifier.safetensors"] = sums["loss.ckpt"] = (1, 2)
+    (folder / "sums.json").write_text(json.dumps(sums))
+    said = answer(capsys, "info", folder)[1]["checksums"]
+    assert said == "loss.ckpt is missing"  # but one form is enough
     (folder / "sums.json").unlink()
     assert answer(capsys, "info", folder)[1]["checksums"] == "none"
 

@@ -125,6 +125,22 @@ def test_models_are_the_mean_of_their_files(
     np.testing.assert_allclose(read_scores(out)[2], expected, atol=1e-4)
 
 
+def test_a_model_that_is_missing_is_named_at_once(
+    corpus, trials, tmp_path, capsys
+):
+    first, other = trials.read_text().split()[1:3]
+    models = tmp_path / "models.txt"
+    models.write_text(f"m {first}\no.wav {first}\n")
+    listed = tmp_path / "list.txt"
+    words = ["score", listed, "--audio", corpus / "wav", "--models", models]
+    words += ["--out", tmp_path / "scores.txt", "--encoder", "no/such"]
+    listed.write_text(f"1 m {other}\n0 o.wav {other}\n")
+    assert "no/such has no hyperparams.yaml" in refusal(capsys, *words)
+    listed.write_text(f"1 m {other}\n0 n {other}\n")
+    said = refusal(capsys, *words)
+    assert "names 1 model that " in said and "lacks, for example n;" in said
+
+
 def test_what_is_missing_is_named(exported, corpus, trials, tmp_path, capsys):
     out = tmp_path / "scores.txt"
     words = ["score", trials, "--encoder", exported, "--out", out, "--audio"]

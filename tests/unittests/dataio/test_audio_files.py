@@ -25,6 +25,17 @@ def test_a_folder_gives_its_files_at_any_depth(tree):
     assert found.wav.tolist() == [f"{tree}/{name}" for name in found.ID]
 
 
+def test_a_folder_that_links_lead_to_is_read_once(tree, tmp_path):
+    (tree / "a" / "sibling").symlink_to(tree / "b")
+    (tree / "A").symlink_to(tree / "b")
+    (tree / "also_linked").symlink_to(tmp_path / "elsewhere")
+    (tree / "b" / "sibling").symlink_to(tree / "a")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path)
+    found = list_audio([tree])
+    names = ["a/2.FLAC", "also_linked/3.wav", "b/1.wav", "c.mp3"]
+    assert found.ID.tolist() == names
+
+
 def test_lists_and_tables_give_their_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("a/with blank.wav\n\n/d/b.wav\n")

@@ -48,6 +48,15 @@ def test_pieces_of_files_have_segments(tmp_path):
     ]
 
 
+def test_a_piece_that_starts_at_0_has_a_segment(tmp_path):
+    row = ("a-1", 0.5, "/d/1.wav", 0, 8000, "a")
+    write_kaldi(table(row), tmp_path / "whole")
+    assert not (tmp_path / "whole" / "segments").exists()
+    write_kaldi(table(row), tmp_path, pieces=True)
+    found = (tmp_path / "segments").read_text()
+    assert found == "a-1 rec00000000 0.000000 0.500000\n"
+
+
 def test_names_with_spaces_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="`a 1` .ID."):
         write_kaldi(table(("a 1", 1.0, "/d/1.wav", 0, 1, "a")), tmp_path)

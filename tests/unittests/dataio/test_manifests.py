@@ -71,7 +71,7 @@ def test_scan_corpus_measures_and_rejects(corpus):
     }
     assert summary == {
         **{"files": 5, "speakers": 2, "sessions": 3, "seconds": 4.0},
-        **{"stereo": 2, "rejected": 4},
+        **{"stereo": 2, "rejected": 4, "pieces": 0},
         "sample_rates": {"8000": 1, "16000": 3, "48000": 1},
         **{"misplaced": 0, "other_formats": {}},
     }

@@ -10,8 +10,9 @@ from speechbrain_ext.dataio.parallel import (
     ordered_map,
     removed_on_error,
 )
-from speechbrain_ext.utils.files import LOCK, lock_output_folder, locked_folder
+from speechbrain_ext.utils.files import lock_output_folder, locked_folder
 from speechbrain_ext.utils.journal import continue_file
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 def square(number):

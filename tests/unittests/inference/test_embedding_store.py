@@ -26,7 +26,8 @@ from speechbrain_ext.inference.embedding_store import (
     utterance_keys,
 )
 from speechbrain_ext.inference.speech import NoSpeechError
-from speechbrain_ext.utils.files import LOCK, locked_folder
+from speechbrain_ext.utils.files import locked_folder
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 class Counting(Encoder):
@@ -328,7 +329,7 @@ def test_what_a_broken_file_held_is_computed_again(
 def test_a_store_is_of_one_run_and_clears_what_was_killed(tmp_path):
     store = EmbeddingStore(tmp_path, "a" * 64)
     store.folder.mkdir()
-    (store.folder / ".speechbrain_ext-7-0.npz").touch()
+    (store.folder / ".speechbrain_ext-99999999-0.npz").touch()
     store.lock()
     assert os.listdir(store.folder) == [LOCK]
     child = os.fork()

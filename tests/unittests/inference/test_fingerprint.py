@@ -6,9 +6,9 @@ import pytest
 
 from speechbrain_ext.inference import embedding_store
 from speechbrain_ext.inference.embedding_store import model_fingerprint
-from speechbrain_ext.utils.files import LOCK
 from speechbrain_ext.utils.journal import JOURNAL
 from speechbrain_ext.utils.seals import checksums
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 def test_fingerprint_follows_what_makes_embeddings(tmp_path):
@@ -34,5 +34,17 @@ def test_fingerprint_follows_what_makes_embeddings(tmp_path):
     assert model_fingerprint(tmp_path) == both
     (tmp_path / "embedding_model.safetensors").write_bytes(b"Weights")
     assert model_fingerprint(tmp_path) != both
+    # what no encoder of this folder reads
+    names = ["hyperparams.yaml", "embedding_model.safetensors"]
+    sums = checksums(tmp_path, names)
+    (tmp_path / "sums.json").write_text(json.dumps(sums))
+    sealed = model_fingerprint(tmp_path)
+    for name in ("thesis.ckpt", "run.py", "notes.yaml"):
+        (tmp_path / name).write_text("mine")
+    assert model_fingerprint(tmp_path) == sealed
+    (tmp_path / "hyperparams.yaml").write_text("a: !include:notes.yaml")
+    changed = model_fingerprint(tmp_path)
+    (tmp_path / "notes.yaml").write_text("other")
+    assert model_fingerprint(tmp_path) != changed
     with pytest.raises(FileNotFoundError, match="no hyperparams"):
         model_fingerprint(tmp_path / "none")

@@ -7,6 +7,7 @@ import pytest
 from speechbrain_ext.inference.folder_checks import (
     check_files,
     check_sums,
+    refuse_other_run,
     require_small,
 )
 from speechbrain_ext.utils.seals import checksums
@@ -28,6 +29,15 @@ def test_a_users_files_and_links_within_the_folder_are_no_reason(folder):
     (folder / "work").mkdir()
     (folder / "b.ckpt").symlink_to("a.ckpt")
     check_files(folder)
+
+
+@pytest.mark.parametrize("key", ["pretrainer", "pretrained_folder"])
+def test_refuse_other_run_lets_the_same_kind_go_on(folder, key):
+    refuse_other_run(folder / "missing", [])
+    (folder / "hyperparams.yaml").write_text(f"seed: 1\n{key}: !new:a.B\n")
+    refuse_other_run(folder, ["seed", key])
+    with pytest.raises(ValueError, match="which would be replaced; choose"):
+        refuse_other_run(folder, ["seed"])
 
 
 def test_check_files_rejects_a_linked_folder_in_it(folder, tmp_path):

@@ -12,6 +12,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 
+from speechbrain_ext.inference import safe_weights
 from speechbrain_ext.inference.export import export_pretrained
 from speechbrain_ext.inference.folder_checks import check_files
 from speechbrain_ext.inference.loading import (
@@ -274,12 +275,20 @@ def test_label_map_that_is_damaged_is_said(folder):
     assert training_speakers(load_encoder(folder)) is None
 
 
-def test_device_that_is_not_there_is_said(exported):
+def test_device_that_is_not_there_is_said(exported, monkeypatch):
     with pytest.raises(ValueError, match="`device` cuda:99 cannot be used"):
         load_encoder(exported, {"device": "cuda:99"})
     with pytest.raises(ValueError, match="`device` gpu cannot be used"):
         require_device("gpu")
     require_device(None)
+    for fault in (AssertionError, ImportError):  # of devices torch lacks
+
+        def lacking(*_, kind=fault, **__):
+            raise kind("not compiled")
+
+        monkeypatch.setattr(torch, "zeros", lacking)
+        with pytest.raises(ValueError, match="cannot be used .not compiled"):
+            require_device("cpu")
 
 
 def test_training_does_not_start_from_nan(exported, folder):
@@ -293,6 +302,27 @@ def test_training_does_not_start_from_nan(exported, folder):
         ValueError, match="classifier.ckpt contains NaN in weight"
     ):
         load_pretrained(folder, {"classifier": head}, labels)
+
+
+def test_trust_reads_a_folder_with_safetensors_only(
+    folder, exported, monkeypatch
+):
+    torch_form = pytest.importorskip("safetensors.torch")
+    for path in folder.glob("*.ckpt"):
+        if path.name != "label_encoder.ckpt":
+            twin = path.with_suffix(".safetensors")
+            torch_form.save_file(torch.load(path), twin)
+            path.unlink()
+    (folder / "sums.json").unlink(missing_ok=True)
+    wav = torch.randn(1, 16000)
+    found, known = (
+        load_encoder(one, trust=True).encode_batch(wav)
+        for one in (folder, exported)
+    )
+    assert torch.equal(found, known)
+    monkeypatch.setattr(safe_weights, "has_safetensors", lambda: False)
+    with pytest.raises(ValueError, match="pip install safetensors"):
+        load_encoder(folder, trust=True)
 
 
 def test_code_of_a_folder_runs_only_with_trust(folder, tmp_path):

@@ -21,10 +21,10 @@ from speechbrain_ext.processing.calibration import (
 )
 from speechbrain_ext.processing.cohort_file import load_cohort
 from speechbrain_ext.utils.files import (
-    LOCK,
     atomic_write,
     lock_output_folder,
 )
+from speechbrain_ext.utils.temporaries import LOCK
 
 CALIBRATION = {"cosine": Calibration([2.0], 0.5, ["score"])}
 ROW = {"trials": "O", "scoring": "cosine", "EER %": 1.5}
@@ -72,6 +72,20 @@ def test_a_models_card_gets_the_figures(folder, report):
     assert "| cosine | 1.50 |" in text and "veri_o: by gender" in text
 
 
+def test_a_card_of_the_users_is_left_alone_with_a_warning(
+    folder, report, caplog
+):
+    report.tables = ()
+    keep_figures(folder, [report])
+    assert not caplog.text
+    (folder / "README.md").write_text("mine")
+    keep_figures(folder, [report])
+    assert (folder / "README.md").read_text() == "mine"
+    assert (
+        "README.md was changed, or is your own, so the figures" in caplog.text
+    )
+
+
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_beside_a_users_file_nothing_is_written(folder, back_end, caplog, name):
     (folder / name).write_text("mine")
@@ -98,7 +112,7 @@ def test_no_calibration_stays_beside_another_cohort(
 def test_a_folder_that_this_process_has_locked_is_no_other_runs(
     folder, back_end, caplog
 ):
-    lock_output_folder(folder)  # the output folder may be the encoder's
+    lock_output_folder(folder)
     keep_calibrations(folder, CALIBRATION, back_end, "speaker")
     keep_calibrations(folder, CALIBRATION, back_end, "speaker")
     assert "gets no" not in caplog.text
@@ -107,7 +121,7 @@ def test_a_folder_that_this_process_has_locked_is_no_other_runs(
 
 
 def test_what_a_killed_run_left_is_cleared(folder, back_end):
-    left = folder / ".speechbrain_ext-17-calibration.json"
+    left = folder / ".speechbrain_ext-99999999-calibration.json"
     left.touch()
     keep_calibrations(folder, CALIBRATION, back_end, "speaker")
     assert not left.exists()

@@ -141,6 +141,55 @@ def test_a_cohort_of_old_weights_does_not_stay_on_the_hub(hub, folder):
     assert "paper.pdf" in files_of(hub)
 
 
+@pytest.mark.parametrize("sums", [None, b"[1"])
+def test_old_weights_do_not_stay_on_the_hub(hub, folder, tmp_path, sums):
+    files = contents(folder)
+    paper = {"paper.pdf": b"%PDF", "thesis.ckpt": b"mine"}
+    listed = {**json.loads(files["sums.json"]), "old.ckpt": [1, 2]}
+    listed["paper.pdf"] = [1, 2]
+    twins = {"embedding_model.safetensors": b"old", "old.ckpt": b"old"}
+    twins["sums.json"] = sums or json.dumps(listed).encode()
+    hub.add(NAME, files | paper | twins)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    (folder / "recipe.yaml").unlink()
+    (folder / "sums.json").unlink()
+    push(folder, NAME, token=TOKEN)
+    unknown = {"old.ckpt", *(n for n in files if n.startswith("loss."))}
+    unknown = unknown if sums else set()  # whose are they?
+    assert set(files_of(hub)) == {*folder_names(folder), *paper, *unknown}
+    assert load_folder(pull(NAME, tmp_path / "pulled"))
+
+
+def test_a_users_files_do_not_part_cohort_and_encoder(hub, folder, tmp_path):
+    for name in ("thesis.ckpt", "run.py", "notes.yaml"):
+        (folder / name).write_text("mine")
+    keep_cohort(folder, BackEnd(torch.randn(4, 8), list("cdef")), "speaker")
+    push(folder, NAME, token=TOKEN)
+    pulled = SpeakerVerifier.from_folder(pull(NAME, tmp_path / "pulled"))
+    assert pulled.decisions.back_end.cohort is not None
+    mine = SpeakerVerifier.from_folder(folder)
+    assert mine.fingerprint == pulled.fingerprint
+
+
+def test_a_calibration_is_not_put_beside_another_cohort(hub, folder, tmp_path):
+    target = tmp_path / "target"
+    push(folder, NAME, token=TOKEN)
+    pull(NAME, target)
+    with atomic_write(target / "calibration.json") as stream:
+        json.dump({}, stream)
+    pull(NAME, target)  # the Hub has a cohort, without a calibration
+    assert not (target / "calibration.json").exists()
+    assert (target / "normalization.npz").exists()
+    (folder / "normalization.npz").unlink()
+    push(folder, NAME, token=TOKEN)
+    with atomic_write(target / "calibration.json") as stream:
+        json.dump({}, stream)
+    pull(NAME, target)  # now it has neither
+    assert (target / "calibration.json").exists()
+    assert (target / "normalization.npz").exists()
+
+
 def test_a_branch_is_created_and_pulled(hub, folder, tmp_path):
     push(folder, NAME, token=TOKEN, revision="small")
     assert set(files_of(hub)) == {".gitattributes"}
@@ -300,12 +349,8 @@ def test_the_users_files_are_kept(hub, folder, tmp_path):
     (target / "notes.txt").write_text("mine")
     pull(NAME, target)
     assert (target / "notes.txt").read_text() == "mine"
-    # a calibration for the same weights is kept, as by a new export
-    with atomic_write(target / "calibration.json") as stream:
-        json.dump({}, stream)
     before = model_fingerprint(target)
     pull(NAME, target)
-    assert (target / "calibration.json").is_file()
     assert model_fingerprint(target) == before
     (target / "hyperparams.yaml").write_text("mine")
     asked = len(hub.asked)

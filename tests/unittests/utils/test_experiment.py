@@ -19,8 +19,9 @@ from speechbrain_ext.utils.experiment import (
     offer_verification,
     start_experiment,
 )
-from speechbrain_ext.utils.files import LOCK, is_own
+from speechbrain_ext.utils.files import is_own
 from speechbrain_ext.utils.journal import JOURNAL
+from speechbrain_ext.utils.temporaries import LOCK
 
 NAMES = ["hyperparams.yaml", "log.txt", "env.log", "train_log.txt", "script.py"]
 

@@ -11,11 +11,9 @@ import pytest
 
 from speechbrain_ext.utils import files
 from speechbrain_ext.utils.files import (
-    LOCK,
     atomic_link,
     atomic_path,
     atomic_write,
-    clear_temporaries,
     explain_disk_full,
     lock_output_folder,
     locked_folder,
@@ -23,6 +21,7 @@ from speechbrain_ext.utils.files import (
     remove_own,
 )
 from speechbrain_ext.utils.journal import JOURNAL, is_own
+from speechbrain_ext.utils.temporaries import LOCK
 
 
 def put(path, text):
@@ -123,25 +122,6 @@ def test_a_kill_at_any_step_leaves_the_old_file_replaceable(
         put(own, "new")
         put(folder / "b.txt", "new")
     assert names(folder) == {"a.txt", "b.txt", JOURNAL, LOCK}
-
-
-def test_only_temporaries_of_this_project_are_cleared(tmp_path):
-    theirs = ["a.tmp", ".a.tmp", "speechbrain_ext-1-a", ".speechbrain_ext-x-a"]
-    for name in theirs:
-        (tmp_path / name).touch()
-    (tmp_path / ".speechbrain_ext-1-folder" / "in").mkdir(parents=True)
-    (tmp_path / ".speechbrain_ext-1-link").symlink_to(tmp_path / "a.tmp")
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / ".speechbrain_ext-22-a.txt").touch()
-    left = tmp_path / "locked" / ".speechbrain_ext-22-a.txt"
-    with locked_folder(left.parent):  # another run may be writing there
-        left.touch()
-        clear_temporaries(tmp_path)
-        assert left.exists()
-    assert names(tmp_path) == {*theirs, "below", "locked"}
-    assert names(tmp_path / "below") == set()
-    clear_temporaries(tmp_path)  # that run has ended
-    assert not left.exists()
 
 
 @pytest.mark.parametrize("name", [LOCK, JOURNAL, "train_log.txt", "a/b/c"])

@@ -10,6 +10,7 @@ from scipy.signal import fftconvolve
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.audio import read_audio
+from speechbrain_ext.dataio.audio_files import files_below
 from speechbrain_ext.dataio.audio_headers import read_headers
 from speechbrain_ext.dataio.corpus import EXTENSIONS
 from speechbrain_ext.dataio.crops import wrap
@@ -292,11 +293,9 @@ def _listed(folder, name):
     if not folder.is_dir():
         raise ValueError(f"`{name}` must be a folder, got {folder}.")
     files = sorted(
-        str(path)
-        for path in folder.rglob("*")
-        if path.suffix[1:].lower() in EXTENSIONS
-        # macOS puts a `._x.wav` without audio beside an x.wav
-        and not path.name.startswith(".")
+        str(folder / name)
+        for name, _ in files_below(folder)
+        if name.rpartition(".")[2].lower() in EXTENSIONS
     )
     if not files:
         raise ValueError(

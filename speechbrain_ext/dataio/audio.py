@@ -116,7 +116,8 @@ def read_audio(
     if file_rate is not None and rate != file_rate:
         raise AudioError(
             f"{path} has {rate} samples per second, but `file_rate` says "
-            f"{file_rate}: the file has changed; {AGAIN}."
+            f"{file_rate}: the file has changed, or the duration in its "
+            f"manifest is not (stop - start) / {rate}; {AGAIN}."
         )
     if not RATES[0] <= rate <= RATES[1]:
         raise AudioError(

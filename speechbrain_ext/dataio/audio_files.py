@@ -90,7 +90,7 @@ def _read_source(source, root):
     """ID and wav of one source."""
     ending = source.rpartition(".")[2].lower()
     if os.path.isdir(source):
-        pairs = sorted(_files_below(source))
+        pairs = sorted(files_below(source))
     elif ending == "csv":
         files = read_csv_list(source, [root], ["ID", "wav"])
         return files.drop(columns="official_test")
@@ -106,11 +106,30 @@ def _read_source(source, root):
     return pd.DataFrame(pairs, columns=["ID", "wav"])
 
 
-def _files_below(folder):
-    """Path in the folder and absolute path of each audio file.
+def files_below(folder):
+    """Finds the audio files of a folder, in any order.
 
     A folder that links lead to is read once, and by a link only if no other
-    way leads there.
+    way leads there. Names that begin with a dot are left out: macOS puts a
+    ``._x.wav`` without audio beside an ``x.wav``.
+
+    Arguments
+    ---------
+    folder : str | pathlib.Path
+        The folder.
+
+    Yields
+    ------
+    tuple of str
+        Path in the folder, and absolute path.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "a").mkdir()
+    >>> (folder / "a" / "x.wav").touch()
+    >>> [name for name, _ in files_below(folder)]
+    ['a/x.wav']
     """
     seen, starts = set(), [folder]
     for start in starts:  # links, which are added below, come last

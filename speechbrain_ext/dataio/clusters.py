@@ -10,7 +10,7 @@ from speechbrain_ext.dataio.text_files import read_lines, shorten
 from speechbrain_ext.dataio.utterance_ids import utterance_id
 
 
-def read_clusters(path):
+def read_clusters(path, literal=()):
     """Reads the cluster of each utterance.
 
     Arguments
@@ -19,6 +19,8 @@ def read_clusters(path):
         Lines of ``utterance cluster``, UTF-8. An utterance is an ID or a path,
         see ``utterance_ids.utterance_id``. Any text without white space names a
         cluster.
+    literal : collection of str
+        IDs that are taken as they are, such as those of a manifest.
 
     Returns
     -------
@@ -48,7 +50,9 @@ def read_clusters(path):
                 f"Line {number} of the cluster file {path} is broken: "
                 f"`{shorten(line)}` must be `utterance cluster`; correct it."
             )
-        name = utterance_id(words[0])
+        name = words[0]
+        if name not in literal:
+            name = utterance_id(name)
         if name in clusters:
             raise ValueError(
                 f"The cluster file {path} has the utterance {shorten(name)} "

@@ -1,5 +1,6 @@
 """Lists of utterances: Clova's and Kaldi's, and CSVs of SpeechBrain."""
 
+import functools
 import os
 
 import numpy as np
@@ -171,12 +172,13 @@ def _check_same_names(files, others, added):
     ``others`` are the files of the data folders, ``added`` those of the trial
     lists among them. Under two names a test speaker would stay in training.
     """
-    paths = map(os.path.abspath, others.wav)
+    real = _real_paths()
+    paths = map(real, others.wav)
     names = zip(others.ID, others.spk_id, strict=True)
     known = dict(zip(paths, names, strict=True))
     ids, speakers = set(added.ID), set(added.spk_id)
     for row in files.itertuples():
-        its_id, its_speaker = known.get(os.path.abspath(row.wav), (None, None))
+        its_id, its_speaker = known.get(real(row.wav), (None, None))
         if its_id in ids:
             raise ValueError(
                 f"{shorten(row.wav)} is {shorten(its_id)} in a trial list and "
@@ -191,6 +193,18 @@ def _check_same_names(files, others, added):
                 "the files of the trial lists to `file_list`, with their "
                 "speakers."
             )
+
+
+def _real_paths():
+    """A function that gives the real paths of files, folder by folder."""
+    folder_of = functools.cache(os.path.realpath)
+
+    def real(path):
+        folder, name = os.path.split(path)
+        path = os.path.join(folder_of(folder), name)
+        return os.path.realpath(path) if os.path.islink(path) else path
+
+    return real
 
 
 def _check_ids(files, what):

@@ -191,6 +191,11 @@ def _mixture(clean, seed, parts):
         free = mixed["spk_id"] == mixed["spk_id_clean"]
         part = {"seed": stable_seed(seed, "mixture", place), **part}
         left = mixed[free].drop(columns="spk_id_clean")
+        if not len(left):
+            raise ValueError(
+                f"The kinds before {part['kind']!r} in `kinds` changed every "
+                "label, so none is left for it; lower their rates."
+            )
         taken = {*mixed["spk_id"], *mixed["spk_id_clean"]}
         noisy, report = _corrupt(left, taken, **part)
         labels = mixed["spk_id"].to_numpy(dtype=object).copy()

@@ -33,7 +33,8 @@ def noise_report(manifest, kind, rate, seed, options, confined=None):
     dict
         kind, rate_asked, rate_reached (share of utterances with a wrong
         label), seed, options, utterances, corrupted (number of wrong labels),
-        classes_before, classes_after, corrupted_by_class (for each true
+        classes_before (true speakers, with those from outside),
+        classes_after (given labels), corrupted_by_class (for each true
         speaker the wrong labels and all), transitions [true, given,
         utterances] and a fingerprint of the labels. ``session`` adds sessions
         and sessions_corrupted; ``clusters`` adds clustering, see

@@ -278,7 +278,7 @@ def _fill(stream, samples):
 def _key(name):
     """The key of an ID: for webdataset it ends at the first dot of its name."""
     folder, slash, last = name.rpartition("/")
-    return folder + slash + last.replace(".", "%2E")
+    return folder + slash + last.replace("%", "%25").replace(".", "%2E")
 
 
 @contextlib.contextmanager

@@ -176,6 +176,8 @@ def _pairs(source, target, form):
     for folder, names in _folders(source):
         place = os.path.join(target, os.path.relpath(folder, source))
         for name in names:
+            if name.startswith("."):  # such as macOS's ._x.m4a, without audio
+                continue
             stem, _, ending = name.rpartition(".")
             path = os.path.join(folder, name)
             if ending.lower() in EXTENSIONS and stem:

@@ -229,7 +229,8 @@ def _loaded(options, manifest, device):
     if "outside" in options:
         options["outside"] = read_manifest(options["outside"])
     if "clusters" in options:
-        options["clusters"] = read_clusters(options["clusters"])
+        ids = set(manifest["ID"])
+        options["clusters"] = read_clusters(options["clusters"], ids)
     if isinstance(options.get("kinds"), list):
         options["kinds"] = [
             _loaded(part, manifest, device) for part in options["kinds"]

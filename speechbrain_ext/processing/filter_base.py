@@ -84,6 +84,8 @@ class LabelFilter(torch.nn.Module, abc.ABC):
         for name in ("trust_sum", "draws"):
             self.register_buffer(name, torch.zeros(utterances))
         self.register_buffer("trust", torch.ones(utterances))
+        kept = torch.zeros((), dtype=torch.float64)
+        self.register_buffer("kept", kept, persistent=False)
 
     @torch.no_grad()
     def forward(self, scores, rows, epochs_done):
@@ -108,17 +110,18 @@ class LabelFilter(torch.nn.Module, abc.ABC):
         rows = scores.every(rows)
         weights, labels, values = self._judge(scores, rows)
         warm = epochs_done < self.warm_up
-        trust = weights
         if warm:
-            trust = torch.ones_like(weights)
-        elif labels is not None:
+            weights = torch.ones_like(weights)
+        trust = weights
+        if not warm and labels is not None:
             trust = weights * (labels == scores.labels)
         values = torch.stack(
-            [value.double() for value in (rows, trust, *values)]
+            [value.double() for value in (rows, weights, trust, *values)]
         )
         if scores.shard is None:  # [1 + values, batch of all processes]
             values = all_gather(values.T).T
-        rows, trust, *values = values
+        rows, kept, trust, *values = values
+        self.kept += kept.sum()
         rows = rows.long()
         self.trust_sum.index_add_(0, rows, trust.float())
         self.draws.index_add_(0, rows, torch.ones_like(trust).float())
@@ -137,12 +140,13 @@ class LabelFilter(torch.nn.Module, abc.ABC):
         """
         mean = self.trust_sum / self.draws.clamp(min=1)
         self.trust.copy_(torch.where(self.draws > 0, mean, self.trust))
-        if not self.trust.any():
+        if self.draws.any() and not self.kept:
             logger.warning(
                 f"{type(self).__name__} left out every label of this epoch, so "
                 "nothing was learned. Raise `warm_up`, or loosen the filter."
             )
         self._end_epoch()
+        self.kept.zero_()
         self.trust_sum.zero_()
         self.draws.zero_()
 

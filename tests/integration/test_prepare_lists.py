@@ -122,6 +122,42 @@ def test_prepare_takes_pieces_of_files(prepare, tree, tmp_path):
         prepare(str(tree), str(save), **options)
 
 
+def test_a_broken_piece_leaves_the_others_of_its_file(prepare, tree, tmp_path):
+    folders = sorted((tree / "wav").iterdir())
+    wavs = [next(folder.rglob("*.wav"), None) for folder in folders]
+    wavs = [wav for wav in wavs if wav][:3]
+    rows = f"ID,wav,start,stop,spk_id\nx-2,{wavs[0]},0,99999,x\n"
+    for speaker, wav in zip("xyz", wavs, strict=True):
+        rows += f"{speaker}-0,{wav},0,2000,{speaker}\n"
+        rows += f"{speaker}-1,{wav},2000,4000,{speaker}\n"
+    (tmp_path / "list.csv").write_text(rows)
+    trials, save = tmp_path / "trials.txt", tmp_path / "save"
+
+    def run(text):
+        trials.write_text(text)
+        listed = str(tmp_path / "list.csv")
+        more = {"file_list": listed, "max_unreadable": 0.2}
+        prepare(str(tree), str(save), trial_lists=[str(trials)], **more)
+
+    run("1 x-0 x-1\n0 x-1 x-0\n")
+    assert read_manifest(save / "test.csv").ID.tolist() == ["x-0", "x-1"]
+    with pytest.raises(ValueError, match="^1 files of .*shorter than its list"):
+        run("1 x-0 x-1\n0 x-0 x-2\n")
+
+
+def test_a_tested_file_is_known_by_a_link_too(prepare, tree, tmp_path):
+    (tmp_path / "link").symlink_to(tree)
+    rows = "ID,wav,spk_id\n"
+    for path in sorted((tree / "wav").glob("*/*/*.wav")):
+        speaker, session, name = path.parts[-3:]
+        wav = tmp_path / "link" / path.relative_to(tree)
+        rows += f"{speaker}-{session}-{name},{wav},spk-{speaker}\n"
+    (tmp_path / "list.csv").write_text(rows)
+    listed = str(tmp_path / "list.csv")
+    with pytest.raises(ValueError, match="who would stay in training"):
+        prepare(str(tree), str(tmp_path / "save"), file_list=listed)
+
+
 def test_prepare_writes_what_kaldi_reads(prepare, tree, tmp_path):
     save = tmp_path / "save"
     prepare(str(tree), str(save), dev_speakers=2, kaldi=True)

@@ -12,6 +12,7 @@ lists what was changed; so each list needs a folder of its own. The key
 """
 
 import argparse
+import json
 import pathlib
 import sys
 
@@ -19,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_ext.dataio.label_noise import KINDS, write_corrupted
+from speechbrain_ext.dataio.label_noise_report import labels_fingerprint
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.noise_suite import write_suite
 from speechbrain_ext.dataio.preparation import OUTPUTS
@@ -117,12 +119,24 @@ def check_target(source, target):
         reason = "is a file of a preparation, which would write it again"
     elif path.name in ("train_noisy.csv", "dev_noisy.csv") and prepared:
         reason = "is a list that a training has used or will write"
+    elif path.exists() and not _is_noisy_list(path, report):
+        reason = "was not written by this command"
     elif report.exists() and not path.exists():
         reason = f"would replace {report}, the report of another list"
         remedy = "name one in another folder"
     else:
         return
     raise ValueError(f"The target {target} {reason}; {remedy}.")
+
+
+def _is_noisy_list(path, report):
+    """Whether a manifest has the labels that a report is about."""
+    try:
+        told = json.loads(report.read_text(encoding="utf-8"))["fingerprint"]
+        held = read_manifest(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return told == labels_fingerprint(held["ID"], held["spk_id"])
 
 
 def single(source, target, asked, device):

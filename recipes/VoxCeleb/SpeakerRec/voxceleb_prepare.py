@@ -284,7 +284,7 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
                 "name in `data_folder` the folder that its paths start from."
             )
     require_readable(rejected, len(files), options["max_unreadable"])
-    _check_readable_tests(test_ids, files, rejected)
+    _check_readable_tests(test_ids, files, manifest, rejected)
     wanted, seed = _wanted(options), options["seed"]
     tables = {"rejected": rejected}
     tables["test"] = manifest[manifest.ID.isin(test_ids)]
@@ -331,10 +331,11 @@ def _wanted(options):
     return [name for name in made if made[name]]
 
 
-def _check_readable_tests(test_ids, files, rejected):
-    """Raises where a trial names a file that was rejected."""
+def _check_readable_tests(test_ids, files, manifest, rejected):
+    """Raises where a trial names an utterance that was rejected."""
     reasons = dict(zip(rejected.wav, rejected.reason, strict=True))
-    broken = files[files.wav.isin(reasons) & files.ID.isin(test_ids)]
+    named = files[files.ID.isin(test_ids)]
+    broken = named[~named.ID.isin(manifest.ID)]
     if len(broken):
         first = broken.iloc[0]
         raise ValueError(

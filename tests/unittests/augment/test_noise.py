@@ -183,6 +183,16 @@ def test_broken_noises_are_left_out_and_told_once(folders, caplog):
         NoiseAndReverberation(folders[0])
 
 
+def test_folders_that_are_links_are_searched(folders, tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    for kind in ("noise", "music"):
+        (made / kind).symlink_to(folders[0] / kind)
+    (made / "music" / "jamendo" / "back").symlink_to(made)
+    augment = NoiseAndReverberation(made, probability=1.0)
+    assert sorted(augment.kinds.values()) == ["music", "noise"]
+
+
 def test_broken_responses_are_left_out_before_the_training(folders, caplog):
     (folders[1] / "broken.wav").write_text("no sound")
     (folders[1] / "._near.wav").write_text("of macOS")

@@ -82,6 +82,16 @@ def test_a_perfect_clustering_changes_no_label():
     assert found["purity"] == 1 and found["NMI"] == pytest.approx(1)
 
 
+def test_ids_of_a_manifest_are_taken_as_they_are(tmp_path):
+    path = tmp_path / "clusters.txt"
+    path.write_text(
+        "v1/wav/a/x/0 1\nv2/wav/a/x/0 2\nc/x/0.m4a 3\nd/x/0.wav 4\n"
+    )
+    ids = ["v1/wav/a/x/0", "v2/wav/a/x/0", "c/x/0.m4a", "d/x/0"]
+    found = read_clusters(path, set(ids))
+    assert list(found) == ids and list(found.values()) == list("1234")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

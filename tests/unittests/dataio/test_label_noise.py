@@ -219,6 +219,17 @@ def test_a_mixture_changes_an_utterance_once():
         (
             "mixture",
             None,
+            {
+                "kinds": [
+                    {"kind": "symmetric", "rate": 1.0, "exact": True},
+                    {"kind": "pair", "rate": 0.5},
+                ]
+            },
+            "before 'pair' in `kinds` changed every label",
+        ),
+        (
+            "mixture",
+            None,
             {"kinds": [{"kind": "pair", "rate": 0, "parts": 2}]},
             "`parts` does not go with kind 'pair'",
         ),

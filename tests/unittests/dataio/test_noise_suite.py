@@ -242,10 +242,15 @@ def test_the_command_replaces_no_file_of_another(command, tmp_path):
     clean = (tmp_path / "train.csv").read_bytes()
     (tmp_path / "link.csv").symlink_to("train.csv")
     (tmp_path / "prepare.json").touch()
+    cleaned = tmp_path / "new/folder/cleaned.csv"  # of noisy_label_report.py
+    for path in (cleaned, tmp_path / "dev-9b16b0048d8f.csv"):
+        write_manifest(read_manifest(tmp_path / "train.csv"), path)
     for target, message in (
         ("train.csv", "is the clean manifest itself; name another one"),
         ("link.csv", "is the clean manifest itself; name another one"),
         ("dev.csv", "is a file of a preparation, .*; name another one"),
+        ("new/folder/cleaned.csv", "was not written by this command; name an"),
+        ("dev-9b16b0048d8f.csv", "was not written by this command; name an"),
         ("train_noisy.csv", "a list that a training has used .*; name another"),
         (
             "new/folder/other.csv",

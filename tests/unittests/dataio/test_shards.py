@@ -57,6 +57,15 @@ def test_crops_from_shards_are_those_from_files(manifest, tmp_path):
         assert one["id"] == two["id"]
 
 
+def test_odd_ids_keep_their_own_sound(manifest, tmp_path):
+    few = manifest.iloc[:3].assign(ID=["a/b.c", "a/b%2Ec", "a/b%252Ec"])
+    sharded = write_shards(few, tmp_path / "shards", workers=1)
+    for wav, place in zip(few.wav, sharded.wav, strict=True):
+        with open_member(place) as sound:
+            with open(wav, "rb") as own:
+                assert sound.read() == own.read()
+
+
 def test_files_without_an_ending_are_read_too(manifest, tmp_path):
     plain = tmp_path / "plain"
     os.link(manifest.wav[1], plain)

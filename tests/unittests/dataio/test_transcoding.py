@@ -160,6 +160,8 @@ def test_links_that_lead_back_are_not_followed(tmp_path):
 def test_files_that_need_no_conversion_are_found(tmp_path):
     for name in ("1.m4a", "2.WAV", "3.flac", "1.wav", ".ogg", "4.txt"):
         (tmp_path / name).touch()
+    for name in ("._1.m4a", "._2.WAV"):  # of macOS, without audio
+        (tmp_path / name).touch()
     found, ready = _pairs(str(tmp_path), str(tmp_path), "wav")
     assert [made for _, made in found] == [str(tmp_path / "1.wav")]
     # 1.wav is the result of an earlier run in the same folder

@@ -162,6 +162,20 @@ def test_a_filter_that_leaves_out_everything_warns(caplog):
     assert "LossGate left out every label of this epoch" in caplog.text
 
 
+def test_what_was_not_drawn_or_is_replaced_is_not_what_is_left_out(caplog):
+    options = {"kind": "LabelCorrection", "confidence": 0.0, "warm_up": 0}
+    gate = {"kind": "LossGate", "gate": 1e-9, "warm_up": 0}
+    for asked, warns in ((options, False), (gate, True)):
+        made = make_label_filter(asked)
+        head = head_of()
+        made.start(UTTERANCES + 1, CLASSES, AMSoftmax(), head)
+        for _, _, x, _, rows in drawn(1):  # never the last row
+            given = (head(x).argmax(-1) + 1) % CLASSES
+            made(ClassScores(head(x), given), rows, 0.0)
+        made.end_epoch()
+        assert ("left out every label" in caplog.text) == warns
+
+
 class Plain(ClassificationLoss):
     """A loss as a user writes it, without weights."""
 

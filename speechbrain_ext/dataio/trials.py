@@ -13,7 +13,11 @@ from speechbrain_ext.dataio.text_files import (
     read_text,
     shorten,
 )
-from speechbrain_ext.dataio.utterance_ids import utterance_id, utterance_ids
+from speechbrain_ext.dataio.utterance_ids import (
+    require_no_white_space,
+    utterance_id,
+    utterance_ids,
+)
 from speechbrain_ext.utils.files import atomic_write
 
 VOXCELEB_LABELS = {"1": True, "0": False}
@@ -331,9 +335,8 @@ def make_trials(manifest, count, seed):
     Raises
     ------
     ValueError
-        If fewer than 2 trials are wanted, an ID has white space, or there is
-        no target pair (no speaker has two utterances) or no nontarget pair
-        (one speaker).
+        If fewer than 2 trials are wanted, or there is no target pair (no
+        speaker has two utterances) or no nontarget pair (one speaker).
 
     Example
     -------
@@ -346,7 +349,6 @@ def make_trials(manifest, count, seed):
         raise ValueError(
             f"`count` must be at least 2 trials, one of each, got {count}."
         )
-    _check_white_space(manifest.ID.to_numpy())
     manifest = manifest.sort_values("ID")
     ids = manifest.ID.to_numpy(dtype=object)
     speakers = pd.factorize(manifest.spk_id, sort=True)[0]
@@ -390,21 +392,11 @@ def write_trials(trials, path):
     >>> path.read_text()
     '0 a/s1/1 b/s1/1\\n'
     """
-    _check_white_space(set(trials[["enrol", "test"]].to_numpy().flat))
+    require_no_white_space(set(trials[["enrol", "test"]].to_numpy().flat))
     with atomic_write(path) as stream:
         columns = ["target", "enrol", "test"]
         for target, enrol, test in trials[columns].to_numpy(dtype=object):
             stream.write(f"{int(target)} {enrol} {test}\n")
-
-
-def _check_white_space(ids):
-    """Raises at an ID that a trial list cannot hold."""
-    for name in ids:
-        if len(name.split()) != 1:
-            raise ValueError(
-                f"The ID `{shorten(name)}` has white space, which a trial list "
-                "cannot hold; rename the file or its folders."
-            )
 
 
 def _target_pairs(speakers, sessions, wanted, generator):

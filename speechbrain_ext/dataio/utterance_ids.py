@@ -66,6 +66,33 @@ def literal_ids(ids):
     }
 
 
+def require_no_white_space(ids):
+    """Raises if a trial list cannot hold an ID.
+
+    Arguments
+    ---------
+    ids : iterable of str
+        The IDs.
+
+    Raises
+    ------
+    ValueError
+        If one has white space.
+
+    Example
+    -------
+    >>> require_no_white_space(["id1/my session/1"])
+    Traceback (most recent call last):
+    ValueError: The ID `id1/my session/1` has white space, which a trial ...
+    """
+    for name in ids:
+        if len(name.split()) != 1:
+            raise ValueError(
+                f"The ID `{shorten(name)}` has white space, which a trial list "
+                "cannot hold; rename the file or its folders."
+            )
+
+
 def utterance_ids(names, path, literal=()):
     """Gives the IDs of all files that a list names.
 

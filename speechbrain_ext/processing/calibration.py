@@ -15,6 +15,8 @@ from scipy.special import expit
 from speechbrain_ext.utils.files import atomic_write
 
 # What is computed of a pair of measures, as named in files
+# what varies by a smaller share of its size varies by rounding
+ROUNDING = 1e-6
 QUALITY_FORMS = ("min", "max", "difference", "ratio")
 
 
@@ -230,8 +232,12 @@ def fit_calibration(
         )
     ends = [table[:, 0].min(), table[:, 0].max()]
     mean, scale = table.mean(axis=0), table.std(axis=0)
-    scale[scale == 0] = 1.0
-    table = np.column_stack([(table - mean) / scale, np.ones(len(table))])
+    # a measure that only rounding varies says nothing
+    flat = scale <= ROUNDING * np.abs(table).max(axis=0)
+    flat[0] = scale[0] == 0
+    scale[flat] = 1.0
+    scaled = np.where(flat, 0.0, (table - mean) / scale)
+    table = np.column_stack([scaled, np.ones(len(table))])
     sign = np.where(targets, 1.0, -1.0)
     shares = np.where(
         targets, prior / targets.sum(), (1 - prior) / (~targets).sum()
@@ -301,7 +307,10 @@ def quality_measures(enrol, test, name):
     low, high = np.minimum(enrol, test), np.maximum(enrol, test)
     floor = np.maximum(np.abs(low), 1e-12)
     ratio = np.clip(high / floor, -1e3, 1e3)
-    columns = np.column_stack([low, high, high - low, ratio])
+    gap = high - low
+    same = gap <= ROUNDING * np.abs(high)
+    gap, ratio = np.where(same, 0.0, gap), np.where(same, np.sign(high), ratio)
+    columns = np.column_stack([low, high, gap, ratio])
     return columns, [f"{name} {form}" for form in QUALITY_FORMS]
 
 

@@ -80,8 +80,8 @@ class SpeakerBootstrap:
                 "Target trials must have one speaker and nontarget trials "
                 f"two, got target {bool(self.targets[first])} for speakers "
                 f"{enrol_speakers[first]} and {test_speakers[first]} at trial "
-                f"{first}; pass the speakers that the labels were made from, "
-                "for example with --manifest=<output_folder>/save/test.csv."
+                f"{first}; correct the labels, or use the speakers that they "
+                "were made from."
             )
         if self.targets.all() or not self.targets.any():
             raise ValueError(

@@ -4,8 +4,11 @@ import csv
 
 import numpy as np
 import pandas as pd
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.metrics import EER
+
+logger = get_logger(__name__)
 
 MOST_VALUES = 10  # an attribute with more values is not a condition
 NOT_ATTRIBUTES = ("duration", "wav", "start", "stop", "official_test")
@@ -46,6 +49,7 @@ def utterance_conditions(manifest, path=None):
     {'a/1': 'f', 'b/1': 'unknown'}
     """
     table = manifest.drop(columns=manifest.columns.intersection(NOT_ATTRIBUTES))
+    asked = pd.Index([])
     if path is not None:
         key, more = _read_conditions(path)
         if not more[key].isin(table[key]).any():
@@ -56,9 +60,16 @@ def utterance_conditions(manifest, path=None):
                 f"in the lists, for example {table[key].iloc[0]}."
             )
         other = more.columns.difference(table.columns).union([key])
+        asked = other.drop(key)
         table = table.merge(more[other], on=key, how="left")
     table = table.set_index("ID").drop(columns="spk_id").fillna("unknown")
     few = [c for c in table if 1 < table[c].nunique() <= MOST_VALUES]
+    for name in asked.difference(few).intersection(table.columns):
+        logger.warning(
+            f"The errors are not broken down by the column {name} of {path}, "
+            f"which has {table[name].nunique()} values; from 2 to "
+            f"{MOST_VALUES} are possible."
+        )
     return table[few].astype(str)
 
 

@@ -2,12 +2,14 @@
 
 import importlib
 import json
+import re
 import sys
 
 import numpy as np
 import pytest
 
 from speechbrain_ext.dataio.score_files import write_scores
+from speechbrain_ext.utils.files import atomic_write
 
 NAMES = [
     (f"{enrol}/1", f"{test}/2") for enrol in "abcdefgh" for test in "abcdefgh"
@@ -200,8 +202,9 @@ def test_bad_options_are_told(script, files, capsys, option, said, monkeypatch):
 def test_files_of_the_user_stay(script, files, tmp_path, capsys):
     thesis = tmp_path / "thesis.png"
     thesis.write_text("a thesis")
-    for option in ("--plot", "--json"):
-        said = failure(script, capsys, *files, f"{option}={thesis}")
+    (tmp_path / "thesis.json").write_text("a thesis")
+    for option in (f"--plot={thesis}", f"--json={tmp_path}/thesis.json"):
+        said = failure(script, capsys, *files, option)
         assert "was not written by this program" in said
     before = files[1].read_bytes()
     said = failure(script, capsys, *files, f"--json={files[1]}")
@@ -209,7 +212,7 @@ def test_files_of_the_user_stay(script, files, tmp_path, capsys):
     assert files[1].read_bytes() == before
     assert thesis.read_text() == "a thesis"
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("thesis.png", "good", "bad")
+        *("thesis.png", "thesis.json", "good", "bad")
     }
 
 
@@ -236,6 +239,40 @@ def test_a_file_is_not_written_twice_nor_over_verifications(
 ):
     both = [f"--{name}={tmp_path / 'c.png'}" for name in ("json", "plot")]
     assert "name two files" in failure(script, capsys, *files, *both)
-    results = tmp_path / "results.json"
-    said = failure(script, capsys, *files, f"--json={results}")
-    assert "the name of verification's results" in said
+    for name in ("results.json", "calibration.json"):
+        said = failure(script, capsys, *files, f"--json={tmp_path / name}")
+        assert "the name of verification's results" in said
+    said = failure(script, capsys, *files, f"--json={tmp_path / 'c.csv'}")
+    assert "must end with .json" in said
+    # a file of this project is not replaced either, if it is read
+    manifest = tmp_path / "test.json"
+    with atomic_write(manifest) as stream:
+        stream.write("ID,duration,wav,start,stop,spk_id\n")
+    said = failure(
+        script, capsys, *files, f"--manifest={manifest}", f"--json={manifest}"
+    )
+    assert "one of the files to read" in said
+
+
+def test_models_have_the_speaker_of_their_first_utterance(
+    script, files, tmp_path, capsys
+):
+    manifest = tmp_path / "test.csv"
+    names = [f"{name}/{i}" for name in "abcdefgh" for i in "12"]
+    manifest.write_text(
+        "ID,duration,wav,start,stop,spk_id\n"
+        + "".join(f"{n},1.0,x.wav,0,16000,{n[0]}\n" for n in names)
+    )
+    models = tmp_path / "models.txt"
+    models.write_text("".join(f"m{n[0]}{n[2]} {n}\n" for n in names))
+    for path in files:  # the enrolments are models now
+        path.write_text(re.sub(r"(?m)^(\w)/(\d) ", r"m\1\2 ", path.read_text()))
+    given = [f"--manifest={manifest}", f"--enrolment={models}"]
+    script.main([*map(str, files), "--replicates=20", *given])
+    assert "of 8 speakers" in capsys.readouterr().out
+    said = failure(script, capsys, *files, given[0])
+    assert "and with --enrolment the list of the models" in said
+    said = failure(script, capsys, *files, given[1])
+    assert "`--enrolment` needs `--manifest`" in said
+    said = failure(script, capsys, *files)
+    assert "test.csv names the speakers." in said

@@ -21,6 +21,7 @@ import pandas as pd
 
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.score_files import read_scores
+from speechbrain_ext.dataio.trials import read_enrolment
 from speechbrain_ext.utils.bootstrap import SpeakerBootstrap, compare
 from speechbrain_ext.utils.evaluation import metric_functions
 from speechbrain_ext.utils.files import atomic_write, require_own
@@ -29,16 +30,22 @@ from speechbrain_ext.utils.plots import det_plot
 
 PICTURES = (".png", ".pdf", ".svg")
 MOST_REPLICATES = 100_000
+RESULTS = ("results.json", "calibration.json")  # of a verification
 
 
 def check(arguments):
     """Checks the arguments before anything is read."""
-    for name in ("first", "second", "manifest"):
+    for name in ("first", "second", "manifest", "enrolment"):
         path = getattr(arguments, name)
         if path is not None and not path.is_file():
             raise FileNotFoundError(
                 f"`{name}` must be a file, but {path} is not; check its path."
             )
+    if arguments.enrolment and not arguments.manifest:
+        raise ValueError(
+            "`--enrolment` needs `--manifest`, which has the speakers of its "
+            "utterances; pass both."
+        )
     if os.path.samefile(arguments.first, arguments.second):
         raise ValueError(
             f"{arguments.first} and {arguments.second} are the same file; name "
@@ -62,7 +69,7 @@ def check(arguments):
         raise ValueError(
             f"`--json` and `--plot` are both {arguments.json}; name two files."
         )
-    if arguments.json and arguments.json.name == "results.json":
+    if arguments.json and arguments.json.name in RESULTS:
         raise ValueError(
             f"`--json` is {arguments.json}, the name of verification's "
             "results; choose another name."
@@ -73,15 +80,16 @@ def check(arguments):
                 f"{path} cannot be written: the folder {path.parent} does not "
                 "exist; create it, or name another."
             )
-        if path.exists() and any(
-            os.path.samefile(path, read)
-            for read in (arguments.first, arguments.second)
-        ):
+        given = arguments.first, arguments.second, arguments.manifest
+        given = filter(None, (*given, arguments.enrolment))
+        if path.exists() and any(os.path.samefile(path, x) for x in given):
             raise ValueError(
-                f"{path} is one of the score files to compare and would be "
-                "replaced; name another file."
+                f"{path} is one of the files to read and would be replaced; "
+                "name another file."
             )
         require_own(path)
+    if arguments.json and arguments.json.suffix != ".json":
+        raise ValueError(f"`--json` must end with .json, got {arguments.json}.")
     if arguments.plot and arguments.plot.suffix not in PICTURES:
         raise ValueError(
             f"`--plot` must end with {', '.join(PICTURES)}, got "
@@ -146,8 +154,11 @@ def read_both(first, second):
     return trials, one["score"].to_numpy(), other["score"].to_numpy()
 
 
-def speakers_of(trials, manifest):
-    """The speakers of both sides of the trials."""
+def speakers_of(trials, manifest, enrolment=None):
+    """The speakers of both sides of the trials.
+
+    The speaker of a model is that of its first utterance.
+    """
     if manifest is None:
         return [
             [
@@ -156,17 +167,23 @@ def speakers_of(trials, manifest):
             ]
             for side in ("enrol", "test")
         ]
-    known = read_manifest(manifest).set_index("ID")["spk_id"]
-    missing = sorted(
-        set(trials[["enrol", "test"]].to_numpy().flat) - set(known.index)
-    )
+    known = read_manifest(manifest).set_index("ID")["spk_id"].to_dict()
+    first = {}
+    if enrolment is not None:
+        models = read_enrolment(enrolment)
+        first = {model: names[0] for model, names in models.items()}
+    sides = [
+        [first.get(name, name) for name in trials["enrol"]],
+        trials["test"].tolist(),
+    ]
+    missing = sorted(set().union(*sides) - known.keys())
     if missing:
         raise ValueError(
             f"{manifest} lacks {len(missing)} utterances of the trials: "
             f"{', '.join(missing[:20])}; name the manifest of the test "
-            "utterances."
+            "utterances, and with --enrolment the list of the models."
         )
-    return [known[trials[side]].tolist() for side in ("enrol", "test")]
+    return [[known[name] for name in side] for side in sides]
 
 
 def system_names(first, second):
@@ -224,6 +241,11 @@ def make_parser():
         "--manifest", type=pathlib.Path, help="CSV with ID and spk_id"
     )
     parser.add_argument(
+        "--enrolment",
+        type=pathlib.Path,
+        help="verification's list of models, if the trials name models",
+    )
+    parser.add_argument(
         "--p_targets",
         type=float,
         nargs="+",
@@ -260,10 +282,18 @@ def main(argv=None):
         check(arguments)
         trials, first, second = read_both(arguments.first, arguments.second)
         targets = trials["target"].to_numpy()
-        speakers = speakers_of(trials, arguments.manifest)
-        bootstrap = SpeakerBootstrap(
-            targets, *speakers, arguments.replicates, arguments.seed
-        )
+        speakers = speakers_of(trials, arguments.manifest, arguments.enrolment)
+        try:
+            bootstrap = SpeakerBootstrap(
+                targets, *speakers, arguments.replicates, arguments.seed
+            )
+        except ValueError as error:
+            if arguments.manifest:
+                raise
+            raise ValueError(
+                f"{error} --manifest=<output_folder>/save/test.csv names the "
+                "speakers."
+            ) from error
         functions = metric_functions(arguments.p_targets, arguments.calibrated)
         found = compare(
             bootstrap, first, second, functions, arguments.confidence

@@ -54,7 +54,10 @@ from speechbrain_ext.dataio.trials import (
     resolve_trial_lists,
     write_trials,
 )
-from speechbrain_ext.dataio.utterance_ids import literal_ids
+from speechbrain_ext.dataio.utterance_ids import (
+    literal_ids,
+    require_no_white_space,
+)
 from speechbrain_ext.utils.files import (
     atomic_write,
     locked_folder,
@@ -301,6 +304,7 @@ def _split_tables(manifest, rejected, summary, files, test_ids, options):
         summary["only_in_test_folders"] = len(test_speakers - listed)
         summary["train_speakers"] = tables["train"].spk_id.nunique()
     if "dev_trials" in wanted:
+        require_no_white_space(tables["dev"].ID)
         tables["dev_trials"] = make_trials(
             tables["dev"], options["dev_trials"], seed
         )

@@ -84,6 +84,23 @@ def test_quality_measures_help_where_they_matter():
         fitted.threshold()
 
 
+@pytest.mark.parametrize("seconds", [2.1, 3.3, 4.015])
+def test_a_measure_that_only_rounding_varies_says_nothing(seconds):
+    rng = np.random.default_rng(1)
+    targets = np.arange(4000) % 2 == 0
+    scores = rng.normal(size=4000) + np.where(targets, 1, -1)
+    noisy = seconds * (1 + 1e-7 * rng.normal(size=(2, 4000)))
+    for sides in (np.full((2, 4000), seconds), noisy):
+        measures, names = quality_measures(*sides, "seconds")
+        made = fit_calibration(scores, targets, measures, ["score", *names])
+        alone = fit_calibration(scores, targets)
+        other, _ = quality_measures(*(2 * sides), "seconds")
+        # a duration that was never seen changes nothing
+        np.testing.assert_allclose(
+            made(scores, other), alone(scores), atol=1e-3
+        )
+
+
 def test_perfect_and_constant_scores_have_a_finite_fit():
     targets = np.array([False, False, True, True])
     perfect = fit_calibration(np.array([0.0, 1.0, 2.0, 3.0]), targets)

@@ -105,7 +105,7 @@ def test_paired_difference_is_surer_than_two_intervals():
         ({"targets": [1, 1, 1, 1]}, "two, got target True for .* a and b"),
         (
             {"targets": [0, 1, 1, 0]},
-            "nontarget trials two, got target False for .* a and a .*--manifest=",
+            "nontarget trials two, got target False for .* a and a .*correct the l",
         ),
         ({"replicates": 1}, "got 3 and 1"),
         (

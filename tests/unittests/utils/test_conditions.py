@@ -108,3 +108,17 @@ def test_tables_that_are_broken_are_said(content, match, tmp_path):
     assert "conditions.csv" in str(error.value)
     with pytest.raises(OSError, match="Is a directory"):
         utterance_conditions(MANIFEST, tmp_path)
+
+
+def test_attributes_that_are_left_out_are_told(tmp_path, caplog):
+    rows = [(f"s{i}/1", f"s{i}") for i in range(12)]
+    manifest = pd.DataFrame(rows, columns=["ID", "spk_id"])
+    text = "speaker,gender,age,corpus\n"
+    text += "".join(f"s{i},{'fm'[i % 2]},{20 + i},one\n" for i in range(12))
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    assert list(utterance_conditions(manifest, path)) == ["gender"]
+    told = [each.getMessage() for each in caplog.records]
+    assert len(told) == 2
+    assert "column age" in told[0] and "12 values; from 2 to 10" in told[0]
+    assert "column corpus" in told[1] and "1 values" in told[1]

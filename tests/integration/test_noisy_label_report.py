@@ -52,7 +52,7 @@ def test_wrong_labels_are_reported(main, exported, written, tmp_path):
 
 
 def test_every_score_is_reported_and_marks_are_read_back(
-    main, exported, written, tmp_path
+    main, exported, written, tmp_path, capsys
 ):
     folder = tmp_path / "out"
     argv = [str(exported), str(written), str(folder)]
@@ -84,6 +84,9 @@ def test_every_score_is_reported_and_marks_are_read_back(
     main([*argv, f"--marks={marks}", "--listen=0"])
     assert len(read_manifest(folder / "cleaned.csv")) == 11
     assert not (folder / "labels.html").exists()  # of the report before
+    assert "earlier report" not in capsys.readouterr().out
+    main([*argv, "--listen=0"])
+    assert "cleaned.csv there is of an earlier r" in capsys.readouterr().out
     said = error_of(main, exported, folder / "cleaned.csv", folder)
     assert "would be replaced" in said
     said = error_of(main, exported, written, folder, "--score=sub_center")

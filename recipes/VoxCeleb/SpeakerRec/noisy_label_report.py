@@ -254,6 +254,8 @@ def main(argv=None):
     for name, found in scores.items():
         print(f"{'ROC AUC of ' + name:40} {found['ROC AUC']:.4g}")
     print(f"See {folder}.")
+    if "dropped" not in report and (folder / "cleaned.csv").exists():
+        print("cleaned.csv there is of an earlier report.")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ def test_command_confuses_with_the_nearest(
         with pytest.raises(SystemExit, match=f"^error: .*{message}"):
             main([*command, *more])
     with pytest.raises(SystemExit, match="corrupted already"):
+        main([str(noisy), str(tmp_path / "other.csv"), *command[2:]])
+    with pytest.raises(SystemExit, match="was not written by this command"):
         main([str(noisy), str(clean), *command[2:]])
 
 

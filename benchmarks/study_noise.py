@@ -127,19 +127,25 @@ def _text(values):
     return json.dumps(values, sort_keys=True)
 
 
-def slope(rates, eers):
-    """Points by which a least-squares line rises for 0.1 of the rate.
+def slope(seeds):
+    """Points by which least-squares lines rise for 0.1 of the rate.
 
-    rates: [rates]; eers: [rates] or [rates, draws], in percent.
+    There is a line for each seed, and all rise alike. So seeds may have other
+    rates. ``seeds`` has a pair for each: rates, [rates], and EERs in percent,
+    [rates] or [rates, draws].
     """
-    centred = np.asarray(rates, dtype=float) - np.mean(rates)
-    return STEP * centred @ np.asarray(eers) / (centred @ centred)
+    rise, spread = 0.0, 0.0
+    for rates, eers in seeds:
+        centred = np.asarray(rates, dtype=float) - np.mean(rates)
+        rise = rise + centred @ np.asarray(eers)
+        spread += centred @ centred
+    return STEP * rise / spread
 
 
 def figures(rows, draws, folder):
     """Rows: the mean EER over seeds at each rate, and the slope of each line.
 
-    A slope is that of the seeds which all rates have. The intervals are over
+    A slope is that of all seeds with two rates or more. The intervals are over
     speakers. A rate is a share of utterances, sessions or speakers, as the kind
     says; `wrong labels` is the percentage of all labels, the mean of the seeds.
     """
@@ -176,23 +182,26 @@ def figures(rows, draws, folder):
                 about | line,
                 draws.replicates,
             )
-        seeds = set.intersection(*map(set, held.values()))
-        if len(points) > 1 and seeds:
-            rates = list(points)
-            every = [_means(held[rate], seeds) for rate in rates]
-            means, drawn = zip(*every, strict=True)
+        seeds = {}  # their rates
+        for rate, seed in ((r, seed) for r in held for seed in held[r]):
+            seeds.setdefault(seed, []).append(rate)
+        seeds = {seed: rates for seed, rates in seeds.items() if rates[1:]}
+        if seeds:
+            eers, drawn = (
+                slope(
+                    (rates, [held[rate][seed][which] for rate in rates])
+                    for seed, rates in seeds.items()
+                )
+                for which in (0, 1)
+            )
+            used = [one for r in points for one in points[r]]
             yield record.derived(
                 f"{words} EER slope",
-                slope(rates, means),
+                eers,
                 "points for 0.1 of the rate",
-                interval(slope(rates, drawn)),
-                [
-                    one
-                    for rate in rates
-                    for one in points[rate]
-                    if one["seed"] in seeds
-                ],
-                {"figure": "EER slope", "rates": rates} | line,
+                interval(drawn),
+                [one for one in used if one["seed"] in seeds],
+                {"figure": "EER slope", "rates": list(points)} | line,
                 draws.replicates,
             )
 

@@ -201,10 +201,19 @@ def test_slopes_match_the_definition(study):
     sxy = sum(x * y for x, y in zip(rates, eers, strict=True))
     sxx = sum(x * x for x in rates)
     expected = 0.1 * (n * sxy - sx * sy) / (n * sxx - sx * sx)
-    assert noise.slope(rates, eers) == pytest.approx(expected)
+    assert noise.slope([(rates, eers)]) == pytest.approx(expected)
     both = np.array([eers, [2 * value for value in eers]]).T
-    found = noise.slope(rates, both)
+    found = noise.slope([(rates, both)])
     assert found == pytest.approx([expected, 2 * expected])
+    # two seeds: a common rise, and a level for each
+    seeds = [(rates, eers), ([0.0, 0.4], [20.0, 21.0])]
+    table = [
+        [rate, *(float(seed == other) for other in (0, 1))]
+        for seed, (held, _) in enumerate(seeds)
+        for rate in held
+    ]
+    fit = np.linalg.lstsq(np.array(table), [*eers, 20.0, 21.0], rcond=None)[0]
+    assert noise.slope(seeds) == pytest.approx(0.1 * fit[0])
     for chosen, name, options in (
         (None, "none", {}),
         ("!new:a.b.ORGate {top: 3}", "ORGate", {"given": "{top: 3}"}),

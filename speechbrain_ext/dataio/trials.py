@@ -143,7 +143,8 @@ def require_utterances(trials, known, path):
         f"or list holds, the first in line {number} (`{shorten(line)}`): "
         f"{shown}; add the folder that has them to `data_folder`, list them "
         "with their speakers in `file_list` (the same paths), or name the "
-        "lists to use in `trial_lists`."
+        "lists to use in `trial_lists`. If verification wrote the list for an "
+        "`enrolment`, correct the utterances there."
     )
 
 

@@ -130,9 +130,9 @@ def _text(values):
 def slope(seeds):
     """Points by which least-squares lines rise for 0.1 of the rate.
 
-    There is a line for each seed, and all rise alike. So seeds may have other
-    rates. ``seeds`` has a pair for each: rates, [rates], and EERs in percent,
-    [rates] or [rates, draws].
+    There is a line for each seed, and all rise alike. So the seeds need not
+    have the same rates. ``seeds`` has a pair for each: rates, [rates], and EERs
+    in percent, [rates] or [rates, draws].
     """
     rise, spread = 0.0, 0.0
     for rates, eers in seeds:
@@ -166,7 +166,7 @@ def figures(rows, draws, folder):
         words = f"{line['encoder']} {line['line']} {line['corruption']} "
         words += f"{line['trials']} {line['scoring']}"
         for rate, one in held.items():
-            mean, drawn = _means(one, one)
+            mean, drawn = _means(one)
             about = {"figure": "mean EER", "rate": rate, "wrong labels": 0.0}
             if rate != 0:
                 runs = [(row["system"], row["seed"]) for row in points[rate]]
@@ -206,9 +206,9 @@ def figures(rows, draws, folder):
             )
 
 
-def _means(held, seeds):
+def _means(held):
     """Mean EER over seeds, and the mean of each draw of speakers."""
-    eers, drawn = zip(*(held[seed] for seed in sorted(seeds)), strict=True)
+    eers, drawn = zip(*(held[seed] for seed in sorted(held)), strict=True)
     return np.mean(eers), np.mean(drawn, axis=0)
 
 

@@ -14,9 +14,9 @@ from scipy.special import expit
 
 from speechbrain_ext.utils.files import atomic_write
 
-# What is computed of a pair of measures, as named in files
-# what varies by a smaller share of its size varies by rounding
+# What varies by a smaller share of its size varies by rounding
 ROUNDING = 1e-6
+# What is computed of a pair of measures, as named in files
 QUALITY_FORMS = ("min", "max", "difference", "ratio")
 
 

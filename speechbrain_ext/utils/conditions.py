@@ -64,7 +64,7 @@ def utterance_conditions(manifest, path=None):
         table = table.merge(more[other], on=key, how="left")
     table = table.set_index("ID").drop(columns="spk_id").fillna("unknown")
     few = [c for c in table if 1 < table[c].nunique() <= MOST_VALUES]
-    for name in asked.difference(few).intersection(table.columns):
+    for name in asked.difference(few):
         logger.warning(
             f"The errors are not broken down by the column {name} of {path}, "
             f"which has {table[name].nunique()} values; from 2 to "

@@ -154,7 +154,7 @@ class ErrorCurve(NamedTuple):
         miss, accept = _operating_point(c_miss, c_fa, p_target)
         costs = self.rejected * (miss / self.positives)
         costs += self.accepted * (accept / self.negatives)
-        # the lowest threshold of those that rounding tells apart
+        # costs that only rounding tells apart are equal: the lowest threshold
         best = int(np.argmax(costs <= costs.min() * (1 + 1e-12)))
         scale = min(miss, accept) if normalize else 1.0
         return float(costs[best] / scale), float(self.thresholds[best])

@@ -126,7 +126,7 @@ def seal_flaw(folder, names=None):
     >>> seal_flaw(folder)
     'a has 3 of 5 bytes'
     """
-    held_names = sorted(file.name for file in folder.iterdir())
+    held_names = [file.name for file in folder.iterdir()]
     if names is None:
         held_names = _visible_names(folder)
         for name in held_names:

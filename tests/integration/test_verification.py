@@ -1,5 +1,6 @@
 """Verification as a user runs it: again, by several processes, by models."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,17 +10,25 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from processes import run_script
+from processes import on_processes, run_script
 from recipe_runs import put_into_hub_cache, run
 from scipy.signal import resample_poly
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.manifests import (
+    read_manifest,
+    scan_corpus,
+    write_manifest,
+)
 from speechbrain_ext.dataio.score_files import read_scores
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.loading import load_encoder
 from speechbrain_ext.inference.speaker import SpeakerVerifier
 from speechbrain_ext.processing.calibration import load_calibrations
+from speechbrain_ext.utils.distributed import (
+    CommonFailureError,
+    raise_on_all,
+)
 from speechbrain_ext.utils.metrics import EER
 
 SCRIPT = "speaker_verification_cosine.py"
@@ -328,3 +337,36 @@ def test_formats_of_the_same_speech_are_alike(trained, corpus, tmp_path):
                 f"{number}", tmp_path / name, scoring="cosine"
             )
             assert found.score > 0.95, (path, name)
+
+
+def one_fails(recipe_folder, hparams, path):
+    """What a process of two says where the other meets a broken file."""
+    sys.path.insert(0, str(recipe_folder))
+    script = importlib.import_module("speaker_verification_cosine")
+    encoder = load_encoder(hparams["pretrained_folder"], {"device": "cpu"})
+    manifests = {"trial lists": read_manifest(path)}
+    try:
+        raise_on_all(script.embed, hparams, encoder, manifests)
+    except CommonFailureError as error:
+        return [str(error)]
+
+
+def test_all_processes_end_where_one_meets_a_broken_file(
+    recipe_folder, exported, corpus, tmp_path
+):
+    four = scan_corpus([corpus])[0].head(4)
+    four["duration"] = [4.0, 3.0, 2.0, 1.0]  # the batches' order
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    four.loc[3, "wav"] = str(bad)  # of the second process
+    write_manifest(four, tmp_path / "test.csv")
+    hparams = {
+        "pretrained_folder": exported,
+        "embeddings_folder": tmp_path / "stored",
+        "batch_seconds": 0.1,
+        "precision": "fp32",
+        "num_workers": 0,
+    }
+    arguments = recipe_folder, hparams, tmp_path / "test.csv"
+    said = on_processes(one_fails, 2, *arguments)
+    assert "bad.wav" in said[0][0] and said[1] == said[0]

@@ -2,34 +2,25 @@
 
 import functools
 import html
-import importlib
 import json
 import shutil
-import sys
 
 import filelock
 import numpy as np
 import pytest
 import torch
-from processes import on_processes
 from small_corpus import contents
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils import logger as sb_logger
 from verification_runs import error_of, export_encoder, speakers_of
 
 from speechbrain_ext.dataio.manifests import (
-    read_manifest,
     scan_corpus,
     write_manifest,
 )
-from speechbrain_ext.inference.loading import load_encoder
 from speechbrain_ext.processing import back_end
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils import experiment, files
-from speechbrain_ext.utils.distributed import (
-    CommonFailureError,
-    raise_on_all,
-)
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 
@@ -400,39 +391,6 @@ def test_failures_of_torch_and_of_the_disk_are_said(
     assert not (tmp_path / "out" / "results.json").exists()
     module.main(options())
     assert (tmp_path / "out" / "results.json").exists()
-
-
-def one_fails(recipe_folder, hparams, path):
-    """What a process of two says where the other meets a broken file."""
-    sys.path.insert(0, str(recipe_folder))
-    script = importlib.import_module("speaker_verification_cosine")
-    encoder = load_encoder(hparams["pretrained_folder"], {"device": "cpu"})
-    manifests = {"trial lists": read_manifest(path)}
-    try:
-        raise_on_all(script.embed, hparams, encoder, manifests)
-    except CommonFailureError as error:
-        return [str(error)]
-
-
-def test_all_processes_end_where_one_meets_a_broken_file(
-    recipe_folder, exported, manifest, tmp_path
-):
-    four = manifest.head(4).copy()
-    four["duration"] = [4.0, 3.0, 2.0, 1.0]  # the batches' order
-    bad = tmp_path / "bad.wav"
-    bad.write_text("no audio")
-    four.loc[3, "wav"] = str(bad)  # of the second process
-    write_manifest(four, tmp_path / "test.csv")
-    hparams = {
-        "pretrained_folder": exported,
-        "embeddings_folder": tmp_path / "stored",
-        "batch_seconds": 0.1,
-        "precision": "fp32",
-        "num_workers": 0,
-    }
-    arguments = recipe_folder, hparams, tmp_path / "test.csv"
-    said = on_processes(one_fails, 2, *arguments)
-    assert "bad.wav" in said[0][0] and said[1] == said[0]
 
 
 def test_a_run_in_a_busy_folder_leaves_the_lists_of_the_other_one(

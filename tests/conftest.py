@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import math
+import os
 import pathlib
 import sys
 import threading
@@ -12,6 +13,8 @@ import torch
 import tqdm
 from speechbrain.utils.importutils import LazyModule
 
+from speechbrain_ext.utils import experiment, plots
+
 # Hypothesis asks every loaded module for its file, and SpeechBrain's lazy
 # ones would then import what is not installed
 LazyModule.__file__ = None
@@ -19,6 +22,9 @@ LazyModule.__file__ = None
 # SpeechBrain's log takes the lock of tqdm, which is one of all processes: a
 # forked one that a test kills while it logs would keep it for ever
 tqdm.tqdm.set_lock(threading.RLock())
+
+# the compiler would start processes that load PyTorch
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # programs that tests start, not modules that pytest should import
 collect_ignore = ["helpers/speechbrain_stand_in"]
@@ -70,6 +76,16 @@ def rule_weights():
         return state
 
     return draw
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Trainings of this process plot no curves and list no packages.
+
+    This takes as long as their tiny networks. Other processes do both.
+    """
+    monkeypatch.setattr(plots, "training_curves", lambda *_: None)
+    monkeypatch.setattr(experiment, "describe_environment", lambda: "a machine")
 
 
 @pytest.fixture

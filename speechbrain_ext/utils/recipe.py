@@ -19,6 +19,7 @@ from speechbrain_ext.utils.values import RULES, check_value, tag_of
 from speechbrain_ext.utils.yaml_files import (
     check_references,
     parse_yaml,
+    read_text,
     read_yaml,
     yaml_leaves,
 )
@@ -155,7 +156,7 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
             recipe[key] = check_value(
                 key, recipe[key], remedy=f"change it in {path}"
             )
-    used = _referenced(recipe) | set(keys)
+    used = _referenced(read_text(path)) | set(keys)
     overridden = apply_overrides(recipe, overrides, path)
     if run_opts is not None:
         for key in run_opts.overridden_args & recipe.keys():
@@ -168,7 +169,7 @@ def load_recipe(path, overrides="", keys=(), run_opts=None):
     for key in recipe:
         if key not in used and not key.startswith("__"):
             _refuse_unused(key, used, path)
-    used = _referenced(recipe) | set(keys)
+    used = _referenced(written) | set(keys)
     for key in overridden:
         if key not in used:
             raise ValueError(
@@ -199,9 +200,9 @@ def _dumped(recipe):
     return stream.getvalue()
 
 
-def _referenced(recipe):
-    """The keys that other keys refer to."""
-    return set(re.findall(r"<([A-Za-z_]\w*)", _dumped(recipe)))
+def _referenced(text):
+    """The keys that the keys of a recipe refer to."""
+    return set(re.findall(r"<([A-Za-z_]\w*)", text))
 
 
 def _refuse_unused(key, used, path):

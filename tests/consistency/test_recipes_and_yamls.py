@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import functools
 import importlib
 import inspect
 import re
@@ -26,6 +27,9 @@ SCRIPTS = {
 }
 
 
+recipe_of = functools.cache(read_recipe)  # no test changes one
+
+
 def rows():
     """The rows of SpeechBrain's CSV of recipes."""
     with open(CSV, newline="") as file:
@@ -38,6 +42,7 @@ def script_of(path):
     return RECIPE / SCRIPTS[kind]
 
 
+@functools.cache
 def keys_read(script):
     """The keys that a script says it reads, from its source."""
     for node in ast.parse(script.read_text()).body:
@@ -51,6 +56,7 @@ def keys_read(script):
     raise AssertionError(f"{script} has no KEYS")
 
 
+@functools.cache
 def modules_used(script):
     """The modules of the Brain that a script's code uses."""
     return {
@@ -154,7 +160,7 @@ def test_csv_and_recipes_agree_in_both_directions():
 
 def test_every_loss_has_a_recipe():
     named = {
-        read_recipe(path)["loss"].tag.value.rsplit(".", 1)[1]
+        recipe_of(path)["loss"].tag.value.rsplit(".", 1)[1]
         for path in RECIPES
         if script_of(path).name == SCRIPTS["train"]
     }
@@ -165,7 +171,7 @@ def test_every_loss_has_a_recipe():
 def test_csv_rows_name_real_things(row):
     for key in ("Script_file", "Hparam_file", "Data_prep_file", "Readme_file"):
         assert (ROOT / row[key]).is_file(), row[key]
-    recipe = read_recipe(ROOT / row["Hparam_file"])
+    recipe = recipe_of(ROOT / row["Hparam_file"])
     for flag in shlex.split(row["test_debug_flags"]):
         key = flag.removeprefix("--").split("=")[0]
         assert key in recipe or key == "device", flag
@@ -178,13 +184,11 @@ class TestYaml:
     """What holds for every recipe's YAML."""
 
     def test_every_block_binds_to_its_signature(self, path):
-        assert misfits(read_recipe(path)) == []
+        assert misfits(recipe_of(path)) == []
 
     def test_rules_of_speechbrain_hold(self, path):
         script = script_of(path)
-        found = faults(
-            read_recipe(path), keys_read(script), modules_used(script)
-        )
+        found = faults(recipe_of(path), keys_read(script), modules_used(script))
         assert found == []
 
     def test_hyperpyyaml_alone_builds_it(self, path, tmp_path, monkeypatch):
@@ -192,11 +196,11 @@ class TestYaml:
         with open(path) as file:
             hparams = load_hyperpyyaml(file, {"data_folder": "x"})
         assert hparams["data_folder"] == "x"
-        keys = {key for key in read_recipe(path) if not key.startswith("__")}
+        keys = {key for key in recipe_of(path) if not key.startswith("__")}
         assert set(hparams) == keys
 
     def test_output_folder_is_of_the_recipe_and_its_seed(self, path):
-        folder = read_recipe(path)["output_folder"]
+        folder = recipe_of(path)["output_folder"]
         assert (folder.tag.value, folder.value) == (
             "!ref",
             f"results/{path.stem}/<seed>",

@@ -1,6 +1,7 @@
 """A small corpus of audio files in VoxCeleb's layout, and its preparation."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -21,13 +22,21 @@ def prepare(recipe_folder):
 
 
 @pytest.fixture
-def tree(tmp_path):
+def tree(written_tree, tmp_path):
     """Seven speakers, two sessions each, two files each; id5, id6 for tests.
 
     The path above the corpus has the words ``wav`` and ``test``, which must be
     ignored.
     """
     root = tmp_path / "wav" / "test" / "corpus"
+    # not copy2: each file gets times of its own
+    return shutil.copytree(written_tree, root, copy_function=shutil.copy)
+
+
+@pytest.fixture(scope="session")
+def written_tree(tmp_path_factory):
+    """What each test gets a copy of."""
+    root = tmp_path_factory.mktemp("tree") / "corpus"
     formats = ("wav", "flac", "ogg")
     for speaker in range(7):
         for session in range(2):

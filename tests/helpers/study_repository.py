@@ -49,7 +49,8 @@ if options["seed"] == "13" and not mended:
     sys.exit("error: the loss is not finite.")
 if options["seed"] == "28" and not mended:
     sys.exit("error: No space left while writing to a folder.")
-time.sleep(0.4)
+if (pathlib.Path(options["data_folder"]) / "slow").exists():
+    time.sleep(0.4)
 (folder / "pretrained").mkdir(exist_ok=True)
 if "label_noise" in options:
     (folder / "save").mkdir(exist_ok=True)
@@ -66,7 +67,8 @@ folder.mkdir(parents=True, exist_ok=True)
 assert pathlib.Path(options["pretrained_folder"]).is_dir()
 with open(folder / "calls.txt", "a") as stream:
     stream.write("called\\n")
-time.sleep(0.2)
+if (pathlib.Path(options["data_folder"]) / "slow").exists():
+    time.sleep(0.2)
 draw = random.Random(str(folder.parent.name))
 lines = []
 for one in range(6):
@@ -129,8 +131,12 @@ def study(repository, monkeypatch):
 
 
 @pytest.fixture
-def call(study, tmp_path):
-    """Runs a study and returns its exit code or its sentence."""
+def call(study, tmp_path, monkeypatch):
+    """Runs a study and returns its exit code or its sentence.
+
+    The stand-ins take some time if the data folder has a file ``slow``.
+    """
+    monkeypatch.setattr(study, "POLL", 0.02)
     data = tmp_path / "data"
     (data / "meta").mkdir(parents=True)
     (data / "meta" / "veri_O.txt").write_text("1 a/b/1.wav a/c/1.wav\n")

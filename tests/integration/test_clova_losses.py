@@ -31,7 +31,7 @@ def test_every_loss_of_the_paper_is_listed():
 
 @pytest.mark.parametrize("place", range(len(ROWS)))
 def test_options_train_the_loss_that_they_name(
-    place, corpus, tmp_path, monkeypatch
+    place, corpus, tmp_path, monkeypatch, no_pictures
 ):
     monkeypatch.syspath_prepend(str(RECIPE))
     monkeypatch.delitem(sys.modules, "train_speaker_embeddings", raising=False)

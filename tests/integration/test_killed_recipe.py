@@ -4,35 +4,18 @@ Ten points of each, and real small disks: ``benchmarks/resume.py``.
 """
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
-TESTS = pathlib.Path(__file__).parents[1]
-POINTS, FULL = 3, 3
+from processes import run_script
+
+HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
+POINTS, FULL = 1, 3
 
 
 def test_a_stopped_run_ends_as_one_left_alone(corpus, tmp_path):
-    places = [
-        TESTS,
-        TESTS / "helpers",
-        TESTS.parent,
-        os.environ.get("PYTHONPATH", ""),
-    ]
-    done = subprocess.run(
-        [
-            *(sys.executable, TESTS / "helpers" / "kill_points.py", corpus),
-            *(tmp_path, f"--points={POINTS}", f"--full={FULL}"),
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join(map(str, places)),
-            "OMP_NUM_THREADS": "1",
-        },
-    )
+    words = ["kill_points.py", corpus, tmp_path]
+    words += [f"--points={POINTS}", f"--full={FULL}"]
+    done = run_script(list(map(str, words)), HELPERS)
     assert done.returncode == 0, done.stderr
     runs = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(runs) == 3 * POINTS + FULL

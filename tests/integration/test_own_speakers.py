@@ -2,13 +2,16 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
 from conftest import RECIPE, ROOT
+from processes import run_script
 from recipe_runs import TINY, put_into_hub_cache, train
 
 from speechbrain_ext.lobes.models.ResNet import ResNet
@@ -59,22 +62,16 @@ def test_the_commands_of_the_page_work_one_after_another(
         shutil.copy(wav, place / name)
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.S)
     own = OPTIONS.keys() - {"block_sizes"}  # a ResNet34
-    tiny = " ".join(f"'--{key}={OPTIONS[key]}'" for key in sorted(own))
+    tiny = [f"--{key}={OPTIONS[key]}" for key in sorted(own)]
     said = []
     for block in blocks:
-        command = block.replace("/data/my_speakers", str(corpus)).rstrip()
-        command = command.replace("python ", f"{sys.executable} ", 1)
-        if "train_speaker_embeddings.py" in command:
-            command += f" {tiny}"
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=place,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = block.replace("/data/my_speakers", str(corpus))
+        words = shlex.split(command.replace("\\\n", " "))[1:]
+        if words[0] == "-m":
+            words[:2] = [find_spec(words[1]).origin]
+        if words[0] == "train_speaker_embeddings.py":
+            words += tiny
+        done = run_script(words, place)
         assert done.returncode == 0, done.stderr[-3000:]
         said.append(done.stdout)
     assert len(said) == 3
@@ -170,10 +167,9 @@ def test_two_processes_start_and_freeze_as_one(
     }
     launcher = ["-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc_per_node=2"]
-    for name in ("one", "two", "split"):
-        before = [] if name == "one" else launcher
+    for name, before in (("one", []), ("two", launcher)):
         options["output_folder"] = tmp_path / name
-        options["shard_classifier"] = name == "split"
+        options["shard_classifier"] = name == "two"
         done = subprocess.run(
             [
                 *(sys.executable, *before, "train_speaker_embeddings.py"),
@@ -188,17 +184,16 @@ def test_two_processes_start_and_freeze_as_one(
             timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    one = tmp_path / "one"
+    one, two = tmp_path / "one", tmp_path / "two"
     start = torch.load(trained[0] / "pretrained" / "embedding_model.ckpt")
-    for two in (tmp_path / "two", tmp_path / "split"):
-        assert eers(one) == eers(two) and sorted(eers(one)) == [0, 1, 2]
-        for key, value in weights(two).items():
-            assert torch.equal(value, start[key]), key
-        for name in ("classifier", "loss"):
-            for key, value in weights(one, name).items():
-                torch.testing.assert_close(
-                    weights(two, name)[key], value, atol=1e-5, rtol=0
-                )
+    assert eers(one) == eers(two) and sorted(eers(one)) == [0, 1, 2]
+    for key, value in weights(two).items():
+        assert torch.equal(value, start[key]), key
+    for name in ("classifier", "loss"):
+        for key, value in weights(one, name).items():
+            torch.testing.assert_close(
+                weights(two, name)[key], value, atol=1e-5, rtol=0
+            )
 
 
 def test_a_new_head_without_an_encoder_is_an_error(recipe, corpus, tmp_path):

@@ -156,9 +156,8 @@ def test_pretrained_folder_may_move(trained, tmp_path):
     )
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_workers_change_no_loss(workers, recipe, corpus, trained, tmp_path):
-    options = f"{{num_workers: {workers}, persistent_workers: True}}"
+def test_workers_change_no_loss(recipe, corpus, trained, tmp_path):
+    options = "{num_workers: 3, persistent_workers: True}"
     done = train(recipe, corpus, tmp_path, train_dataloader_opts=options)
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path) == losses(trained[0])

@@ -30,7 +30,7 @@ DONE = {}  # output folders of rows that were run
 
 
 @pytest.fixture
-def place(corpus, tmp_path, monkeypatch):
+def place(corpus, tmp_path, monkeypatch, no_pictures):
     """An empty folder with a toy corpus where the flags look for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(RECIPE))

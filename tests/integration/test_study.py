@@ -155,6 +155,7 @@ def kill_when(runner, path):
 
 
 def test_kills_repeat_nothing(call, tmp_path):
+    (call.data / "slow").touch()
     assert call(STUDY, name="alone") == 0
     context = multiprocessing.get_context("fork")
     folder, written = tmp_path / "killed", {}
@@ -184,6 +185,7 @@ def test_kills_repeat_nothing(call, tmp_path):
 
 
 def test_a_killed_run_goes_on_while_the_runner_lives(call, tmp_path):
+    (call.data / "slow").touch()
     context = multiprocessing.get_context("fork")
     runner = context.Process(target=call, args=(STUDY,))
     runner.start()

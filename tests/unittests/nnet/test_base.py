@@ -10,9 +10,9 @@ from speechbrain_ext.nnet.losses import (
     AngularPrototypical,
     SoftmaxAngularPrototypical,
     SphereFace2,
+    base,
 )
 from speechbrain_ext.nnet.losses.base import (
-    UNTRAINED_BATCHES,
     ClassificationLoss,
     cosines_and_targets,
     grouped,
@@ -68,7 +68,16 @@ LEARNED = {
 }
 
 
-def trained(loss, listed, batches=UNTRAINED_BATCHES + 5, accumulation=1):
+BATCHES = 12
+
+
+@pytest.fixture
+def few_batches(monkeypatch):
+    """A loss looks at its parameters after a few batches."""
+    monkeypatch.setattr(base, "UNTRAINED_BATCHES", BATCHES)
+
+
+def trained(loss, listed, batches=BATCHES + 5, accumulation=1):
     """Trains a layer before a loss, and the loss if a recipe lists it."""
     layer = torch.nn.Linear(5, 4)
     parameters = list(layer.parameters())
@@ -84,9 +93,11 @@ def trained(loss, listed, batches=UNTRAINED_BATCHES + 5, accumulation=1):
 
 
 @pytest.mark.parametrize("said", LEARNED)
-def test_parameters_that_nobody_trains_are_named_once(said, caplog):
+def test_parameters_that_nobody_trains_are_named_once(
+    said, caplog, few_batches
+):
     loss = LEARNED[said]()
-    trained(loss, listed=False, batches=UNTRAINED_BATCHES)
+    trained(loss, listed=False, batches=BATCHES)
     assert not caplog.records
     trained(loss, listed=False)
     (record,) = caplog.records
@@ -98,18 +109,20 @@ def test_parameters_that_nobody_trains_are_named_once(said, caplog):
 
 
 @pytest.mark.parametrize("said", LEARNED)
-def test_trained_parameters_are_not_named(said, caplog):
+def test_trained_parameters_are_not_named(said, caplog, few_batches):
     trained(LEARNED[said](), listed=True)
-    trained(LEARNED[said](), listed=True, accumulation=UNTRAINED_BATCHES - 1)
+    trained(LEARNED[said](), listed=True, accumulation=BATCHES - 1)
     assert not caplog.records
 
 
-def test_parameters_that_shall_not_be_trained_are_not_named(caplog):
+def test_parameters_that_shall_not_be_trained_are_not_named(
+    caplog, few_batches
+):
     trained(SphereFace2("C", 0.2).requires_grad_(False), listed=False)
     trained(SphereFace2("C", 0.2).eval(), listed=False)
     trained(AAMSoftmax(0.2), listed=False)
     loss, head = SphereFace2("C", 0.2), CosineClassifier(5, 4)
-    for _ in range(UNTRAINED_BATCHES + 5):
+    for _ in range(BATCHES + 5):
         with torch.no_grad():
             loss(head(torch.randn(2, 1, 5)), torch.tensor([[0], [3]]))
         # nor where no gradient is asked for

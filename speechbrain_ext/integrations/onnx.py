@@ -23,7 +23,11 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.inference.speech import SpeechFeatures
-from speechbrain_ext.lobes.features import KaldiFbank
+from speechbrain_ext.lobes.features import (
+    KaldiFbank,
+    SentenceMeanNorm,
+    SentenceMeanVarNorm,
+)
 from speechbrain_ext.utils.files import atomic_path, require_own
 from speechbrain_ext.utils.temporaries import TEMPORARY
 
@@ -195,7 +199,7 @@ def export_onnx(
             verbose=False,
         )
     size = encoder(example(1, 1.0)).shape[1]
-    kaldi = form == "features" and _is_kaldi(modules["compute_features"])
+    kaldi = form == "features" and _is_kaldi(modules, sample_rate)
     program.model.metadata_props.update(
         framework="wespeaker" if kaldi else "speechbrain_ext",
         language=language,
@@ -358,12 +362,20 @@ def _require(name):
         ) from error
 
 
-def _is_kaldi(front_end):
-    """Whether a front end computes 80 filterbanks of Kaldi, nothing else."""
+def _is_kaldi(modules, sample_rate):
+    """Whether the features are 80 filterbanks of Kaldi without their mean.
+
+    The last frequency is Kaldi's default, or that of sherpa-onnx.
+    """
+    front_end = modules["compute_features"]
     front_end = getattr(front_end, "front_end", front_end)
+    norms = SentenceMeanNorm, SentenceMeanVarNorm
+    rate = {"sample_rate": sample_rate}
+    filters = [KaldiFbank(high_freq=last, **rate).filters for last in (0, -400)]
     return (
         isinstance(front_end, KaldiFbank)
-        and front_end.filters.shape[1] == 80
+        and isinstance(modules["mean_var_norm"], norms)
+        and any(torch.equal(front_end.filters.cpu(), one) for one in filters)
         and not front_end.use_energy
         and not front_end.noise_floor
     )

@@ -321,7 +321,7 @@ def _yaml(key, maker, arguments):
     return "\n".join(lines) + "\n"
 
 
-def _config(path):
+def _config(path, family):
     """Architecture, filterbanks and sample rate of a published config."""
     config = read_yaml(path)
     if "model" not in config:
@@ -342,9 +342,9 @@ def _config(path):
             )
     if pool and not name.startswith("Gemini"):
         name = f"{name}_{pool}"
+    absent = FRONT_END | {"log_input": family != "clova"}  # its default
     for place, wanted in FRONT_END.items():
-        found = _value(config, place, wanted)
-        if found != wanted:
+        if (found := _value(config, place, absent[place])) != wanted:
             raise ValueError(
                 f"`{place}` of {path} must be {wanted!r}, got {found!r}: this "
                 "package has no such front end, so it cannot be converted."
@@ -405,7 +405,7 @@ def export_published(
     """
     sample_rate = 16000
     if config:
-        architecture, mels, sample_rate = _config(config)
+        architecture, mels, sample_rate = _config(config, family)
         input_size = mels if input_size is None else input_size
     return export_checkpoint(
         family, architecture, checkpoint, folder, input_size, sample_rate

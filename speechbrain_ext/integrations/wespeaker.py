@@ -1,5 +1,8 @@
 """ResNets and Gemini DF-ResNets of WeSpeaker."""
 
+import inspect
+import math
+
 from speechbrain_ext.integrations.golden_gemini import DF, df_resnet
 from speechbrain_ext.integrations.state_dicts import (
     module_blocks,
@@ -55,17 +58,15 @@ def describe(architecture, tensor, input_size):
     >>> blocks["compute_features"][1]
     {'n_mels': 80}
     """
+    df = [f"Gemini_DF_ResNet{n}" for n in DF]
     if isinstance(architecture, str):
         name, _, pool = architecture.partition("_")
         if name == "Gemini":
             layers = pool.removeprefix("DF_ResNet")
             if layers not in DF:
-                raise_unknown(
-                    architecture, [f"Gemini_DF_ResNet{n}" for n in DF]
-                )
+                raise_unknown(architecture, df)
             return df_resnet(layers, tensor, "seg_1", 1e-7, input_size)
         if name not in {**BASIC, **BOTTLENECK}:
-            df = [f"Gemini_DF_ResNet{n}" for n in DF]
             raise_unknown(architecture, [*BASIC, *BOTTLENECK, *df])
         kind = "basic" if name in BASIC else "bottleneck"
         architecture = {"block_sizes": {**BASIC, **BOTTLENECK}[name]}
@@ -73,18 +74,26 @@ def describe(architecture, tensor, input_size):
         pool_keys = pooling_keys(pool or "TSTP", architecture)
     elif isinstance(architecture, dict):
         pool_keys = {}
+        arguments = inspect.signature(ResNet).parameters
+        for key in architecture:
+            if key not in arguments:
+                raise ValueError(
+                    f"`architecture` has the key {key!r}, but a ResNet takes "
+                    f"{', '.join(arguments)}."
+                )
     else:
-        raise_unknown(architecture, [*BASIC, *BOTTLENECK])
+        raise_unknown(architecture, [*BASIC, *BOTTLENECK, *df])
     channels = tensor("conv1.weight", 4).shape[0]
     embedding = tensor("seg_1.weight")
     expansion = 4 if architecture.get("block") == "bottleneck" else 1
-    widening = architecture.get(
-        "pooling", poolings.TemporalStatisticsPooling
-    ).widening
-    # the last stage has 8 * channels maps and 1/8 of the filterbanks
-    bins = embedding.shape[1] // (8 * channels * expansion * widening)
+    pooling = architecture.get("pooling", poolings.TemporalStatisticsPooling)
+    # the last stage has 8 * channels maps
+    maps = 8 * channels * expansion
+    bins = embedding.shape[1] // (maps * pooling(maps).widening)
+    strides = architecture.get("strides", (1, 2, 2, 2))
+    in_frequency = [s if isinstance(s, int) else s[0] for s in strides]
     arguments = {
-        "input_size": input_size or 8 * bins,
+        "input_size": input_size or math.prod(in_frequency) * bins,
         "channels": channels,
         "lin_neurons": embedding.shape[0],
         **architecture,

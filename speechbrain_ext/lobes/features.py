@@ -256,10 +256,7 @@ class LogMelSpectrogram(torch.nn.Module):
             raise ValueError(
                 f"`pre_emphasis` must be in [0, 1), got {pre_emphasis}."
             )
-        if not full_scale > 0:
-            raise ValueError(
-                f"`full_scale` must be positive, got {full_scale}."
-            )
+        _check_clova(sample_rate, full_scale)
         self.pre_emphasis = pre_emphasis
         self.full_scale = full_scale
         self.shift = int(sample_rate * 0.010)
@@ -320,8 +317,7 @@ class MagnitudeSpectrogram(torch.nn.Module):
     Raises
     ------
     ValueError
-        If ``full_scale`` is not positive, or the waveforms are shorter than
-        512 samples.
+        If an argument is outside its range, or there are under 512 samples.
 
     Example
     -------
@@ -331,10 +327,7 @@ class MagnitudeSpectrogram(torch.nn.Module):
 
     def __init__(self, sample_rate=16000, full_scale=2.0**15):
         super().__init__()
-        if not full_scale > 0:
-            raise ValueError(
-                f"`full_scale` must be positive, got {full_scale}."
-            )
+        _check_clova(sample_rate, full_scale)
         self.full_scale = full_scale
         self.shift = int(sample_rate * 0.010)
         window = torch.hann_window(int(sample_rate * 0.025))
@@ -373,6 +366,16 @@ class MagnitudeSpectrogram(torch.nn.Module):
         return note_framing(features, samples, 512, self.shift)
 
 
+def _check_clova(sample_rate, full_scale):
+    if not 1000 <= sample_rate <= 20480:  # of which 25 ms are 512 samples
+        raise ValueError(
+            "`sample_rate` must be in [1000, 20480] Hz for this front end, "
+            f"got {sample_rate}; or use KaldiFbank."
+        )
+    if not full_scale > 0:
+        raise ValueError(f"`full_scale` must be positive, got {full_scale}.")
+
+
 class SentenceMeanNorm(torch.nn.Module):
     """Subtracts the mean over time of each utterance (CMN).
 
@@ -380,11 +383,9 @@ class SentenceMeanNorm(torch.nn.Module):
 
     Example
     -------
-    >>> norm = SentenceMeanNorm()
-    >>> norm(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([2 / 3]))
-    tensor([[[-1.],
-             [ 1.],
-             [ 0.]]])
+    >>> features = torch.tensor([[[1.0], [3.0], [9.0]]])
+    >>> SentenceMeanNorm()(features, torch.tensor([2 / 3])).squeeze()
+    tensor([-1.,  1.,  0.])
     """
 
     @fwd_default_precision
@@ -420,11 +421,9 @@ class SentenceMeanVarNorm(torch.nn.Module):
 
     Example
     -------
-    >>> norm = SentenceMeanVarNorm()
-    >>> norm(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([2 / 3]))
-    tensor([[[-1.0000],
-             [ 1.0000],
-             [ 0.0000]]])
+    >>> features = torch.tensor([[[1.0], [3.0], [9.0]]])
+    >>> SentenceMeanVarNorm()(features, torch.tensor([2 / 3])).squeeze()
+    tensor([-1.0000,  1.0000,  0.0000])
     """
 
     @fwd_default_precision

@@ -19,6 +19,7 @@ stages (MSEA) and the activated embedding follow Open Speaker Verification
 """
 
 import functools
+import itertools
 
 import torch
 
@@ -222,12 +223,17 @@ class ResNet(Encoder):
         Whether ReLU and batch norm follow the embedding layer.
     norm_momentum : float
         Momentum of the batch norms (0.5 in Open Speaker Verification).
+    weight_init : str
+        ``pytorch`` for PyTorch's initial weights, or ``mmcls`` for those of
+        MMClassification (Open Speaker Verification): normal kernels with the
+        variance 2 / fan-out, biases of the squeeze-excitation 0, and weight 0
+        in the last batch norm of each block.
 
     Raises
     ------
     ValueError
-        If the block is unknown, or the number of strides is not the number of
-        stages.
+        If the block or the kind of initial weights is unknown, or the number
+        of strides is not the number of stages.
 
     Example
     -------
@@ -249,8 +255,14 @@ class ResNet(Encoder):
         all_stages=False,
         activated=False,
         norm_momentum=0.1,
+        weight_init="pytorch",
     ):
         super().__init__(input_size)
+        if weight_init not in ("pytorch", "mmcls"):
+            raise ValueError(
+                "`weight_init` must be 'pytorch' or 'mmcls', got "
+                f"{weight_init!r}."
+            )
         if block not in BLOCKS:
             raise ValueError(
                 f"`block` must be one of {sorted(BLOCKS)}, got {block!r}."
@@ -273,6 +285,21 @@ class ResNet(Encoder):
             pooled = self.pooling.widening * sizes[-1]
         self.embedding = Embedding(pooled, lin_neurons, activated)
         set_norm_momentum(self, norm_momentum)
+        if weight_init == "mmcls":
+            self._init_as_mmcls()
+
+    def _init_as_mmcls(self):
+        kernels = [self.conv1]
+        for block in itertools.chain(*self.stages):
+            parts = block.modules()
+            linear = torch.nn.Conv2d, torch.nn.Linear
+            kernels += [part for part in parts if isinstance(part, linear)]
+            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+            torch.nn.init.zeros_(last.weight)
+        for kernel in kernels:
+            torch.nn.init.kaiming_normal_(kernel.weight, mode="fan_out")
+            if kernel.bias is not None:
+                torch.nn.init.zeros_(kernel.bias)
 
     def _pooled(self, x, frames):
         x = self.conv1(x.unsqueeze(1))

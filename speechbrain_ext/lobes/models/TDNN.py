@@ -187,8 +187,9 @@ class ResSETDNN(Encoder):
         self.embedding = Embedding(
             self.pooling.widening * pooled_channels, lin_neurons, activated
         )
-        for module in self.modules():
-            if isinstance(module, torch.nn.Conv1d):
+        # where these are linear layers, the published code has convolutions
+        for module in self.blocks.modules():
+            if isinstance(module, (torch.nn.Conv1d, torch.nn.Linear)):
                 torch.nn.init.kaiming_normal_(module.weight)
         set_norm_momentum(self, norm_momentum)
 

@@ -110,7 +110,11 @@ class MinedLoss(MetricLoss):
             limit = ranked.kthvalue(rank, dim=1, keepdim=True).values
             hard = torch.rand(len(own), 1, generator=generator)
             hard = hard < self.hard_probability
-            allowed = torch.where(hard, ranked <= limit, allowed) & ~own
+            near = (ranked <= limit) & ~own
+            # none is near if an embedding is not finite; the loss is not
+            # either, and the Brain then names the batch
+            hard = hard & near.any(dim=1, keepdim=True)
+            allowed = torch.where(hard, near, allowed)
         return torch.multinomial(
             allowed.float(), 1, generator=generator
         ).squeeze(1)

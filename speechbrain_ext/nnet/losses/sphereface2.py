@@ -22,6 +22,9 @@ from speechbrain_ext.utils.distributed import all_reduce_sum, replicated
 logger = get_logger(__name__)
 
 WORTH_COMPILING = 2**20  # cosines in a batch
+# Batch sizes that are compiled, each for some seconds. From the ninth on,
+# torch.compile would compute without its compiler, and much slower.
+COMPILED_SIZES = 4
 
 
 class SphereFace2(ClassificationLoss):
@@ -88,7 +91,7 @@ class SphereFace2(ClassificationLoss):
         Whether torch.compile fuses the pass over all classes. This needs a
         C++ compiler (on a GPU, Triton) and some seconds at the first batch.
         None means yes if a batch has a million cosines or more and a compiler
-        is found.
+        is found. Only the first four batch sizes are compiled.
 
     Raises
     ------
@@ -157,6 +160,7 @@ class SphereFace2(ClassificationLoss):
         self.form = form
         self.loss_weight = loss_weight
         self.compile_pass = compile
+        self.compiled_sizes = set()
         self.margin = margin
         self.bias = torch.nn.Parameter(torch.zeros(1))
         if form == "face":
@@ -331,7 +335,10 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
     if compiled is None:
         compiled = cosines.numel() >= WORTH_COMPILING
         compiled = compiled and compiler_found(cosines.device.type)
-    if compiled:
+    sizes = loss.compiled_sizes
+    if compiled and len(sizes) < COMPILED_SIZES:
+        sizes.add(len(cosines))
+    if compiled and len(cosines) in sizes:
         # here, because it takes half a second to import
         from torch._dynamo.exc import TorchDynamoException
 

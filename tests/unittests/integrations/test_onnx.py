@@ -13,6 +13,7 @@ from speechbrain_ext.inference.speech import SpeechFeatures
 from speechbrain_ext.integrations import onnx as integration
 from speechbrain_ext.integrations.onnx import (
     ExportedEncoder,
+    _is_kaldi,
     export_onnx,
     export_program,
     onnx_session,
@@ -153,6 +154,20 @@ def test_onnxruntime_gives_torchs_embeddings(
         "normalize_samples": "0",
         "feature_normalize_type": "global-mean" if sherpa else "",
     }
+
+
+def test_runtimes_get_no_features_that_they_do_not_compute():
+    def known(front_end, norm=SentenceMeanNorm, rate=16000):
+        modules = {"compute_features": front_end, "mean_var_norm": norm()}
+        return _is_kaldi(modules, rate)
+
+    assert known(KaldiFbank())
+    assert known(KaldiFbank(high_freq=-400))
+    assert known(KaldiFbank(sample_rate=8000), rate=8000)
+    assert not known(KaldiFbank(low_freq=300, high_freq=3400))
+    assert not known(KaldiFbank(40))
+    assert not known(KaldiFbank(use_energy=True))
+    assert not known(KaldiFbank(), torch.nn.Identity)
 
 
 @pytest.mark.usefixtures("needs_onnx")

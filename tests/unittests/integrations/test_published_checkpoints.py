@@ -165,14 +165,18 @@ def test_config_names_network_pooling_and_filterbanks(tmp_path):
     config.write_text(
         "model: ResNet34\nmodel_args: {feat_dim: 40, pooling_func: ASTP}\n"
     )
-    assert _config(config) == ("ResNet34_ASTP", 40, 16000)
-    config.write_text("model: ResNetSE34L\nencoder_type: SAP\nn_mels: 40\n")
-    assert _config(config) == ("ResNetSE34L_SAP", 40, 16000)
+    assert _config(config, "wespeaker") == ("ResNet34_ASTP", 40, 16000)
+    text = "model: ResNetSE34L\nencoder_type: SAP\nn_mels: 40\n"
+    config.write_text(text + "log_input: true\n")
+    assert _config(config, "clova") == ("ResNetSE34L_SAP", 40, 16000)
+    config.write_text(text)
+    with pytest.raises(ValueError, match="`log_input` of .* True, got False"):
+        _config(config, "clova")
     config.write_text(
         "model: Gemini_DF_ResNet60\n"
         "model_args: {feat_dim: 80, pooling_func: TSTP}\n"
     )
-    assert _config(config) == ("Gemini_DF_ResNet60", 80, 16000)
+    assert _config(config, "golden_gemini") == ("Gemini_DF_ResNet60", 80, 16000)
 
 
 def test_sample_rate_of_a_config_reaches_the_folder(tmp_path):
@@ -213,7 +217,7 @@ def test_other_front_ends_are_not_taken_for_ours(tmp_path, text, said):
     config = tmp_path / "config.yaml"
     config.write_text(f"model: ResNet34\n{text}\n")
     with pytest.raises(ValueError, match=said):
-        _config(config)
+        _config(config, "wespeaker")
 
 
 class Bomb:

@@ -1,12 +1,16 @@
 """WeSpeaker's names: which network each stands for."""
 
+import functools
+
 import pytest
 import torch
 
 from speechbrain_ext.integrations.published_checkpoints import (
     describe_checkpoint,
 )
-from speechbrain_ext.lobes.models.ResNet import ResNet
+from speechbrain_ext.integrations.wespeaker import describe
+from speechbrain_ext.lobes.models.ResNet import GOLDEN_GEMINI, ResNet
+from speechbrain_ext.nnet.pooling import TemporalStatisticsPooling
 
 
 def resnet_state(channels=4, width=32, embedding=6, mels=80, widening=2):
@@ -51,3 +55,20 @@ def test_pooling_of_the_name_tells_the_sizes():
     assert given["embedding_model"][1]["input_size"] == 77
     with pytest.raises(ValueError, match="got 'MEAN'"):
         describe_checkpoint("wespeaker", "ResNet34_MEAN", state)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": functools.partial(TemporalStatisticsPooling, epsilon=1e-9)},
+        {"strides": GOLDEN_GEMINI},
+    ],
+)
+def test_arguments_of_a_resnet_tell_the_sizes(options):
+    options = {"block_sizes": (1, 1, 1, 1), **options}
+    state = ResNet(80, channels=4, lin_neurons=6, **options).state_dict()
+    state["seg_1.weight"] = state["embedding.weight"]
+    blocks, _ = describe(options, lambda key, _=2: state[key], None)
+    assert blocks["embedding_model"][1]["input_size"] == 80
+    with pytest.raises(ValueError, match="has the key 'depth', but a ResNet"):
+        describe(options | {"depth": 3}, state.__getitem__, None)

@@ -277,6 +277,9 @@ def test_thin_resnets_input_matches_clova():
         (lambda: MagnitudeSpectrogram()(torch.rand(1, 9)), r"got \[1, 9\]"),
         (lambda: MagnitudeSpectrogram(full_scale=0), "positive, got 0"),
         (lambda: LogMelSpectrogram(full_scale=-1.0), "positive, got -1.0"),
+        (lambda: LogMelSpectrogram(sample_rate=20481), "20480.*got 20481"),
+        (lambda: MagnitudeSpectrogram(sample_rate=22050), "got 22050"),
+        (lambda: MagnitudeSpectrogram(sample_rate=0), "1000, .* got 0"),
     ],
 )
 def test_bad_arguments_of_clovas_front_ends(make, message):

@@ -137,3 +137,27 @@ def test_bf16_is_close_to_float32():
 def test_wrong_features_are_rejected():
     with pytest.raises(ValueError, match=r"80\].*got \[2, 30, 40\]"):
         ResNet(80, (1, 1, 1, 1), 4)(torch.rand(2, 30, 40))
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_weights_start_as_those_of_mmclassification(block):
+    # mmcls/models/backbones/resnet.py: kaiming_init of every Conv2d (normal,
+    # fan_out), zero_init_residual; there, squeeze-excitation has convolutions
+    model = ResNet(
+        41, (2, 1, 1, 1), 32, 8, block, reduction=4, weight_init="mmcls"
+    )
+    blocks = [block for stage in model.stages for block in stage]
+    for one in blocks:
+        last = one.bn2 if block == "basic" else one.bn3
+        assert not last.weight.any() and one.bn1.weight.eq(1).all()
+        assert not one.se.fc[0].bias.any() and not one.se.fc[2].bias.any()
+    kernels = [model.conv1.weight, blocks[2].conv2.weight]
+    kernels += [blocks[2].se.fc[2].weight, blocks[2].shortcut[0].weight]
+    for kernel in kernels:
+        fan_out = kernel.shape[0] * kernel[0, 0].numel()
+        wanted = (2 / fan_out) ** 0.5
+        assert kernel.std().item() == pytest.approx(wanted, rel=0.15)
+    x = torch.randn(2, 30, 41)
+    assert model(x).isfinite().all()
+    with pytest.raises(ValueError, match="'pytorch' or 'mmcls', got 'zero'"):
+        ResNet(41, (1, 1, 1, 1), 4, weight_init="zero")

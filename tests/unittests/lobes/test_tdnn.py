@@ -1,8 +1,10 @@
 """RES-SE-TDNN against Open Speaker Verification's numbers."""
 
 import functools
+import math
 
 import numpy as np
+import pytest
 import torch
 
 from speechbrain_ext.lobes.models.TDNN import ResSETDNN
@@ -62,3 +64,12 @@ def test_batch_norms_forget_as_fast_as_published():
     norms = [m for m in model.modules() if hasattr(m, "momentum")]
     assert len(norms) == 15
     assert {norm.momentum for norm in norms} == {0.5}
+
+
+def test_kernels_start_as_published():
+    # kaiming_normal_ of every Conv1d, those of squeeze-excitation too
+    model = ResSETDNN(81, 256, pooled_channels=512)
+    block = model.blocks[1]
+    for weight in (block.conv.weight, *(block.se.fc[n].weight for n in (0, 2))):
+        wanted = math.sqrt(2 / weight[0].numel())
+        assert weight.std().item() == pytest.approx(wanted, rel=0.05)

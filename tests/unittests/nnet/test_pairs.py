@@ -104,6 +104,15 @@ def test_triplet_draws_are_seeded():
     assert all(n != i % 9 for i, n in enumerate(flat))
 
 
+@pytest.mark.parametrize("kind", [Triplet, Contrastive])
+def test_an_embedding_that_is_not_finite_gives_such_a_loss(kind):
+    x = torch.randn(8, 1, 4)
+    x[3] = math.nan
+    targets = torch.tensor([[0], [1], [2], [3]] * 2)
+    loss = kind(mining="hard", hard_probability=1.0)
+    assert loss(x, targets).isnan()
+
+
 def test_squared_distances_are_those_of_the_definition():
     x, y = torch.randn(3, 4).double(), torch.randn(2, 4).double()
     expected = (x.unsqueeze(1) - y).square().sum(dim=2)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from speechbrain_ext.nnet.classifiers import CosineClassifier
-from speechbrain_ext.nnet.losses import SphereFace2
+from speechbrain_ext.nnet.losses import SphereFace2, sphereface2
+from speechbrain_ext.nnet.losses.one_vs_all import negatives
 from speechbrain_ext.nnet.sharded import Shard
 
 # ydwen/opensphere@fac2e9c model/head/sphereface2a.py and sphereface2m.py,
@@ -136,6 +137,25 @@ def test_compiled_pass_gives_the_same():
         found.append([*values, x.grad, loss.bias.grad])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_few_batch_sizes_are_compiled(monkeypatch):
+    sizes = []
+
+    def counted(cosines, *rest):
+        sizes.append(len(cosines))
+        return negatives(cosines, *rest)
+
+    monkeypatch.setattr(sphereface2, "compiled_negatives", lambda: counted)
+    loss = SphereFace2("C", 0.2, compile=True)
+    plain = SphereFace2("C", 0.2, compile=False)
+    for size in (3, 4, 3, 5, 6, 7, 8, 6):
+        cosines = torch.rand(size, 1, 9) * 2 - 1
+        targets = torch.randint(9, (size, 1))
+        torch.testing.assert_close(
+            loss(cosines, targets), plain(cosines, targets)
+        )
+    assert sizes == [3, 4, 3, 5, 6, 6]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ POINTS, FULL = 1, 3
 
 
 def test_a_stopped_run_ends_as_one_left_alone(corpus, tmp_path):
-    words = ["kill_points.py", corpus, tmp_path]
+    words = [HELPERS / "kill_points.py", corpus, tmp_path]
     words += [f"--points={POINTS}", f"--full={FULL}"]
     done = run_script(list(map(str, words)), HELPERS)
     assert done.returncode == 0, done.stderr

@@ -137,7 +137,7 @@ def test_loss_that_was_not_moved_is_named():
         loss(torch.zeros(2, 1, 3), torch.tensor([[0], [1]]))
 
 
-def test_loss_can_move_before_its_parameters_are_looked_at(caplog):
+def test_loss_can_move_before_its_parameters_are_looked_at(caplog, few_batches):
     loss = SphereFace2("C", 0.2)
     trained(loss, listed=False, batches=3)
     trained(loss.double().float(), listed=False)

@@ -5,6 +5,7 @@ process is a fork of it.
 """
 
 import atexit
+import importlib
 import multiprocessing
 import os
 import pathlib
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import traceback
 
+import huggingface_hub.constants
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -58,9 +60,12 @@ ENVIRONMENT = environment()
 def run_script(words, folder):
     """Runs ``python words...`` in a folder; returns the finished process.
 
-    In another environment than that of the tests' start, Python starts anew.
+    In another environment than that of the tests' start, Python starts anew,
+    unless only what is of the Hub differs.
     """
-    if environment() != ENVIRONMENT:
+    now = environment()
+    hub = {k: v for k, v in now.items() if k.startswith("HF_")}
+    if now != ENVIRONMENT | hub:
         return subprocess.run(
             [sys.executable, *words],
             cwd=folder,
@@ -70,7 +75,7 @@ def run_script(words, folder):
         )
     with tempfile.TemporaryDirectory() as streams:
         process = CONTEXT.Process(
-            target=_script, args=(words, os.fspath(folder), streams)
+            target=_script, args=(words, os.fspath(folder), streams, hub)
         )
         process.start()
         process.join()
@@ -81,12 +86,15 @@ def run_script(words, folder):
     return subprocess.CompletedProcess(words, process.exitcode, *said)
 
 
-def _script(words, folder, streams):
+def _script(words, folder, streams, hub):
     for number, name in ((1, "stdout"), (2, "stderr")):
         with open(f"{streams}/{name}", "w") as stream:
             os.dup2(stream.fileno(), number)
     # a server's children would start their own ones by a server, too
     multiprocessing.set_start_method(None, force=True)
+    if hub:
+        os.environ |= hub
+        importlib.reload(huggingface_hub.constants)
     os.chdir(folder)
     sys.argv, sys.path[:0] = words, [folder]
     try:

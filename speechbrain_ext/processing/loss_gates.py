@@ -6,8 +6,11 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 from scipy.special import expit
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.processing.filter_base import LabelFilter, check_number
+
+logger = get_logger(__name__)
 
 
 class LossGate(LabelFilter):
@@ -103,6 +106,9 @@ class LabelCorrection(LossGate):
     probability was not accessible. At 0.5, the default here, one class is as
     probable as all others together.
 
+    An encoder that does not know the speakers yet can give all utterances one
+    class, and then learns nothing more. The log warns of this.
+
     Arguments
     ---------
     gate : str or float
@@ -129,12 +135,43 @@ class LabelCorrection(LossGate):
         check_number("confidence", confidence, 0, 1)
         self.confidence = confidence
 
+    def start(self, utterances, classes, loss, classifier):
+        """Makes the state.
+
+        Overrides
+        ``speechbrain_ext.processing.filter_base.LabelFilter.start``; see there.
+        """
+        super().start(utterances, classes, loss, classifier)
+        counts = torch.zeros(classes)  # of an epoch's new labels
+        self.register_buffer("new_labels", counts, persistent=False)
+
     def _judge(self, scores, rows):
         weights, _, values = super()._judge(scores, rows)
         sure = scores.best_probability(self.scale) > self.confidence
         changed = sure & (weights == 0)
         labels = torch.where(changed, scores.best[1], scores.labels)
-        return torch.where(changed, 1.0, weights), labels, values
+        weights = torch.where(changed, 1.0, weights)
+        return weights, labels, [*values, scores.best[1], changed]
+
+    def _remember(self, rows, *values):
+        losses, best, changed = values
+        super()._remember(rows, losses)
+        self.new_labels.index_add_(0, best.long(), changed.float())
+
+    def _end_epoch(self):
+        new, draws = self.new_labels.sum(), self.draws.sum()
+        most = self.new_labels.max()
+        # in the warm-up every given label is trusted
+        replaced = new > draws / 2 and self.trust.mean() < 0.5
+        if replaced and most > new / 2:
+            logger.warning(
+                f"LabelCorrection replaced {new / draws:.0%} of the labels, "
+                f"and {most / new:.0%} of the new ones are one class. The "
+                "encoder tells no speakers apart any more. Train again with a "
+                "higher `warm_up` or `confidence`."
+            )
+        self.new_labels.zero_()
+        super()._end_epoch()
 
 
 def gate_of_two_gaussians(values, iterations=100):

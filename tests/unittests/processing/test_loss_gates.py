@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from filter_runs import (
     CLASSES,
     OPTIONS,
@@ -14,7 +15,8 @@ from filter_runs import (
     head_of,
 )
 
-from speechbrain_ext.nnet.losses import Softmax
+from speechbrain_ext.nnet.losses import AAMSoftmax, Softmax
+from speechbrain_ext.processing.class_scores import ClassScores
 from speechbrain_ext.processing.label_filters import make_label_filter
 from speechbrain_ext.processing.loss_gates import gate_of_two_gaussians
 
@@ -114,3 +116,26 @@ def test_label_correction_matches_its_definition():
             wanted = best if kind == "corrected" else labels[place]
             assert new[place] == wanted
     assert set(kinds) == {"kept", "corrected", "dropped"}
+
+
+@pytest.mark.parametrize(
+    ("classes_found", "done", "warns"),
+    [([2], 1.0, True), ([2], 0.0, False), (range(CLASSES), 1.0, False)],
+)
+def test_new_labels_of_one_class_are_remarked_on(
+    classes_found, done, warns, caplog
+):
+    made = make_label_filter(
+        {"kind": "LabelCorrection", "gate": 1e-9, "warm_up": 1}
+    )
+    made.start(UTTERANCES, CLASSES, AAMSoftmax(), head_of())
+    rows = torch.arange(UTTERANCES)
+    best = torch.tensor([*classes_found])[rows % len(classes_found)]
+    cosines = torch.nn.functional.one_hot(best, CLASSES).float().unsqueeze(1)
+    labels = ((best + 1 + rows // CLASSES) % CLASSES).unsqueeze(1)
+    made(ClassScores(cosines, labels), rows, done)
+    made.end_epoch()
+    said = "replaced 100% of the labels, and 100% of the new ones are one class"
+    assert (said in caplog.text) == warns
+    assert ("LabelCorrection" in caplog.text) == warns
+    assert not made.new_labels.any()

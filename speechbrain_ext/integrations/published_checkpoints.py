@@ -342,9 +342,9 @@ def _config(path, family):
             )
     if pool and not name.startswith("Gemini"):
         name = f"{name}_{pool}"
-    absent = FRONT_END | {"log_input": family != "clova"}  # its default
+    defaults = FRONT_END | {"log_input": family != "clova"}
     for place, wanted in FRONT_END.items():
-        if (found := _value(config, place, absent[place])) != wanted:
+        if (found := _value(config, place, defaults[place])) != wanted:
             raise ValueError(
                 f"`{place}` of {path} must be {wanted!r}, got {found!r}: this "
                 "package has no such front end, so it cannot be converted."

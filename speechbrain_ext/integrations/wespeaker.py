@@ -12,6 +12,7 @@ from speechbrain_ext.integrations.state_dicts import (
 )
 from speechbrain_ext.lobes.models.ResNet import ResNet
 from speechbrain_ext.nnet import pooling as poolings
+from speechbrain_ext.utils.overrides import check_known
 
 BASIC = {"ResNet18": (2, 2, 2, 2), "ResNet34": (3, 4, 6, 3)}
 BOTTLENECK = {
@@ -58,31 +59,27 @@ def describe(architecture, tensor, input_size):
     >>> blocks["compute_features"][1]
     {'n_mels': 80}
     """
-    df = [f"Gemini_DF_ResNet{n}" for n in DF]
+    names = [*BASIC, *BOTTLENECK, *(f"Gemini_DF_ResNet{n}" for n in DF)]
     if isinstance(architecture, str):
         name, _, pool = architecture.partition("_")
         if name == "Gemini":
             layers = pool.removeprefix("DF_ResNet")
             if layers not in DF:
-                raise_unknown(architecture, df)
+                raise_unknown(architecture, names)
             return df_resnet(layers, tensor, "seg_1", 1e-7, input_size)
         if name not in {**BASIC, **BOTTLENECK}:
-            raise_unknown(architecture, [*BASIC, *BOTTLENECK, *df])
+            raise_unknown(architecture, names)
         kind = "basic" if name in BASIC else "bottleneck"
         architecture = {"block_sizes": {**BASIC, **BOTTLENECK}[name]}
         architecture["block"] = kind
         pool_keys = pooling_keys(pool or "TSTP", architecture)
     elif isinstance(architecture, dict):
         pool_keys = {}
-        arguments = inspect.signature(ResNet).parameters
         for key in architecture:
-            if key not in arguments:
-                raise ValueError(
-                    f"`architecture` has the key {key!r}, but a ResNet takes "
-                    f"{', '.join(arguments)}."
-                )
+            known = inspect.signature(ResNet).parameters
+            check_known(key, known, "`architecture`, arguments of a ResNet,")
     else:
-        raise_unknown(architecture, [*BASIC, *BOTTLENECK, *df])
+        raise_unknown(architecture, names)
     channels = tensor("conv1.weight", 4).shape[0]
     embedding = tensor("seg_1.weight")
     expansion = 4 if architecture.get("block") == "bottleneck" else 1

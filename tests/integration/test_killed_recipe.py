@@ -9,7 +9,7 @@ import pathlib
 from processes import run_script
 
 HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
-POINTS, FULL = 1, 3
+POINTS, FULL = 3, 3
 
 
 def test_a_stopped_run_ends_as_one_left_alone(corpus, tmp_path):

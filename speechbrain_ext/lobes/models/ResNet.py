@@ -19,7 +19,6 @@ stages (MSEA) and the activated embedding follow Open Speaker Verification
 """
 
 import functools
-import itertools
 
 import torch
 
@@ -289,17 +288,16 @@ class ResNet(Encoder):
             self._init_as_mmcls()
 
     def _init_as_mmcls(self):
-        kernels = [self.conv1]
-        for block in itertools.chain(*self.stages):
-            parts = block.modules()
-            linear = torch.nn.Conv2d, torch.nn.Linear
-            kernels += [part for part in parts if isinstance(part, linear)]
-            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-            torch.nn.init.zeros_(last.weight)
-        for kernel in kernels:
-            torch.nn.init.kaiming_normal_(kernel.weight, mode="fan_out")
-            if kernel.bias is not None:
-                torch.nn.init.zeros_(kernel.bias)
+        for part in (self.conv1, *self.stages.modules()):
+            # squeeze-excitation is linear here and a convolution there
+            if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear)):
+                torch.nn.init.kaiming_normal_(part.weight, mode="fan_out")
+                if part.bias is not None:
+                    torch.nn.init.zeros_(part.bias)
+            elif isinstance(part, BasicBlock):
+                torch.nn.init.zeros_(part.bn2.weight)
+            elif isinstance(part, Bottleneck):
+                torch.nn.init.zeros_(part.bn3.weight)
 
     def _pooled(self, x, frames):
         x = self.conv1(x.unsqueeze(1))

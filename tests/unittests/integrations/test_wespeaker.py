@@ -70,5 +70,7 @@ def test_arguments_of_a_resnet_tell_the_sizes(options):
     state["seg_1.weight"] = state["embedding.weight"]
     blocks, _ = describe(options, lambda key, _=2: state[key], None)
     assert blocks["embedding_model"][1]["input_size"] == 80
-    with pytest.raises(ValueError, match="has the key 'depth', but a ResNet"):
+    with pytest.raises(
+        ValueError, match="of a ResNet, has an unknown key 'depth'"
+    ):
         describe(options | {"depth": 3}, state.__getitem__, None)

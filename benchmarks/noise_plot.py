@@ -5,8 +5,7 @@
 
 noise.png has EER against the rate of wrong labels: a row of panels for each
 kind of noise, a panel for each trial list and scoring, a line for each loss.
-noise_points.png compares all systems at one rate, where some were trained at
-that rate alone. A bar is the 95 % interval over speakers of the mean of the
+noise_points.png compares all systems at one rate, where some have no line. A bar is the 95 % interval over speakers of the mean of the
 seeds.
 """
 
@@ -44,12 +43,14 @@ def chosen(rows, stem="noise"):
     found = panels(rows)
     for corruption, one in found.items():
         for condition, lines in one.items():
+            # beside longer lines, two rates are no curve
+            longest = max(map(len, lines.values()))
             for line, rates in lines.items():
-                if len(rates) > 1:
+                if len(rates) >= min(longest, 3) and len(rates) > 1:
                     place = curves.setdefault(corruption, {})
                     place.setdefault(condition, {})[line] = rates
                 else:
-                    points[corruption, next(iter(rates))] = {}
+                    points[corruption, max(rates)] = {}
     for corruption, rate in points:
         for condition, lines in found[corruption].items():
             points[corruption, rate][condition] = {

@@ -245,6 +245,23 @@ class TestTables:
         assert "not been run" not in both
         assert "](noise_small_network_points.png)" in both
 
+    def test_two_rates_beside_longer_lines_are_points(self, tables):
+        rates = {"a": (0, 0.2, 0.4), "b": (0, 0.4)}
+        place = {"figure": "mean EER", "corruption": "symmetric"}
+        place |= {"trials": "veri_O", "scoring": "cosine"}
+        rows = [
+            place | {"line": line, "rate": rate}
+            for line, every in rates.items()
+            for rate in every
+        ]
+        drawn, condition = tables.noise_plot.chosen(rows), ("veri_O", "cosine")
+        curves, points = drawn["noise.png"], drawn["noise_points.png"]
+        assert list(curves["symmetric"][condition]) == ["a"]
+        assert list(points) == [("symmetric", 0.4)]
+        assert list(points["symmetric", 0.4][condition]) == ["a", "b"]
+        alone = [row for row in rows if row["line"] == "b"]
+        assert list(tables.noise_plot.chosen(alone)) == ["noise.png"]
+
     def test_large_corpora(self, tables, monkeypatch):
         known, origin = tables.rows, {"commit": "0123456789ab", "clean": True}
         origin |= {"machine": "2 cores", "versions": "Python 3"}

@@ -5,8 +5,8 @@
 
 noise.png has EER against the rate of wrong labels: a row of panels for each
 kind of noise, a panel for each trial list and scoring, a line for each loss.
-noise_points.png compares all systems at one rate, where some have no line. A bar is the 95 % interval over speakers of the mean of the
-seeds.
+noise_points.png compares all systems at one rate, where some have no line. A
+bar is the 95 % interval over speakers of the mean of the seeds.
 """
 
 import argparse

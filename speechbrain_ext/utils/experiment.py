@@ -67,6 +67,8 @@ def start_experiment(folder, text, script, logs=()):
     ...     start_experiment(folder, "seed: 1", __file__)
     >>> sorted(path.name for path in folder.glob("[!.]*"))
     ['env.log', 'experiment.py', 'hyperparams.yaml', 'log.txt']
+    >>> for handler in set(logging.getLogger().handlers) - set(handlers):
+    ...     handler.close()
     >>> logging.getLogger().handlers, sys.excepthook = handlers, hook
     """
     folder = pathlib.Path(folder)

@@ -78,10 +78,10 @@ def draw(rows, folder, stem="noise", replace=False):
         write(functions[name](found, in_order(conditions)), path)
 
 
-def _panels(counts, width, heights, more, **options):
+def _panels(counts, width, heights, more, left=1.2, **options):
     """A figure with a grid of panels, and the panels."""
     figure = Figure(
-        (1.2 + width * counts[1], more + sum(heights)),
+        (left + width * counts[1], more + sum(heights)),
         dpi=130,
         layout="constrained",
     )
@@ -162,6 +162,7 @@ def _draw_points(points, conditions):
         2.6,
         [0.6 + 0.24 * len(one) for one in names.values()],
         0.4,
+        0.08 * max(len(named(name)) for one in names.values() for name in one),
     )
     for axes_row, (where, one) in zip(every, points.items(), strict=True):
         for axes, condition in zip(axes_row, conditions, strict=True):

@@ -77,7 +77,8 @@ label</th>
 <tbody>
 {% for row in rows %}
 <tr data-id="{{ row.id }}" data-label="{{ row.label }}">
-<td class="name">{{ row.id }}</td><td class="name">{{ row.label }}</td>
+<td class="name">{{ row.id|e|replace("/", "/<wbr>"|safe) }}</td>
+<td class="name">{{ row.label }}</td>
 {% for value in row.scores %}<td class="number">{{ value }}</td>{% endfor %}
 <td class="name">{{ row.other }}</td>
 <td><audio controls preload="metadata" src="{{ row.src }}"></audio></td>

@@ -44,9 +44,9 @@ def chosen(rows, stem="noise"):
     for corruption, one in found.items():
         for condition, lines in one.items():
             # beside longer lines, two rates are no curve
-            longest = max(map(len, lines.values()))
+            least = 3 if max(map(len, lines.values())) > 2 else 2
             for line, rates in lines.items():
-                if len(rates) >= min(longest, 3) and len(rates) > 1:
+                if len(rates) >= least:
                     place = curves.setdefault(corruption, {})
                     place.setdefault(condition, {})[line] = rates
                 else:

@@ -74,9 +74,8 @@ def describe(architecture, tensor, input_size):
         architecture["block"] = kind
         pool_keys = pooling_keys(pool or "TSTP", architecture)
     elif isinstance(architecture, dict):
-        pool_keys = {}
+        pool_keys, known = {}, inspect.signature(ResNet).parameters
         for key in architecture:
-            known = inspect.signature(ResNet).parameters
             check_known(key, known, "`architecture`, arguments of a ResNet,")
     else:
         raise_unknown(architecture, names)

@@ -3,12 +3,15 @@
 import contextlib
 import copy
 import functools
+import re
 
 import pandas as pd
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ext.augment.noise import NoiseAndReverberation
 from speechbrain_ext.augment.spectrum import SpecAugment
+from speechbrain_ext.core import ResumableBrain
 from speechbrain_ext.lobes import features
 from speechbrain_ext.lobes.models.DFResNet import DFResNet
 from speechbrain_ext.lobes.models.ResNet import ResNet
@@ -22,6 +25,7 @@ from speechbrain_ext.processing.scoring import SCORINGS
 from speechbrain_ext.utils.devices import compiler_found
 
 SIZE, CLASSES = 32, 40
+MEMORY = 2e9  # bytes that the part "memory" may use
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # most that a loss, its gradient and an embedding may differ, ppm
 ALLOWED = {"fp32": 200, "bf16": 10_000, "fp16": 2_000}
@@ -305,3 +309,37 @@ def scoring(report):
                 torch.tensor([*one.weights, one.bias]) for one in (got, wanted)
             )
             report.compare(label, got, wanted, 5_000)
+
+
+class Embedder(ResumableBrain):
+    """Trains an encoder to make small embeddings."""
+
+    def compute_forward(self, batch, stage):
+        """From features to embeddings."""
+        return self.modules.encoder(batch.to(self.device).sig.data)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Their energy."""
+        return predictions.square().mean()
+
+
+def memory(report):
+    """Too little memory for a batch: the error names one that fits."""
+    most = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(MEMORY / most)
+    brain = Embedder(
+        {"encoder": NETWORKS["ResNet"]()},
+        functools.partial(torch.optim.SGD, lr=0.1),
+        run_opts={"device": report.device},
+    )
+    brain.on_fit_start()
+    utterance = {"sig": torch.randn(400, 40)}
+    with report.check("a batch that fits"):
+        try:
+            brain.fit_batch(PaddedBatch([utterance] * 4096))
+        except MemoryError as error:
+            said = str(error)
+        print(said)
+        size = int(re.search(r"a batch of (\d+) fits", said)[1])
+        brain.fit_batch(PaddedBatch([utterance] * size))
+        report.note("a batch that fits", size, "utterances", 1, at_least=True)

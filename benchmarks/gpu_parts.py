@@ -49,6 +49,9 @@ PARTS = {
         "gpu_checks.scoring", "scorings, score normalization, calibration"
     ),
     "compile": Part("gpu_checks.compiled", "compiled loss and encoder"),
+    "memory": Part(
+        "gpu_checks.memory", "too little memory for a batch", gpus=1
+    ),
     "distributed": Part(
         "gpu_training.distributed", "DDP, SyncBatchNorm, sharded head: one"
     ),

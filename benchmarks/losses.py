@@ -5,8 +5,10 @@
 
 The bare layer is one linear forward and backward on normalised inputs, batch
 256, 17,982 classes (VoxCeleb2 at three speeds), 256 dimensions, float32. Each
-row is that layer with a loss, forward and backward. All rows take turns, and
-the median counts. "Literal" is the published formula as in the published code.
+row is that layer with a loss, forward and backward. All rows take turns in
+rounds. A time is the median over the rounds; a ratio is the median of those
+within a round, with its quartiles, so that a slow minute of the machine slows
+both sides of it. "Literal" is the published formula as in the published code.
 A row also pays for the memory that the row before it gave back to the system,
 and the literal formulas give back the most. So the rows are measured twice: in
 the order of the table, where A-SphereFace2 always follows a literal formula,
@@ -22,6 +24,7 @@ import json
 import math
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
@@ -54,6 +57,7 @@ BOUNDS = {
     "SphereFace2 M face uncompiled": (None, None, 2),
 }
 GPU_BOUND = 1.3
+TENSORS = "tensors of [batch, classes]"
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
@@ -151,11 +155,6 @@ def rows(quick):
     return found
 
 
-def median(values):
-    """The middle value."""
-    return sorted(values)[len(values) // 2]
-
-
 def synchronise(device):
     """Waits until a GPU has finished."""
     if device == "cuda":
@@ -178,7 +177,7 @@ def balanced(names):
 
 
 def times(losses, batch, classes, orders, device):
-    """Milliseconds of each row and of the bare layer, measured in turns.
+    """Milliseconds of each row and of the bare layer, one for each round.
 
     ``orders`` makes the orders of the rounds from the names of the rows.
     """
@@ -213,7 +212,15 @@ def times(losses, batch, classes, orders, device):
             synchronise(device)
             if turn > 1:  # the first two warm up and compile
                 found[name].append(1000 * (time.perf_counter() - started))
-    return {name: median(values) for name, values in found.items()}
+    return found
+
+
+def ratio(name, above, below, bound=None, at_least=False):
+    """The row of a ratio: the median within the rounds, and its quartiles."""
+    values = [a / b for a, b in zip(above, below, strict=True)]
+    low, middle, high = statistics.quantiles(values, n=4)
+    made = row(name, middle, "x", bound, at_least)
+    return made | {"quartiles": [round(low, 2), round(high, 2)]}
 
 
 def resident(field):
@@ -276,35 +283,26 @@ def measure(quick):
     taken = times(*shape, lambda names: [names] * rounds, device)
     fair = times(*shape, balanced, device)
     bare, bare_fair = taken["bare layer"], fair["bare layer"]
-    record = [row("bare layer", bare, "ms")]
+    record = [row("bare layer", statistics.median(bare), "ms")]
     for name in losses:
         slower, faster, tensors = BOUNDS.get(name, (None, None, None))
         if device == "cuda" and slower:
             slower = GPU_BOUND
-        found = [
-            (name, taken[name], "ms", None),
-            (f"{name} / bare layer", taken[name] / bare, "x", slower),
-            (
-                f"{name} / bare layer, balanced order",
-                fair[name] / bare_fair,
-                "x",
-                slower,
-            ),
-            (
-                f"{name}: memory",
-                peaks[name],
-                "tensors of [batch, classes]",
-                tensors,
-            ),
+        if quick:
+            slower = faster = tensors = None
+        label = f"{name} / bare layer"
+        record += [
+            row(name, statistics.median(taken[name]), "ms"),
+            ratio(label, taken[name], bare, slower),
+            ratio(f"{label}, balanced order", fair[name], bare_fair, slower),
+            row(f"{name}: memory", peaks[name], TENSORS, tensors),
         ]
         literal = " ".join(name.split()[:2]) + " literal"
         if literal in taken and literal != name:
-            ratio = taken[literal] / taken[name]
-            found.append((f"{literal} / {name}", ratio, "x", faster))
-        for label, value, unit, bound in found:
-            at_least = label.startswith(literal)
-            bound = None if quick else bound
-            record.append(row(label, value, unit, bound, at_least))
+            label = f"{literal} / {name}"
+            record.append(
+                ratio(label, taken[literal], taken[name], faster, True)
+            )
     return record, device
 
 

@@ -21,6 +21,7 @@ from speechbrain_ext.nnet.normalization import share_batch_statistics
 from speechbrain_ext.utils.checkpoints import checkpoint_order, is_automatic
 from speechbrain_ext.utils.distributed import all_reduce_mean, world_size
 from speechbrain_ext.utils.gradients import total_gradient_norm
+from speechbrain_ext.utils.memory import batch_size, fitting_batch_named
 
 logger = get_logger(__name__)
 
@@ -215,13 +216,16 @@ class ResumableBrain(sb.Brain):
         ------
         FloatingPointError
             On all processes, if the loss or the gradient is not finite.
+        MemoryError
+            If there is too little memory; a single process says what fits.
         """
         self.epoch_stats["waited"] += time.perf_counter() - self.batch_ended
         self.batch_ids += map(str, getattr(batch, "id", ()))
-        super().fit_batch(batch)
+        with fitting_batch_named(self, batch):
+            super().fit_batch(batch)
         ended = time.perf_counter()
         self.epoch_stats["seconds"] += ended - self.batch_ended
-        self.epoch_stats["utterances"] += world_size() * _size(batch)
+        self.epoch_stats["utterances"] += world_size() * batch_size(batch)
         self.batch_ended = ended
         return self.global_loss.cpu()
 
@@ -443,8 +447,3 @@ def _named(names):
         torch.distributed.all_gather_object(every, list(names))
     names = [name for process in every for name in process]
     return f"The batch: {' '.join(names)}. " if names else ""
-
-
-def _size(batch):
-    """Number of utterances: of a PaddedBatch, a tensor or a list of tensors."""
-    return len(batch[0] if isinstance(batch, (list, tuple)) else batch)

@@ -2,12 +2,12 @@
 
 import contextlib
 import logging
-import re
 import sys
 
 import torch
 
 from speechbrain_ext.utils.distributed import exit_with_error, rank
+from speechbrain_ext.utils.memory import is_out_of_memory, memory_reason
 
 
 @contextlib.contextmanager
@@ -57,11 +57,13 @@ def _sentences():
         _end(error)
     except (RuntimeError, MemoryError) as error:
         said = f"{type(error).__name__} {error}".splitlines()[0]
-        if re.search(r"OutOfMemoryError|MemoryError|t allocate memory", said):
+        if said.startswith("MemoryError Out of memory"):
+            _end(error)
+        if is_out_of_memory(error):
             _end(
                 ValueError(
-                    f"Out of memory ({said.split('. ')[0]}); lower `batch_size`"
-                    " or the length of the crops."
+                    f"Out of memory ({memory_reason(error) or said}); lower "
+                    "`batch_size` or the length of the crops."
                 )
             )
         ended = isinstance(error, torch.distributed.DistError)

@@ -24,7 +24,7 @@ def check_device(name):
     Raises
     ------
     ValueError
-        If PyTorch does not know the name, or finds no such GPU.
+        If PyTorch does not know the name, or cannot use such a device here.
 
     Example
     -------
@@ -42,6 +42,15 @@ def check_device(name):
             f"finds {gpus} GPUs; run nvidia-smi to check the driver, or pass "
             "--device=cpu."
         )
+    if kind in ("cpu", "cuda"):
+        return
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"`device` must exist on this machine, got {name!r}, which "
+            "PyTorch cannot use here; pass --device=cpu."
+        ) from error
 
 
 @functools.cache

@@ -30,6 +30,15 @@ def test_check_device_rejects_a_missing_gpu(monkeypatch):
         check_device("cuda")
 
 
+@pytest.mark.parametrize("name", ["mps", "xpu", "hpu", "npu:1"])
+def test_check_device_rejects_what_pytorch_cannot_use(name):
+    if name == "mps" and torch.backends.mps.is_available():
+        check_device(name)
+        return
+    with pytest.raises(ValueError, match=f"got '{name}', which PyTorch cannot"):
+        check_device(name)
+
+
 @pytest.mark.parametrize(
     ("told", "expected"),
     [

@@ -13,7 +13,8 @@ A row also pays for the memory that the row before it gave back to the system,
 and the literal formulas give back the most. So the rows are measured twice: in
 the order of the table, where A-SphereFace2 always follows a literal formula,
 and in a balanced order: in all rounds together, each row follows each other
-row equally often.
+row equally often. A training has one loss. So SphereFace2 is measured a third
+time, each row with the layer alone, in a process of its own.
 Memory is the peak beyond the cosines during forward and backward of the loss,
 in tensors of [batch, classes]. It is measured in a separate process, in which
 glibc returns freed memory at once.
@@ -255,12 +256,11 @@ def memory(loss, batch, classes, device):
     return (peak - before) / (cosines.element_size() * cosines.numel())
 
 
-def memories(quick):
-    """The peaks of all rows, from a separate process."""
-    command = [sys.executable, __file__, "--memory", *["--quick"] * quick]
+def separately(*words, **environment):
+    """What this program prints in a process of its own, as JSON."""
     done = subprocess.run(
-        command,
-        env={**os.environ, **GIVE_BACK},
+        [sys.executable, __file__, *words],
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -278,7 +278,8 @@ def setting(quick):
 def measure(quick):
     """The record's rows."""
     device, batch, classes, rounds, losses = setting(quick)
-    peaks = memories(quick)
+    more = ["--quick"] * quick
+    peaks = separately("--memory", *more, **GIVE_BACK)
     shape = losses, batch, classes
     taken = times(*shape, lambda names: [names] * rounds, device)
     fair = times(*shape, balanced, device)
@@ -297,6 +298,10 @@ def measure(quick):
             ratio(f"{label}, balanced order", fair[name], bare_fair, slower),
             row(f"{name}: memory", peaks[name], TENSORS, tensors),
         ]
+        if name in BOUNDS:
+            own = separately(f"--alone={name}", *more)
+            own = own[name], own["bare layer"]
+            record.append(ratio(f"{label}, alone", *own, slower))
         literal = " ".join(name.split()[:2]) + " literal"
         if literal in taken and literal != name:
             label = f"{literal} / {name}"
@@ -310,9 +315,16 @@ def main():
     """Prints the table and writes the record."""
     options = parser(__doc__, "a small case")
     options.add_argument("--memory", action="store_true", help="only memory")
+    options.add_argument("--alone", metavar="ROW", help="only times of a row")
     arguments = options.parse_args()
+    device, batch, classes, rounds, losses = setting(arguments.quick)
+    if arguments.alone:
+        one = {arguments.alone: losses[arguments.alone]}
+        orders = [["bare layer", arguments.alone]] * rounds
+        shape = batch, classes, lambda names: orders, device
+        print(json.dumps(times(one, *shape)))
+        return
     if arguments.memory:
-        device, batch, classes, _, losses = setting(arguments.quick)
         peaks = {
             name: memory(loss, batch, classes, device)
             for name, loss in losses.items()

@@ -119,9 +119,10 @@ class CropSampler(EpochSampler):
                 f"multiple of the {world_size} processes, got {batch_size}."
             )
         draws = _draws(manifest, seconds_per_draw, min_draws)
-        self.rows = np.repeat(np.arange(len(draws)), draws)
+        # 32 bits: an epoch of millions of draws is held for the whole run
+        self.rows = np.repeat(np.arange(len(draws), dtype=np.int32), draws)
         first = np.repeat(np.cumsum(draws) - draws, draws)
-        self.repeats = np.arange(len(self.rows)) - first
+        self.repeats = (np.arange(len(self.rows)) - first).astype(np.int32)
         if len(self.rows) < batch_size:
             raise ValueError(
                 f"`batch_size` must be at most the {len(self.rows)} draws of "

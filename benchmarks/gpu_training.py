@@ -177,7 +177,7 @@ def more_options(report):
                 f"--cohort_manifest={folder / 'save' / 'train.csv'}",
                 f"--output_folder={folder / 'verification'}",
                 "--calibrate=[]",
-                "--top_n=2",
+                "--top_n=4",  # all speakers: of two, the scores can be equal
             ],
             cwd=RECIPE,
             env=environment(),

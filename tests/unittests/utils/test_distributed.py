@@ -152,6 +152,7 @@ def test_a_device_without_float64_is_not_taken_by_itself(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: mps)
     assert init_processes(RunOptions())["device"] == "cpu"
+    monkeypatch.setattr(distributed, "check_device", lambda name: None)
     assert init_processes(RunOptions(device="mps"))["device"] == "mps"
 
 

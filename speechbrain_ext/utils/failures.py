@@ -63,7 +63,8 @@ def _sentences():
             _end(
                 ValueError(
                     f"Out of memory ({memory_reason(error) or said}); lower "
-                    "`batch_size` or the length of the crops."
+                    "`batch_size`, `dev_batch_seconds` or the length of the "
+                    "crops."
                 )
             )
         ended = isinstance(error, torch.distributed.DistError)

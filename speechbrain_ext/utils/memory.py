@@ -122,8 +122,10 @@ def fitting_batch_named(brain, batch):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors
         said = memory_reason(error) or "not enough memory"
-        count, size = batch_size(batch), None
-        if world_size() == 1 and isinstance(batch, PaddedBatch):
+        count, size = str(batch_size(batch)), None
+        if world_size() > 1:
+            count += f" on each of {world_size()} processes"
+        elif isinstance(batch, PaddedBatch):
             size = _fitting_size(brain, batch)
         advice = "lower `batch_size` or the length of the crops"
         if size:

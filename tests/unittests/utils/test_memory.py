@@ -5,6 +5,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ext.core import ResumableBrain
+from speechbrain_ext.utils import memory
 from speechbrain_ext.utils.memory import is_out_of_memory
 
 LEAST = 2**14  # bytes that a batch without utterances would take
@@ -73,6 +74,14 @@ def test_nothing_fits():
 
 def test_a_loss_of_whole_groups_is_not_tried_further():
     said = train_on(brain_of(Whole), batch_of(10))
+    assert said.endswith("lower `batch_size` or the length of the crops.")
+
+
+def test_several_processes_try_nothing(monkeypatch):
+    monkeypatch.setattr(memory, "world_size", lambda: 2)
+    monkeypatch.setattr(memory, "_fitting_size", None)  # would be an error
+    said = train_on(brain_of(Hungry), batch_of(16))
+    assert said.startswith("Out of memory with a batch of 16 on each of 2 proc")
     assert said.endswith("lower `batch_size` or the length of the crops.")
 
 

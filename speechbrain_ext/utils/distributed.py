@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import os
 import sys
+import time
 
 import torch
 from speechbrain.utils.distributed import (
@@ -295,6 +296,7 @@ def shut_down_processes():
     if is_distributed_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+        time.sleep(0.1)  # gloo's threads need the interpreter to drop tensors
 
 
 def all_reduce_mean(value):

@@ -216,7 +216,7 @@ class ResumableBrain(sb.Brain):
         ------
         FloatingPointError
             On all processes, if the loss or the gradient is not finite.
-        MemoryError
+        BatchMemoryError
             If there is too little memory; a single process says what fits.
         """
         self.epoch_stats["waited"] += time.perf_counter() - self.batch_ended

@@ -7,7 +7,7 @@ import sys
 import torch
 
 from speechbrain_ext.utils.distributed import exit_with_error, rank
-from speechbrain_ext.utils.memory import is_out_of_memory, memory_reason
+from speechbrain_ext.utils.memory import BatchMemoryError, memory_reason
 
 
 @contextlib.contextmanager
@@ -53,18 +53,15 @@ def one_sentence(resume=""):
 def _sentences():
     try:
         yield
-    except (FloatingPointError, ValueError, OSError) as error:
+    except (FloatingPointError, ValueError, OSError, BatchMemoryError) as error:
         _end(error)
     except (RuntimeError, MemoryError) as error:
         said = f"{type(error).__name__} {error}".splitlines()[0]
-        if said.startswith("MemoryError Out of memory"):
-            _end(error)
-        if is_out_of_memory(error):
+        if reason := memory_reason(error):
             _end(
                 ValueError(
-                    f"Out of memory ({memory_reason(error) or said}); lower "
-                    "`batch_size`, `dev_batch_seconds` or the length of the "
-                    "crops."
+                    f"Out of memory ({reason}); lower `batch_size`, "
+                    "`dev_batch_seconds` or the length of the crops."
                 )
             )
         ended = isinstance(error, torch.distributed.DistError)

@@ -12,35 +12,12 @@ from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain_ext.utils.distributed import world_size
 
 
-def is_out_of_memory(error):
-    """Whether an error says that there is too little memory.
-
-    Arguments
-    ---------
-    error : Exception
-        The error.
-
-    Returns
-    -------
-    bool
-        True for MemoryError and torch's errors of allocation on any device.
-
-    Example
-    -------
-    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
-    True
-    """
-    said = f"{type(error).__name__} {error}".splitlines()[0]
-    return bool(
-        re.search(
-            r"OutOfMemoryError|MemoryError|t allocate memory|_ALLOC_FAILED",
-            said,
-        )
-    )
+class BatchMemoryError(MemoryError):
+    """There is too little memory for a batch; the message says what to do."""
 
 
 def memory_reason(error):
-    """The sentence of an error that speaks of memory.
+    """What an error says of too little memory.
 
     Arguments
     ---------
@@ -50,16 +27,23 @@ def memory_reason(error):
     Returns
     -------
     str
-        The sentence without its full stop; the first if none does.
+        The sentence that speaks of memory, without its full stop; ``""`` for
+        an error of another kind.
 
     Example
     -------
     >>> memory_reason(RuntimeError("err == 0. Can't allocate memory. Code 12."))
     "Can't allocate memory"
+    >>> memory_reason(MemoryError()), memory_reason(RuntimeError("shapes"))
+    ('MemoryError', '')
     """
-    said = [one.strip().rstrip(".") for one in re.split(r"\. |\n", str(error))]
-    found = [one for one in said if re.search("memory|ALLOC", one)]
-    return (found or said)[0]
+    sentences = re.split(r"\. |\n", str(error))
+    for one in sentences:
+        if re.search(r"out of memory|t allocate memory|_ALLOC_FAILED", one):
+            return one.strip().rstrip(".")
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return sentences[0].rstrip(".") or type(error).__name__
+    return ""
 
 
 def batch_size(batch):
@@ -104,24 +88,26 @@ def fitting_batch_named(brain, batch):
 
     Raises
     ------
-    MemoryError
-        If there was too little memory in the block.
+    BatchMemoryError
+        If there was too little memory in the block. No gradients are left.
 
     Example
     -------
-    >>> with fitting_batch_named(None, torch.zeros(8, 2)):
+    >>> with fitting_batch_named(sb.Brain(), torch.zeros(8, 2)):
     ...     raise torch.OutOfMemoryError("CUDA out of memory.")
     Traceback (most recent call last):
-    MemoryError: Out of memory with a batch of 8 (CUDA out of memory); lower \
-`batch_size` or the length of the crops.
+    speechbrain_ext.utils.memory.BatchMemoryError: Out of memory with a batch \
+of 8 (CUDA out of memory); lower `batch_size` or the length of the crops.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        said = memory_reason(error)
+        if not said:
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors
-        said = memory_reason(error) or "not enough memory"
+        # a caller who goes on must not add these to those of another batch
+        brain.zero_grad(set_to_none=True)
         count, size = str(batch_size(batch)), None
         if world_size() > 1:
             count += f" on each of {world_size()} processes"
@@ -135,7 +121,7 @@ def fitting_batch_named(brain, batch):
                 "no smaller batch fits: shorten the crops, or train a smaller "
                 "network"
             )
-        raise MemoryError(
+        raise BatchMemoryError(
             f"Out of memory with a batch of {count} ({said}); {advice}."
         ) from None
 
@@ -149,7 +135,7 @@ def _fitting_size(brain, batch):
         try:
             _gradients(brain, _first(batch, size))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not memory_reason(error):
                 return None
             traceback.clear_frames(error.__traceback__)
         except ValueError:  # such as from a loss that needs whole groups
@@ -161,12 +147,14 @@ def _fitting_size(brain, batch):
 
 
 def _gradients(brain, batch):
-    """Computes the gradients of a batch, as ``fit_batch`` does."""
-    brain.zero_grad(set_to_none=True)
-    with brain.training_ctx:
-        outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
-        loss = brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-    loss.backward()
+    """Computes the gradients of a batch as ``fit_batch`` does; drops them."""
+    try:
+        with brain.training_ctx:
+            outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+            loss = brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+        loss.backward()
+    finally:
+        brain.zero_grad(set_to_none=True)
 
 
 def _first(batch, count):

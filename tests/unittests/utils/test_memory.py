@@ -6,7 +6,7 @@ from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ext.core import ResumableBrain
 from speechbrain_ext.utils import memory
-from speechbrain_ext.utils.memory import is_out_of_memory
+from speechbrain_ext.utils.memory import BatchMemoryError, memory_reason
 
 LEAST = 2**14  # bytes that a batch without utterances would take
 
@@ -28,11 +28,11 @@ class Hungry(ResumableBrain):
 
 
 class Whole(Hungry):
-    """Its loss needs pairs of utterances."""
+    """Its loss needs groups of eight utterances."""
 
     def compute_objectives(self, predictions, batch, stage):
         if len(predictions) % 8:
-            raise ValueError("pairs")
+            raise ValueError("groups")
         return super().compute_objectives(predictions, batch, stage)
 
 
@@ -53,9 +53,10 @@ def batch_of(count):
 def train_on(brain, batch):
     brain.on_fit_start()
     before = brain.modules.layer.weight.clone()
-    with pytest.raises(MemoryError) as caught:
+    with pytest.raises(BatchMemoryError) as caught:
         brain.fit_batch(batch)
     assert torch.equal(brain.modules.layer.weight, before)  # no step was made
+    assert brain.modules.layer.weight.grad is None  # nor is it half made
     return str(caught.value)
 
 
@@ -94,14 +95,26 @@ def test_a_batch_that_fits_is_a_step():
 
 
 @pytest.mark.parametrize(
-    ("error", "is_memory"),
+    ("error", "reason"),
     [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (MemoryError(), "MemoryError"),
+        (MemoryError("Unable to allocate 9 GiB"), "Unable to allocate 9 GiB"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "CUDA out of memory",
+        ),
+        (
+            RuntimeError(
+                "err == 0. DefaultCPUAllocator: can't allocate memory"
+            ),
+            "DefaultCPUAllocator: can't allocate memory",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+        ),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),
     ],
 )
-def test_errors_of_memory_are_told_from_others(error, is_memory):
-    assert is_out_of_memory(error) is is_memory
+def test_errors_of_memory_are_told_from_others(error, reason):
+    assert memory_reason(error) == reason

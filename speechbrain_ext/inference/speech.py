@@ -97,7 +97,8 @@ def no_speech_reasons(wavs, sample_rate):
     ['0.050 s of sound, less than 0.1 s']
     """
     reasons = [""] * len(wavs)
-    rows = (~_clearly_sound(wavs, sample_rate)).nonzero().flatten().tolist()
+    sure = _clearly_sound(wavs, sample_rate)
+    rows = [row for row in range(len(wavs)) if not sure[row]]
     if not rows:
         return reasons
     wavs = wavs[rows]
@@ -120,7 +121,7 @@ def no_speech_reasons(wavs, sample_rate):
 
 
 def _clearly_sound(wavs, sample_rate):
-    """Whether a look at a few samples is enough to find sound, [batch].
+    """Whether a look at a few samples is enough to find sound, for each signal.
 
     The samples at the beginning of each sixteenth are looked at. All are
     summed up, so that a number that is not finite is found.
@@ -128,14 +129,20 @@ def _clearly_sound(wavs, sample_rate):
     step = wavs.shape[1] // 16
     seen = min(step, sample_rate // 50)
     if seen < 2:
-        return torch.zeros(len(wavs), dtype=torch.bool, device=wavs.device)
+        return [False] * len(wavs)
     parts = wavs[:, : 16 * step].unflatten(1, (16, step))[:, :, :seen]
     changed = (parts.diff(dim=2).abs() > LEAST_CHANGE).any(dim=2)
-    numbers = torch.arange(16, device=wavs.device)
-    last = torch.where(changed, numbers, -1).amax(dim=1)
-    first = torch.where(changed, numbers, 16).amin(dim=1)
-    enough = (last - first) * step - seen >= LEAST_SECONDS * sample_rate
-    return enough & wavs.sum(dim=1).isfinite()
+    finite = wavs.sum(dim=1, keepdim=True).isfinite()
+    least = LEAST_SECONDS * sample_rate + seen
+    return [
+        fine and True in row and _span(row) * step >= least
+        for *row, fine in torch.cat([changed, finite], dim=1).tolist()
+    ]
+
+
+def _span(row):
+    """Places from the first to the last that is True."""
+    return len(row) - 1 - row[::-1].index(True) - row.index(True)
 
 
 def require_speech(signal, sample_rate, name):

@@ -8,6 +8,8 @@ front ends of this package therefore attach the framing to their output, and
 ``frame_counts`` uses it if it is there.
 """
 
+import itertools
+
 import torch
 
 ROUNDING = 1e-3  # of a length of 1, as float16 has it
@@ -148,10 +150,13 @@ def mask_frames(values, frames, fill=0.0, overwrite=False):
         and values.device.type == "cpu"
         and not is_traced()
     ):
-        longest = values.shape[-1]
-        for row, count in zip(values.unbind(), frames.tolist(), strict=True):
+        first, longest = 0, values.shape[-1]
+        # neighbours of the same length together: each call takes time
+        for count, same in itertools.groupby(frames.tolist()):
+            last = first + len(list(same))
             if count < longest:
-                row.narrow(-1, count, longest - count).fill_(fill)
+                values[first:last, ..., count:] = fill
+            first = last
         return values
     beyond = torch.arange(
         values.shape[-1], device=values.device

@@ -239,7 +239,7 @@ def _samples(sound, frames):
         return sound.read(frames, dtype="float32", always_2d=True)
     # the same numbers as by dtype="float32", in less time
     whole = sound.read(frames, dtype="int16", always_2d=True)
-    return torch.from_numpy(whole).float().mul_(2**-15).numpy()
+    return np.multiply(whole, np.float32(2**-15), dtype=np.float32)
 
 
 def _resampled(signal, ratio):

@@ -14,6 +14,7 @@ from speechbrain_ext.nnet.losses.angles import (
 from speechbrain_ext.nnet.losses.base import ClassificationLoss, transformed
 from speechbrain_ext.nnet.losses.one_vs_all import (
     compiled_negatives,
+    gradient_memory,
     negatives_in_place,
 )
 from speechbrain_ext.utils.devices import compiler_found
@@ -331,6 +332,7 @@ class _OneVsAll(torch.autograd.Function):
 
 def _all_negatives(loss, cosines, targets, rows, columns, constants):
     """``negatives`` of a whole batch, compiled or in place."""
+    gradient = gradient_memory(cosines)
     compiled = loss.compile_pass
     if compiled is None:
         compiled = cosines.numel() >= WORTH_COMPILING
@@ -343,7 +345,8 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            return compiled_negatives()(cosines, targets, *constants)
+            given = gradient, cosines, targets, *constants
+            return *compiled_negatives()(*given), gradient
         except TorchDynamoException as error:
             if loss.compile_pass:
                 raise
@@ -356,7 +359,8 @@ def _all_negatives(loss, cosines, targets, rows, columns, constants):
     bias, turn, *others = constants
     if turn is not None:  # as numbers
         turn = math.cos(loss.margin), math.sin(loss.margin)
-    return negatives_in_place(cosines, rows, columns, bias, turn, *others)
+    given = gradient, cosines, rows, columns, bias, turn, *others
+    return *negatives_in_place(*given), gradient
 
 
 def _above(cosines, exponent):

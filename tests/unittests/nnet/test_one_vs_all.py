@@ -1,14 +1,18 @@
 """Both forms of the pass over all other classes against a plain formula."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.nn.functional import softplus
 
+from speechbrain_ext.nnet.losses import SphereFace2
 from speechbrain_ext.nnet.losses.angles import cos_minus_margin
 from speechbrain_ext.nnet.losses.one_vs_all import (
+    KEPT,
     _log1p,
+    gradient_memory,
     negatives,
     negatives_in_place,
 )
@@ -63,9 +67,11 @@ def test_passes_are_the_plain_formula(turn, exponent, straight, weighted, form):
         turned = (math.cos(MARGIN), math.sin(MARGIN)) if turn else None
         rows = (targets.squeeze(1) >= 0).nonzero().squeeze(1)
         columns = targets[rows, 0]
+        gradient = torch.empty_like(cosines)
         found = negatives_in_place(
-            cosines, rows, columns, bias, turned, SCALE, *last
+            gradient, cosines, rows, columns, bias, turned, SCALE, *last
         )
+        found = *found, gradient
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.squeeze(), other, rtol=1e-10, atol=1e-12)
 
@@ -83,10 +89,11 @@ def test_where_the_sine_is_flat_the_slope_is_that_of_autograd(dtype):
     turned = (angle.cos(), angle.sin())
     compiled = negatives(cosines, targets, bias, turned, *last)
     turned = (math.cos(MARGIN), math.sin(MARGIN))
+    written = torch.empty_like(cosines)
     by_hand = negatives_in_place(
-        cosines, row, targets[:, 0], bias, turned, *last
+        written, cosines, row, targets[:, 0], bias, turned, *last
     )
-    for total, _, gradient in (compiled, by_hand):
+    for total, _, gradient in (compiled, (*by_hand, written)):
         torch.testing.assert_close(total, terms.sum())
         torch.testing.assert_close(gradient, wanted)
 
@@ -96,3 +103,74 @@ def test_logarithm_is_exact_to_rounding(dtype):
     x = torch.cat([torch.zeros(1), torch.logspace(-30, 0, 500)]).to(dtype)
     rtol = 4 * torch.finfo(dtype).eps
     torch.testing.assert_close(_log1p(x), x.log1p(), rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_memory_of_the_last_gradient_is_used_again(compiled):
+    KEPT.clear()
+    loss = SphereFace2("A", 0.2, compile=compiled)
+    cosines = torch.rand(4, 1, 9).requires_grad_()
+    targets = torch.arange(4).unsqueeze(1)
+    seen = []
+    for _ in range(3):
+        inner = cosines * 1
+        inner.register_hook(lambda gradient: seen.append(gradient.data_ptr()))
+        loss(inner, targets).backward()
+    assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda gradient: gradient,
+        lambda gradient: gradient.detach()[1:, 0],
+        lambda gradient: gradient.numpy(),
+        lambda gradient: torch.from_dlpack(gradient),
+    ],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gradient_that_is_held_is_not_written_over(keep, compiled):
+    loss = SphereFace2("A", 0.2, compile=compiled)
+    targets, held = torch.arange(4).unsqueeze(1), []
+    for factor in (0.9, -0.9):
+        inner = factor * torch.rand(4, 1, 9).requires_grad_()
+        inner.register_hook(lambda gradient: held.append(keep(gradient)))
+        loss(inner, targets).backward()
+        held.append(torch.as_tensor(held[-1]).clone())
+    for kept, copied in zip(held[::2], held[1::2], strict=True):
+        assert torch.equal(torch.as_tensor(kept), copied)
+
+
+def test_graphs_that_wait_for_their_backward_pass_keep_their_gradients():
+    loss, targets = SphereFace2("C", 0.2, compile=False), torch.tensor([[0]])
+    leaves = [
+        torch.full((1, 1, 9), x, requires_grad=True) for x in (0.1, 0.7, 0.1)
+    ]
+    values = [loss(leaf * 1, targets) for leaf in leaves]
+    values[0].backward(retain_graph=True)
+    values[1].backward()
+    values[0].backward()
+    values[2].backward()
+    torch.testing.assert_close(leaves[0].grad, 2 * leaves[2].grad)
+    assert not torch.equal(leaves[1].grad, leaves[2].grad)
+
+
+def test_threads_do_not_share_the_memory_of_a_gradient():
+    cosines = torch.rand(64, 500)
+
+    def differs(number):
+        given = gradient_memory(cosines).fill_(number)
+        return (given != number).any().item()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(differs, range(400)))
+
+
+def test_training_goes_on_after_inference_mode():
+    loss, targets = SphereFace2("C", 0.2, compile=False), torch.tensor([[0]])
+    with torch.inference_mode():
+        loss(torch.rand(1, 1, 7), targets)
+    loss(torch.rand(1, 1, 7, requires_grad=True), targets).backward()
+    with torch.inference_mode():
+        loss(torch.rand(1, 1, 7), targets)
+    loss(torch.rand(1, 1, 7, requires_grad=True), targets).backward()

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import softplus
 
 from speechbrain_ext.nnet.losses import SphereFace2
@@ -174,3 +175,13 @@ def test_training_goes_on_after_inference_mode():
     with torch.inference_mode():
         loss(torch.rand(1, 1, 7), targets)
     loss(torch.rand(1, 1, 7, requires_grad=True), targets).backward()
+
+
+def test_tensors_without_numbers_are_not_kept():
+    loss, targets = SphereFace2("C", 0.2, compile=False), torch.tensor([[0]])
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(torch.zeros(1, 8))
+        gradient_memory(fake)
+    cosines = torch.rand(1, 1, 8, requires_grad=True)
+    loss(cosines * 1, targets).backward()
+    assert type(cosines.grad) is torch.Tensor

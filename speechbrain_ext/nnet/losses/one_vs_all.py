@@ -115,9 +115,9 @@ def _write_negatives(gradient, *arguments):
 def gradient_memory(cosines):
     """Memory for a gradient with respect to cosines.
 
-    New memory takes a processor nearly a tenth of the time of layer and loss.
-    Therefore it is the memory of the last gradient, if that has the same shape
-    and nothing else holds it any more.
+    On a CPU it is the memory of the last gradient, if that has the same shape
+    and nothing else holds it any more. To get new memory from the system can
+    take nearly a tenth of the time of layer and loss.
 
     Arguments
     ---------

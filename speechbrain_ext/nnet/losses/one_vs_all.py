@@ -107,6 +107,7 @@ def compiled_negatives():
 
 
 def _write_negatives(gradient, *arguments):
+    """``negatives`` that writes the gradient; a compiler makes no other."""
     total, pull, found = negatives(*arguments)
     gradient.copy_(found)
     return total, pull
